@@ -1,0 +1,117 @@
+"""Multiply-accumulates and parameters, of a model or of hypothetical widths."""
+
+import math
+
+import keras
+import numpy as np
+
+from keras_greedy.graph.rules import IN, OUT, RULES
+from keras_greedy.graph.trace import ChannelGraph, trace
+
+
+def macs(model: keras.Model) -> int:
+    """Multiply-accumulates of one input through `model`.
+
+    Convolutions and dense layers count, as is usual; per-channel work does not.
+
+    Args:
+        model: A built Functional or Sequential model with a fixed input size.
+
+    Returns:
+        The number of multiply-accumulates.
+
+    Example:
+
+    ```python
+    keras_greedy.macs(keras.applications.MobileNetV2(weights=None))  # 300774272
+    ```
+    """
+    return Costs(trace(model)).macs()
+
+
+def count_params(model: keras.Model) -> int:
+    """Number of parameters of `model`, as Keras counts them."""
+    return model.count_params()
+
+
+class Costs:
+    """MACs and parameters as functions of the widths of a graph's groups.
+
+    Each weight contributes `coefficient * n_first * n_second`, where the counts
+    are of the channels along two of its axes, and each count is linear in the
+    widths: a constant plus so many positions per channel of each group.
+
+    Args:
+        graph: The traced model.
+    """
+
+    def __init__(self, graph: ChannelGraph):
+        self._names = [group.name for group in graph.groups]
+        self._full = np.array([group.size for group in graph.groups], float)
+        self._group_of = {
+            channel: (i, 1 / group.size)
+            for i, group in enumerate(graph.groups)
+            for channel in group.channels
+        }
+        self._counts: list[np.ndarray] = [self._constant(1)]
+        self._macs, self._params = [], []
+        seen = set()
+        for call in graph.calls:
+            if call.is_layer:
+                self._add_call(graph, call, first_use=id(call.operation) not in seen)
+                seen.add(id(call.operation))
+        self._counts = np.array(self._counts)
+
+    def macs(self, widths: dict | None = None) -> int:
+        """MACs when the named groups have these widths, the others all."""
+        return self._total(self._macs, widths)
+
+    def params(self, widths: dict | None = None) -> int:
+        """Parameters when the named groups have these widths, the others all."""
+        return self._total(self._params, widths)
+
+    def _add_call(self, graph, call, first_use):
+        axes = call.rule.weight_axes if call.rule else {}
+        counts = {None: 0}
+        if call.rule:
+            counts[IN] = self._add_count(graph.channels_of(call.inputs[0]))
+            counts[OUT] = self._add_count(graph.channels_of(call.outputs[0]))
+        for weight in call.operation.weights:
+            runs_over = axes.get(weight.name, (None,) * len(weight.shape))
+            pairs = list(zip(weight.shape, runs_over, strict=True))
+            coefficient = math.prod(n for n, axis in pairs if axis is None)
+            first, second = ([counts[a] for _, a in pairs if a] + [0, 0])[:2]
+            if first_use:
+                self._params.append((coefficient, first, second))
+            if weight.name == "kernel" and type(call.operation) in RULES:
+                positions = _positions(call.outputs[0])
+                self._macs.append((coefficient * positions, first, second))
+
+    def _add_count(self, channels) -> int:
+        row = self._constant(0)
+        for channel in channels:
+            group, share = self._group_of.get(channel, (-1, 1))
+            row[group] += share
+        self._counts.append(row)
+        return len(self._counts) - 1
+
+    def _constant(self, value) -> np.ndarray:
+        return np.array([0.0] * len(self._names) + [value])
+
+    def _total(self, terms, widths) -> int:
+        widths = widths or {}
+        chosen = [widths.get(n, f) for n, f in zip(self._names, self._full, strict=True)]
+        counts = self._counts @ np.array([*chosen, 1.0])
+        coefficients, first, second = np.array(terms or [(0, 0, 0)], dtype=int).T
+        return round(float((coefficients * counts[first] * counts[second]).sum()))
+
+
+def _positions(tensor) -> int:
+    spatial = tensor.shape[1:-1]
+    if None in spatial:
+        raise ValueError(
+            "Expected `model` to have a fixed input size, so that its MACs can be "
+            "counted: build it with `keras.Input((height, width, channels))`. "
+            f"Received: a layer output of shape {tensor.shape}"
+        )
+    return math.prod(spatial)
