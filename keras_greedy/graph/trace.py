@@ -159,6 +159,16 @@ class ChannelGraph:
                     values.pop(id(tensor), None)
         return values
 
+    def live_before(self, index: int) -> list[int]:
+        """Ids of the tensors made before call `index` and needed from it on.
+
+        Behind the last call, the ids of the model's outputs in their order.
+        """
+        if index == len(self.calls):
+            return [id(tensor) for tensor in self.outputs]
+        made = [*self.inputs, *(t for c in self.calls[:index] for t in c.outputs)]
+        return [id(t) for t in made if self._last_use.get(id(t), -1) >= index]
+
     def __post_init__(self):
         last_use = {id(t): c.index for c in self.calls for t in c.inputs}
         last_use |= {id(tensor): len(self.calls) for tensor in self.outputs}

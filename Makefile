@@ -1,0 +1,68 @@
+# Every target sets up what it needs: the first one run creates $(VENV) and installs
+# the versions of constraints.txt into it; later ones reuse it.
+#
+#     make test PYTHON=python3.12 VENV=.venv312
+#     make test PYTEST_ARGS="-x -k graph"
+
+PYTHON      ?= python3
+VENV        ?= .venv
+PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
+DEMO_ARGS   ?=
+BENCH_ARGS  ?=
+
+export KERAS_BACKEND        ?= tensorflow
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BEGUN := $(VENV)/.begun
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+
+demo: $(STAMP) ## prune a small model, export it, check and time it
+	@$(BIN)/keras-greedy demo $(DEMO_ARGS)
+
+test: $(STAMP) ## run the fast tests
+	@$(BIN)/python -m pytest tests -m "not slow" $(PYTEST_ARGS)
+
+test-all: $(STAMP) ## run all tests, the slow ones too
+	@$(BIN)/python -m pytest tests $(PYTEST_ARGS)
+
+lint: $(STAMP) ## check the code with ruff
+	@$(BIN)/ruff check .
+
+bench: $(STAMP) ## prune, export and time MobileNetV2 at ImageNet's size
+	@$(BIN)/python benchmarks/imagenet_mobilenet_v2.py $(BENCH_ARGS)
+
+clean: ## remove .venv, caches, builds and the demo's output
+	rm -rf .venv build dist demo_output *.egg-info .hypothesis .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(BEGUN) stands from the creation of the environment to the end of its first
+# installation: an environment that was left half-made is made anew. One that was
+# there before is only installed into.
+$(STAMP): setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { \
+		echo "keras_greedy needs Python 3.10 to 3.13, which TensorFlow supports, and"; \
+		echo "$(PYTHON) is: $$($(PYTHON) --version 2>&1). Name another, for example:"; \
+		echo "    make test PYTHON=python3.12"; \
+		exit 1; \
+	} >&2
+	@if [ -e $(BEGUN) ]; then rm -rf $(VENV); fi
+	@if [ ! -e $(VENV) ]; then \
+		echo "Creating $(VENV) with $$($(PYTHON) --version)"; \
+		mkdir -p $(VENV) && touch $(BEGUN) && $(PYTHON) -m venv $(VENV); \
+	fi
+	@echo "Installing the dependencies (once; 2.5 GB on disk, takes some minutes)"
+	@set -o pipefail; \
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
+		-c constraints.txt -e '.[demo,test]' | sed -un \
+		-e 's/^Collecting \([^ ]*\).*/  \1/p' \
+		-e 's/^Installing collected.*/  ... installing/p'
+	@rm -f $(BEGUN)
+	@touch $(STAMP)

@@ -1,0 +1,43 @@
+"""What `keras.ops` lacks: compilation and gradients, for each Keras backend."""
+
+import keras
+
+
+def compiled(function):
+    """`function` compiled by the backend where it can; arguments are arrays."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, reduce_retracing=True)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
+
+
+def gradients(function, tensors: list) -> list:
+    """Gradients of a scalar function at a list of tensors.
+
+    Args:
+        function: Maps the list to a scalar tensor.
+        tensors: Where to differentiate.
+
+    Returns:
+        One tensor of the same shape for each tensor.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            value = function(tensors)
+        return tape.gradient(value, tensors, unconnected_gradients="zero")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.grad(function)(tensors)
+    import torch
+
+    tensors = [tensor.detach().requires_grad_() for tensor in tensors]
+    return list(torch.autograd.grad(function(tensors), tensors))

@@ -1,0 +1,138 @@
+"""The user's data as checked batches of a bounded size, read as often as needed."""
+
+from collections.abc import Iterable, Iterator
+
+import keras
+import numpy as np
+
+
+class Batches:
+    """Inputs of a model, in batches of at most `batch_size`.
+
+    Accepts arrays, an `(x, y)` pair of arrays, a dict of arrays, `tf.data.Dataset`,
+    `keras.utils.PyDataset`, or any iterable of `x` or `(x, y)` batches. A one-shot
+    iterator is read into memory, since the search reads the data more than once.
+
+    Args:
+        data: See above.
+        model: The Functional whose inputs the data must fit.
+        batch_size: Most examples in a batch.
+
+    Raises:
+        ValueError: When there is no data, or it does not fit the model.
+    """
+
+    def __init__(self, data, model: keras.Model, batch_size: int = 32):
+        self._inputs = model.inputs
+        self._structure = model.input
+        self._batch_size = batch_size
+        self._source = _repeatable(data)
+        self.first = next(iter(self), None)
+        if self.first is None:
+            raise ValueError("Expected `data` to hold at least one batch. Received none.")
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        """Yields one float array per model input, `(n, ...)` each."""
+        waiting, size = [], 0
+        for batch in self._source():
+            waiting.append(self._checked(batch))
+            size += len(waiting[-1][0])
+            while size >= self._batch_size:
+                joined = _joined(waiting)
+                yield [x[: self._batch_size] for x in joined]
+                waiting = [[x[self._batch_size :] for x in joined]]
+                size -= self._batch_size
+        if size:
+            yield _joined(waiting)
+
+    def take(self, limit: int) -> Iterator[list[np.ndarray]]:
+        """Yields the first `limit` examples."""
+        for batch in self:
+            yield [x[:limit] for x in batch]
+            limit -= len(batch[0])
+            if limit <= 0:
+                return
+
+    def _checked(self, batch) -> list[np.ndarray]:
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        if isinstance(x, dict) and isinstance(self._structure, dict):
+            x = {name: x[name] for name in self._structure}
+        arrays = [_to_numpy(leaf) for leaf in keras.tree.flatten(x)]
+        expected = [tuple(tensor.shape) for tensor in self._inputs]
+        received = [array.shape for array in arrays]
+        if len(expected) != len(received) or not all(map(_fits, received, expected)):
+            raise ValueError(
+                f"Expected `data` to give batches of shape {_bare(expected)}, as the "
+                f"model's input. Received: a batch of shape {_bare(received)}."
+                + _unbatched_hint(received, expected)
+            )
+        for array in arrays:
+            if not np.isfinite(array).all():
+                raise ValueError(
+                    "Expected `data` to be finite. Received: a batch with NaN or "
+                    f"infinite values, of shape {array.shape}. Remove or repair them."
+                )
+        return arrays
+
+
+def _repeatable(data):
+    """Returns a function that starts reading the data from its beginning."""
+    if isinstance(data, keras.utils.PyDataset):
+        return lambda: (data[i] for i in range(_finite(data.num_batches)))
+    if _is_array(data):
+        return lambda: iter([data])
+    if isinstance(data, dict) or (
+        isinstance(data, tuple) and len(data) in (2, 3) and all(map(_is_array, data))
+    ):
+        return lambda: iter([data])
+    if not isinstance(data, Iterable):
+        raise ValueError(
+            "Expected `data` to be arrays, a tf.data.Dataset, a PyDataset or an "
+            f"iterable of batches. Received: data={data!r} of type {type(data).__name__}"
+        )
+    if hasattr(data, "cardinality"):
+        _finite(int(data.cardinality()))
+    if iter(data) is data:
+        batches = list(data)
+        return lambda: iter(batches)
+    return lambda: iter(data)
+
+
+def _finite(number_of_batches):
+    if number_of_batches is None or number_of_batches == -1:
+        raise ValueError(
+            "Expected `data` to be finite. Received: a dataset that repeats for ever; "
+            "limit it, with `dataset.take(n)` for example."
+        )
+    return number_of_batches
+
+
+def _is_array(value) -> bool:
+    return isinstance(value, np.ndarray) or keras.ops.is_tensor(value)
+
+
+def _to_numpy(leaf) -> np.ndarray:
+    array = keras.ops.convert_to_numpy(leaf)
+    return array if array.dtype.kind == "f" else array.astype("float32")
+
+
+def _joined(batches) -> list[np.ndarray]:
+    if len(batches) == 1:
+        return batches[0]
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+
+
+def _fits(received, expected) -> bool:
+    return len(received) == len(expected) and all(
+        e in (None, r) for r, e in zip(received[1:], expected[1:], strict=True)
+    )
+
+
+def _bare(shapes):
+    return shapes[0] if len(shapes) == 1 else shapes
+
+
+def _unbatched_hint(received, expected) -> str:
+    if received and _fits((None, *received[0]), expected[0]):
+        return " It looks unbatched: batch it, with `dataset.batch(32)` for example."
+    return ""

@@ -1,0 +1,129 @@
+"""How many channels each group keeps: divergence curves and a budget -> widths."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_greedy.graph.costs import Costs
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What the compact model may cost.
+
+    Attributes:
+        macs: Multiply-accumulates: a fraction of the full model's when at most 1,
+            else an absolute number. `None` for no limit.
+        params: Parameters, likewise.
+        round_to: Widths are multiples of this (or the group's full size).
+
+    Raises:
+        ValueError: When a limit is not positive, none is given, or `round_to < 1`.
+
+    Example:
+
+    ```python
+    keras_greedy.prune(model, data, budget=Budget(macs=0.5, params=0.6))
+    ```
+    """
+
+    macs: float | None = None
+    params: float | None = None
+    round_to: int = 8
+
+    def __post_init__(self):
+        limits = {"macs": self.macs, "params": self.params}
+        if all(limit is None for limit in limits.values()):
+            raise ValueError("Expected `budget` to limit macs or params. Received none.")
+        for name, limit in limits.items():
+            if limit is not None and not (np.isreal(limit) and limit > 0):
+                raise ValueError(
+                    f"Expected the budget's `{name}` to be positive: a fraction up to "
+                    f"1 of the full model, or an absolute number. Received: {limit!r}"
+                )
+        if int(self.round_to) != self.round_to or self.round_to < 1:
+            raise ValueError(
+                f"Expected `round_to` to be a positive integer. Received: {self.round_to!r}"
+            )
+
+    @classmethod
+    def of(cls, budget) -> "Budget":
+        """A `Budget` as it is; a number as a limit on MACs."""
+        if isinstance(budget, Budget):
+            return budget
+        if isinstance(budget, bool) or not isinstance(budget, (int, float, np.number)):
+            raise ValueError(
+                "Expected `budget` to be a number or a keras_greedy.Budget. "
+                f"Received: budget={budget!r} of type {type(budget).__name__}"
+            )
+        return cls(macs=budget)
+
+    def limits(self, costs: Costs) -> list[tuple]:
+        """`(cost function of widths, absolute limit)` for each limit given."""
+        pairs = ((costs.macs, self.macs), (costs.params, self.params))
+        return [
+            (cost, limit * cost() if limit <= 1 else limit)
+            for cost, limit in pairs
+            if limit is not None
+        ]
+
+    def widths_of(self, size: int) -> list[int]:
+        """The widths a group of this size may be cut to, increasing."""
+        step = int(self.round_to)
+        return [*range(step, size, step), size]
+
+
+def check_reachable(budget: Budget, costs: Costs, sizes: dict[str, int]) -> None:
+    """Raises a ValueError that says what could be met, if `budget` cannot."""
+    least = {name: budget.widths_of(size)[0] for name, size in sizes.items()}
+    for cost, limit in budget.limits(costs):
+        if cost(least) > limit:
+            what = "MACs" if cost == costs.macs else "parameters"
+            raise ValueError(
+                f"Expected a `budget` that can be met. Received: {limit:,.0f} {what}, "
+                f"{limit / cost():.1%} of the model. With every group at its least "
+                f"width (round_to={budget.round_to}) {cost(least):,} {what} are left, "
+                f"{cost(least) / cost():.1%}: that or more can be met."
+            )
+
+
+def allocate(
+    curves: dict[str, np.ndarray], budget: Budget, costs: Costs
+) -> dict[str, int]:
+    """Narrows the group that pays least divergence per cost saved, until it fits.
+
+    Args:
+        curves: Group name -> `(N + 1,)` divergence at every width.
+        budget: The limits to meet.
+        costs: Of the graph.
+
+    Returns:
+        Group name -> width.
+
+    Raises:
+        ValueError: When the budget cannot be met.
+    """
+    widths = {name: len(curve) - 1 for name, curve in curves.items()}
+    check_reachable(budget, costs, widths)
+    limits = budget.limits(costs)
+    while True:
+        excess = [(cost, limit) for cost, limit in limits if cost(widths) > limit]
+        if not excess:
+            return widths
+        _, name, width = min(_steps(curves, widths, budget, excess))
+        widths[name] = width
+
+
+def _steps(curves, widths, budget, excess):
+    """Every narrowing as (divergence per useful saving, group, width)."""
+    now = [cost(widths) for cost, _ in excess]
+    for name, curve in curves.items():
+        for width in budget.widths_of(len(curve) - 1):
+            if width < widths[name]:
+                then = [cost(widths | {name: width}) for cost, _ in excess]
+                saved = sum(
+                    (before - max(after, limit)) / limit
+                    for before, after, (_, limit) in zip(now, then, excess, strict=True)
+                )
+                loss = curve[width] - curve[widths[name]]
+                yield loss / max(saved, 1e-12), name, width

@@ -1,0 +1,175 @@
+"""Measured output divergence: what the network loses when one group is cut."""
+
+import dataclasses
+
+import numpy as np
+from keras import ops
+
+from keras_greedy.backend import compiled
+from keras_greedy.batches import Batches
+from keras_greedy.graph.trace import Call, ChannelGraph, ChannelGroup
+from keras_greedy.selection.greedy import Path
+from keras_greedy.selection.moments import Moments
+from keras_greedy.selection.outputs import outputs_of
+from keras_greedy.selection.weights import least_squares
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Divergence:
+    """The measured divergence of one group at a few widths.
+
+    Attributes:
+        widths: `(k,)` increasing, below the group's size.
+        values: `(k,)` mean divergence per example.
+    """
+
+    widths: np.ndarray
+    values: np.ndarray
+
+    def curve(self, errors: np.ndarray) -> np.ndarray:
+        """`(N + 1,)` divergence at every width.
+
+        Between the measured widths it follows the selection's own error: the
+        divergence is taken as a power of it.
+
+        Args:
+            errors: The path's `(N + 1,)` errors.
+        """
+        floor = max(errors[0], np.finfo(float).tiny) * 1e-9
+        known = np.log(np.maximum(errors[self.widths], floor))
+        wanted = np.log(np.maximum(errors, floor))
+        values = np.log(np.maximum.accumulate(self.values[::-1])[::-1] + 1e-12)
+        inside = np.interp(wanted, known[::-1], values[::-1])
+        beyond = inside + wanted - np.clip(wanted, known[-1], known[0])
+        curve = np.exp(beyond)
+        curve[-1] = 0.0
+        return np.minimum.accumulate(curve)
+
+
+def widths_to_measure(size: int, count: int, round_to: int) -> np.ndarray:
+    """At most `count` widths below `size`, spread evenly, multiples of `round_to`."""
+    step = min(round_to, max(1, size // 2))
+    spread = size * np.arange(1, count + 1) / (count + 1)
+    rounded = np.maximum(step, np.round(spread / step) * step).astype(int)
+    return np.unique(rounded[rounded < size])
+
+
+def measure(
+    graph: ChannelGraph,
+    moments: Moments,
+    paths: dict[str, Path],
+    data: Batches,
+    images: int,
+    widths: dict[str, np.ndarray],
+    progress=None,
+) -> dict[str, Divergence]:
+    """Cuts each group alone, weights reconstructed, and compares the outputs.
+
+    Only the part of the network behind the group is evaluated.
+
+    Args:
+        graph: The traced model.
+        moments: From `observe`.
+        paths: Group name -> its selection path.
+        data: The calibration data.
+        images: How many examples to use.
+        widths: Group name -> the widths to measure it at.
+        progress: A `keras.utils.Progbar`, advanced per batch and group.
+
+    Returns:
+        Group name -> its `Divergence`.
+    """
+    groups = [group for group in graph.groups if len(widths[group.name])]
+    cuts = {g.name: _cuts(graph, moments, g, paths[g.name], widths[g.name]) for g in groups}
+    totals = {g.name: np.zeros(len(widths[g.name])) for g in groups}
+    segments, count = _segments(graph, moments, groups), 0
+    kinds = outputs_of(graph)
+    for batch in data.take(images):
+        live = [ops.convert_to_tensor(x) for x in batch]
+        full = _run(segments, live, {})
+        for i, segment in enumerate(segments):
+            for group in segment.groups:
+                for j, cut in enumerate(cuts[group.name]):
+                    outputs = _run(segments[i:], live, cut)
+                    totals[group.name][j] += sum(
+                        float(ops.sum(kind.divergence(f, o)))
+                        for kind, f, o in zip(kinds, full, outputs, strict=True)
+                    )
+                if progress:
+                    progress.add(1)
+            live = segment.run(live, {})
+        count += len(batch[0])
+    return {
+        g.name: Divergence(widths[g.name], totals[g.name] / count) for g in groups
+    }
+
+
+class _Segment:
+    """Consecutive calls compiled as one function, its consumers' weights free."""
+
+    def __init__(self, graph, calls: list[Call], groups, reads, before, after):
+        self.groups = groups
+        self._reads = {c.index: reads[c.index] for c in calls if c.index in reads}
+        self._own = {i: _tensors(r.kernel(r.matrix()), r.bias()) for i, r in self._reads.items()}
+        self._function = compiled(self._make(graph, calls, before, after))
+
+    def run(self, live, cut):
+        weights = [cut.get(index, own) for index, own in self._own.items()]
+        return self._function(live, weights)
+
+    def _make(self, graph, calls, before, after):
+        def function(live, weights):
+            replaced = dict(zip(self._reads, weights, strict=True))
+
+            def apply(call, *args, **kwargs):
+                if call.index in replaced:
+                    return self._reads[call.index].apply(args[0], *replaced[call.index])
+                return call.operation(*args, **kwargs)
+
+            values = graph.run(dict(zip(before, live, strict=True)), calls, apply)
+            return [values[key] for key in after]
+
+        return function
+
+
+def _segments(graph: ChannelGraph, moments: Moments, groups) -> list[_Segment]:
+    """Splits the network before the first consumer of each group."""
+    starts = {0: []}
+    for group in groups:
+        starts.setdefault(group.consumers[0].index, []).append(group)
+    bounds = [*sorted(starts), len(graph.calls)]
+    live = [graph.live_before(index) for index in bounds]
+    return [
+        _Segment(graph, graph.calls[a:b], starts[a], moments.reads, live[i], live[i + 1])
+        for i, (a, b) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
+    ]
+
+
+def _run(segments, live, cut):
+    for segment in segments:
+        live = segment.run(live, cut)
+    return live
+
+
+def _cuts(graph, moments: Moments, group: ChannelGroup, path: Path, widths):
+    """For each width: consumer index -> reconstructed kernel and bias."""
+    return [
+        {
+            call.index: _tensors(
+                *least_squares(
+                    moments.reads[call.index],
+                    moments.scatters[call.index],
+                    ~np.isin(
+                        moments.reads[call.index].features,
+                        group.channels[path.order[width:]],
+                    ),
+                )
+            )
+            for call in group.consumers
+        }
+        for width in widths
+    ]
+
+
+def _tensors(kernel, bias):
+    return [ops.convert_to_tensor(a.astype("float32")) for a in (kernel, bias)]

@@ -1,0 +1,153 @@
+"""Streaming second moments of what the consumers of a graph's groups read."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_greedy.backend import compiled
+from keras_greedy.batches import Batches
+from keras_greedy.graph.trace import ChannelGraph
+from keras_greedy.selection.reads import Read, read_of
+
+POSITIONS_PER_IMAGE = 32
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scatter:
+    """Count, mean and centred scatter of rows: a monoid under `merge`.
+
+    Attributes:
+        count: Number of rows.
+        mean: `(folds, F)`; each fold has a mean of its own.
+        scatter: `(F, F)` sum of the centred rows' outer products, over all folds.
+    """
+
+    count: int
+    mean: np.ndarray
+    scatter: np.ndarray
+
+    @classmethod
+    def zero(cls, folds: int, features: int) -> "Scatter":
+        return cls(0, np.zeros((folds, features)), np.zeros((features, features)))
+
+    def merge(self, other: "Scatter") -> "Scatter":
+        """The scatter of both sets of rows (Chan, Golub and LeVeque, 1979)."""
+        count = self.count + other.count
+        if count == 0:
+            return self
+        shift = other.mean - self.mean
+        between = (self.count * other.count / count) * shift.T @ shift
+        return Scatter(
+            count,
+            self.mean + shift * (other.count / count),
+            self.scatter + other.scatter + between,
+        )
+
+    def covariance(self) -> np.ndarray:
+        """`(F, F)` covariance of a row, summed over folds."""
+        return self.scatter / max(self.count, 1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Moments:
+    """What `observe` returns: one `Scatter` per consumer, by call index.
+
+    Attributes:
+        reads: Call index -> what the consumer reads.
+        scatters: Call index -> moments of its rows.
+    """
+
+    reads: dict[int, Read]
+    scatters: dict[int, Scatter]
+
+    def merge(self, other: "Moments") -> "Moments":
+        return dataclasses.replace(
+            self,
+            scatters={
+                index: scatter.merge(other.scatters[index])
+                for index, scatter in self.scatters.items()
+            },
+        )
+
+
+def reads_of(graph: ChannelGraph) -> dict[int, Read]:
+    """Call index -> `Read`, for every consumer of a group."""
+    calls = {c.index: c for group in graph.groups for c in group.consumers}
+    return {
+        index: read_of(calls[index], graph.channels_of(calls[index].inputs[0]))
+        for index in sorted(calls)
+    }
+
+
+def observe(graph: ChannelGraph, data: Batches, seed: int = 0, progress=None) -> Moments:
+    """Reads the data once and accumulates the moments of every consumer's input.
+
+    Memory does not depend on the amount of data. At most 32 positions per image
+    are sampled, anew for each batch.
+
+    Args:
+        graph: The traced model.
+        data: The calibration data.
+        seed: Of the sampled positions.
+        progress: A `keras.utils.Progbar`, advanced per batch.
+
+    Returns:
+        The `Moments`.
+
+    Raises:
+        ValueError: When the model makes NaN or infinite values of the data.
+    """
+    reads, rng = reads_of(graph), np.random.default_rng(seed)
+    scatters = {i: Scatter.zero(r.folds, len(r.features)) for i, r in reads.items()}
+    moments = Moments(reads, scatters)
+    batch_scatters = compiled(_batch_scatters(graph, reads))
+    for batch in data:
+        positions = [r.positions(rng, POSITIONS_PER_IMAGE) for r in reads.values()]
+        results = batch_scatters([ops.convert_to_tensor(x) for x in batch], positions)
+        moments = moments.merge(_to_host(reads, results))
+        if progress:
+            progress.add(1)
+    return moments
+
+
+def _batch_scatters(graph, reads):
+    """A function of a batch that gives each read's count, mean and scatter."""
+    last = max(reads) + 1
+
+    def batch_scatters(inputs, positions):
+        sampled = dict(zip(reads, positions, strict=True))
+        found = []
+
+        def apply(call, *args, **kwargs):
+            if call.index in reads:
+                rows = reads[call.index].rows(args[0], sampled[call.index])
+                found.append(_scatter_of(rows))
+            return call.operation(*args, **kwargs)
+
+        values = dict(zip(map(id, graph.inputs), inputs, strict=True))
+        graph.run(values, graph.calls[:last], apply)
+        return found
+
+    return batch_scatters
+
+
+def _scatter_of(rows):
+    rows = ops.cast(rows, "float32")
+    mean = ops.mean(rows, axis=0)
+    centred = ops.reshape(rows - mean, (-1, rows.shape[-1]))
+    return ops.shape(rows)[0], mean, ops.matmul(ops.transpose(centred), centred)
+
+
+def _to_host(reads, results) -> Moments:
+    scatters = {}
+    for (index, read), result in zip(reads.items(), results, strict=True):
+        count, mean, scatter = map(keras.ops.convert_to_numpy, result)
+        if not np.isfinite(mean).all():
+            raise ValueError(
+                "Expected the model to make finite values of `data`. Received: NaN or "
+                f"infinite values at the input of layer '{read.call.name}'."
+            )
+        scatters[index] = Scatter(int(count), mean.astype(float), scatter.astype(float))
+    return Moments(reads, scatters)

@@ -1,0 +1,87 @@
+"""How far one output of a network is from another, and a direction to test it in."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_greedy.graph.trace import ChannelGraph
+
+SMALLEST = 1e-7
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """A network's output as a distribution.
+
+    Attributes:
+        kind: `"categorical"` and `"binary"` for probabilities, `"logits"` for a
+            linear output trained with a `from_logits` loss, `"real"` for others.
+    """
+
+    kind: str
+
+    def divergence(self, full, cut):
+        """`(n,)` divergence per example: KL, or squared error over variance."""
+        if self.kind == "logits":
+            full, cut = ops.softmax(full), ops.softmax(cut)
+        if self.kind == "real":
+            variance = ops.var(full) + SMALLEST
+            return _sum_rest(ops.square(full - cut)) / (2 * variance)
+        full, cut = (ops.clip(p, SMALLEST, 1 - SMALLEST) for p in (full, cut))
+        terms = full * ops.log(full / cut)
+        if self.kind == "binary":
+            terms += (1 - full) * ops.log((1 - full) / (1 - cut))
+        return _sum_rest(terms)
+
+    def sampled_gradient(self, output: np.ndarray, rng: np.random.Generator):
+        """The gradient of -log p(y | output) for a y drawn from the output itself.
+
+        Its second moment is the Fisher information, which is the second derivative
+        of the divergence; no labels are needed.
+        """
+        if self.kind == "real":
+            return rng.normal(size=output.shape) / np.sqrt(output.var() + SMALLEST)
+        p = _softmax(output) if self.kind == "logits" else output
+        p = np.clip(p, SMALLEST, 1 - SMALLEST)
+        if self.kind == "binary":
+            return np.where(rng.uniform(size=p.shape) < p, -1 / p, 1 / (1 - p))
+        drawn = (np.log(p) + rng.gumbel(size=p.shape)).argmax(-1)
+        one_hot = np.eye(p.shape[-1])[drawn]
+        return p - one_hot if self.kind == "logits" else -one_hot / p
+
+
+def outputs_of(graph: ChannelGraph) -> list[Output]:
+    """The kind of each of the model's outputs."""
+    makers = {id(t): call for call in graph.calls for t in call.outputs}
+    return [Output(_kind(graph.model, makers.get(id(t)))) for t in graph.outputs]
+
+
+def _kind(model, call) -> str:
+    name = type(call.operation).__name__.lower() if call else ""
+    activation = getattr(getattr(call, "operation", None), "activation", None)
+    names = (name, getattr(activation, "__name__", ""))
+    if "softmax" in names:
+        return "categorical"
+    if "sigmoid" in names:
+        return "binary"
+    return "logits" if _trained_from_logits(model) else "real"
+
+
+def _trained_from_logits(model) -> bool:
+    loss = keras.losses.get(model.loss) if isinstance(model.loss, str) else model.loss
+    categorical = (
+        keras.losses.CategoricalCrossentropy,
+        keras.losses.SparseCategoricalCrossentropy,
+    )
+    return isinstance(loss, categorical) and loss.get_config().get("from_logits", False)
+
+
+def _sum_rest(x):
+    return ops.sum(ops.reshape(x, (ops.shape(x)[0], -1)), axis=1)
+
+
+def _softmax(x):
+    exponentials = np.exp(x - x.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)
