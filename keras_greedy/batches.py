@@ -17,15 +17,24 @@ class Batches:
         data: See above.
         model: The Functional whose inputs the data must fit.
         batch_size: Most examples in a batch.
+        shuffle: Shuffles what the source hands over at once: whole arrays, or each
+            of a dataset's own batches.
 
     Raises:
         ValueError: When there is no data, or it does not fit the model.
     """
 
-    def __init__(self, data, model: keras.Model, batch_size: int = 32):
+    def __init__(
+        self,
+        data,
+        model: keras.Model,
+        batch_size: int = 32,
+        shuffle: np.random.Generator | None = None,
+    ):
         self._inputs = model.inputs
         self._structure = model.input
         self._batch_size = batch_size
+        self._shuffle = shuffle
         self._source = _repeatable(data)
         self.first = next(iter(self), None)
         if self.first is None:
@@ -35,7 +44,7 @@ class Batches:
         """Yields one float array per model input, `(n, ...)` each."""
         waiting, size = [], 0
         for batch in self._source():
-            waiting.append(self._checked(batch))
+            waiting.append(self._shuffled(self._checked(batch)))
             size += len(waiting[-1][0])
             while size >= self._batch_size:
                 joined = _joined(waiting)
@@ -52,6 +61,12 @@ class Batches:
             limit -= len(batch[0])
             if limit <= 0:
                 return
+
+    def _shuffled(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        if self._shuffle is None:
+            return arrays
+        order = self._shuffle.permutation(len(arrays[0]))
+        return [array[order] for array in arrays]
 
     def _checked(self, batch) -> list[np.ndarray]:
         x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
@@ -77,13 +92,11 @@ class Batches:
 
 def _repeatable(data):
     """Returns a function that starts reading the data from its beginning."""
+    if isinstance(data, Batches):
+        return data._source
     if isinstance(data, keras.utils.PyDataset):
         return lambda: (data[i] for i in range(_finite(data.num_batches)))
-    if _is_array(data):
-        return lambda: iter([data])
-    if isinstance(data, dict) or (
-        isinstance(data, tuple) and len(data) in (2, 3) and all(map(_is_array, data))
-    ):
+    if is_arrays(data):
         return lambda: iter([data])
     if not isinstance(data, Iterable):
         raise ValueError(
@@ -105,6 +118,13 @@ def _finite(number_of_batches):
             "limit it, with `dataset.take(n)` for example."
         )
     return number_of_batches
+
+
+def is_arrays(data) -> bool:
+    """Whether `data` is the whole data set in memory: x, (x, y) or a dict."""
+    if isinstance(data, tuple):
+        return len(data) in (1, 2, 3) and all(map(is_arrays, data))
+    return isinstance(data, dict) or _is_array(data)
 
 
 def _is_array(value) -> bool:

@@ -122,6 +122,9 @@ class ChannelGraph:
     def channels_of(self, tensor) -> np.ndarray:
         return self.channels[id(tensor)]
 
+    def readers(self, tensor) -> list[Call]:
+        return [c for c in self.calls if any(t is tensor for t in c.inputs)]
+
     def kept_mask(self, selection: dict[str, np.ndarray]) -> np.ndarray:
         """Which channel numbers survive a selection.
 

@@ -1,12 +1,12 @@
 """Measured output divergence: what the network loses when one group is cut."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 from keras import ops
 
 from keras_greedy.backend import compiled
-from keras_greedy.batches import Batches
 from keras_greedy.graph.trace import Call, ChannelGraph, ChannelGroup
 from keras_greedy.selection.greedy import Path
 from keras_greedy.selection.moments import Moments
@@ -58,10 +58,8 @@ def measure(
     graph: ChannelGraph,
     moments: Moments,
     paths: dict[str, Path],
-    data: Batches,
-    images: int,
+    batches: Iterable,
     widths: dict[str, np.ndarray],
-    progress=None,
 ) -> dict[str, Divergence]:
     """Cuts each group alone, weights reconstructed, and compares the outputs.
 
@@ -71,10 +69,8 @@ def measure(
         graph: The traced model.
         moments: From `observe`.
         paths: Group name -> its selection path.
-        data: The calibration data.
-        images: How many examples to use.
+        batches: Lists of arrays, one per model input.
         widths: Group name -> the widths to measure it at.
-        progress: A `keras.utils.Progbar`, advanced per batch and group.
 
     Returns:
         Group name -> its `Divergence`.
@@ -84,7 +80,7 @@ def measure(
     totals = {g.name: np.zeros(len(widths[g.name])) for g in groups}
     segments, count = _segments(graph, moments, groups), 0
     kinds = outputs_of(graph)
-    for batch in data.take(images):
+    for batch in batches:
         live = [ops.convert_to_tensor(x) for x in batch]
         full = _run(segments, live, {})
         for i, segment in enumerate(segments):
@@ -95,8 +91,6 @@ def measure(
                         float(ops.sum(kind.divergence(f, o)))
                         for kind, f, o in zip(kinds, full, outputs, strict=True)
                     )
-                if progress:
-                    progress.add(1)
             live = segment.run(live, {})
         count += len(batch[0])
     return {

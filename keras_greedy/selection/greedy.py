@@ -60,15 +60,18 @@ class Problem:
     """
 
     def __init__(self, covariance: np.ndarray, weights: np.ndarray, channels: int):
+        weights = _square(weights)
+        product = covariance @ weights
         self.channels = channels
+        self.error = float((product * weights).sum())
         self._width = len(covariance) // channels
-        product = covariance @ _square(weights)
-        self.error = float((product * _square(weights)).sum())
         self._residual, self._gram = covariance.copy(), product @ product.T
         self._residual_blocks = self._diagonal_blocks(self._residual)
         self._gram_blocks = self._diagonal_blocks(self._gram)
-        self._c = np.zeros((len(covariance), 0))
-        self._v = np.zeros((len(covariance), 0))
+        # Pending updates, one row each: rows are contiguous and F is long.
+        self._c = np.empty((BLOCK + self._width, len(covariance)))
+        self._v = np.empty_like(self._c)
+        self._pending = 0
 
     def scores(self) -> np.ndarray:
         """`(channels,)` error that adding each channel would remove."""
@@ -80,31 +83,39 @@ class Problem:
     def add(self, channel: int) -> None:
         """Moves a channel into the selected set."""
         own = slice(channel * self._width, (channel + 1) * self._width)
-        residual = self._residual[:, own] - self._c @ self._c[own].T
-        gram = self._gram[:, own] - self._c @ self._v[own].T - self._v @ self._c[own].T
-        inverse = np.linalg.inv(np.linalg.cholesky(residual[own])).T
-        c, u = residual @ inverse, gram @ inverse
-        inner = inverse.T @ u[own]
-        v = u - c @ inner / 2
+        pending = slice(self._pending)
+        own_c, own_v = self._c[pending, own].T, self._v[pending, own].T
+        c, v = self._c[pending], self._v[pending]
+        residual = self._residual[own] - own_c @ c
+        gram = self._gram[own] - own_v @ c - own_c @ v
+        inverse = np.linalg.inv(np.linalg.cholesky(residual[:, own]))
+        new_c, u = inverse @ residual, inverse @ gram
+        inner = u[:, own] @ inverse.T
         self.error -= float(np.trace(inner))
-        self._update_blocks(c, v, own)
-        self._c, self._v = np.hstack([self._c, c]), np.hstack([self._v, v])
-        if self._c.shape[1] >= BLOCK:
+        self._append(new_c, u - inner @ new_c / 2, channel)
+
+    def _append(self, c, v, channel):
+        rows = slice(self._pending, self._pending + self._width)
+        self._c[rows], self._v[rows] = c, v
+        self._pending += self._width
+        self._update_blocks(c, v)
+        self._residual_blocks[channel] = np.eye(self._width)
+        if self._pending >= BLOCK:
             self._flush()
 
-    def _update_blocks(self, c, v, own):
-        shape = (self.channels, self._width, self._width)
-        c, v = c.reshape(shape), v.reshape(shape)
+    def _update_blocks(self, c, v):
+        shape = (self._width, self.channels, self._width)
+        c, v = (rows.reshape(shape).transpose(1, 2, 0) for rows in (c, v))
         cross = c @ v.swapaxes(1, 2)
         self._residual_blocks -= c @ c.swapaxes(1, 2)
         self._gram_blocks -= cross + cross.swapaxes(1, 2)
-        self._residual_blocks[own.start // self._width] = np.eye(self._width)
 
     def _flush(self):
-        cross = self._c @ self._v.T
-        self._residual -= self._c @ self._c.T
+        c, v = self._c[: self._pending], self._v[: self._pending]
+        cross = c.T @ v
+        self._residual -= c.T @ c
         self._gram -= cross + cross.T
-        self._c, self._v = self._c[:, :0], self._v[:, :0]
+        self._pending = 0
 
     def _diagonal_blocks(self, matrix):
         channel = np.arange(self.channels)

@@ -1,13 +1,13 @@
 """Streaming second moments of what the consumers of a graph's groups read."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_greedy.backend import compiled
-from keras_greedy.batches import Batches
 from keras_greedy.graph.trace import ChannelGraph
 from keras_greedy.selection.reads import Read, read_of
 
@@ -57,14 +57,23 @@ class Moments:
     Attributes:
         reads: Call index -> what the consumer reads.
         scatters: Call index -> moments of its rows.
+        examples: How many examples they are of.
     """
 
     reads: dict[int, Read]
     scatters: dict[int, Scatter]
+    examples: int = 0
+
+    @classmethod
+    def zero(cls, reads: dict[int, Read]) -> "Moments":
+        return cls(
+            reads, {i: Scatter.zero(r.folds, len(r.features)) for i, r in reads.items()}
+        )
 
     def merge(self, other: "Moments") -> "Moments":
         return dataclasses.replace(
             self,
+            examples=self.examples + other.examples,
             scatters={
                 index: scatter.merge(other.scatters[index])
                 for index, scatter in self.scatters.items()
@@ -81,7 +90,9 @@ def reads_of(graph: ChannelGraph) -> dict[int, Read]:
     }
 
 
-def observe(graph: ChannelGraph, data: Batches, seed: int = 0, progress=None) -> Moments:
+def observe(
+    graph: ChannelGraph, batches: Iterable, seed: int = 0, first: int = 0
+) -> tuple[Moments, Moments]:
     """Reads the data once and accumulates the moments of every consumer's input.
 
     Memory does not depend on the amount of data. At most 32 positions per image
@@ -89,27 +100,29 @@ def observe(graph: ChannelGraph, data: Batches, seed: int = 0, progress=None) ->
 
     Args:
         graph: The traced model.
-        data: The calibration data.
+        batches: Lists of arrays, one per model input.
         seed: Of the sampled positions.
-        progress: A `keras.utils.Progbar`, advanced per batch.
+        first: How many examples to keep apart.
 
     Returns:
-        The `Moments`.
+        The `Moments` of (at least) the `first` examples, and of the others.
 
     Raises:
         ValueError: When the model makes NaN or infinite values of the data.
     """
     reads, rng = reads_of(graph), np.random.default_rng(seed)
-    scatters = {i: Scatter.zero(r.folds, len(r.features)) for i, r in reads.items()}
-    moments = Moments(reads, scatters)
-    batch_scatters = compiled(_batch_scatters(graph, reads))
-    for batch in data:
+    apart = others = Moments.zero(reads)
+    batch_scatters, seen = compiled(_batch_scatters(graph, reads)), 0
+    for batch in batches:
         positions = [r.positions(rng, POSITIONS_PER_IMAGE) for r in reads.values()]
         results = batch_scatters([ops.convert_to_tensor(x) for x in batch], positions)
-        moments = moments.merge(_to_host(reads, results))
-        if progress:
-            progress.add(1)
-    return moments
+        new = _to_host(reads, results, examples=len(batch[0]))
+        if seen < first:
+            apart = apart.merge(new)
+        else:
+            others = others.merge(new)
+        seen += len(batch[0])
+    return apart, others
 
 
 def _batch_scatters(graph, reads):
@@ -140,7 +153,7 @@ def _scatter_of(rows):
     return ops.shape(rows)[0], mean, ops.matmul(ops.transpose(centred), centred)
 
 
-def _to_host(reads, results) -> Moments:
+def _to_host(reads, results, examples) -> Moments:
     scatters = {}
     for (index, read), result in zip(reads.items(), results, strict=True):
         count, mean, scatter = map(keras.ops.convert_to_numpy, result)
@@ -150,4 +163,4 @@ def _to_host(reads, results) -> Moments:
                 f"infinite values at the input of layer '{read.call.name}'."
             )
         scatters[index] = Scatter(int(count), mean.astype(float), scatter.astype(float))
-    return Moments(reads, scatters)
+    return Moments(reads, scatters, examples)

@@ -30,6 +30,13 @@ class Read:
     features: np.ndarray
     folds: int = 1
 
+    def features_of(self, channels: np.ndarray) -> np.ndarray:
+        """Indices of the features of these channels, channel by channel."""
+        position = {channel: i for i, channel in enumerate(channels)}
+        rank = np.array([position.get(channel, -1) for channel in self.features])
+        ordered = np.argsort(rank, kind="stable")
+        return ordered[np.count_nonzero(rank < 0) :]
+
     def matrix(self) -> np.ndarray:
         """The kernel as `(F, folds * outputs)`, float64."""
         kernel = full_weights(self.call.operation)["kernel"].astype(float)

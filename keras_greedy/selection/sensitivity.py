@@ -1,16 +1,17 @@
 """Second moments of the gradient of the network's output divergence."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from keras import ops
 
 from keras_greedy.backend import gradients
-from keras_greedy.batches import Batches
 from keras_greedy.graph.trace import ChannelGraph
 from keras_greedy.selection.outputs import outputs_of
 
 
 def sensitivities(
-    graph: ChannelGraph, data: Batches, images: int, seed: int = 0, progress=None
+    graph: ChannelGraph, batches: Iterable, seed: int = 0
 ) -> dict[int, np.ndarray]:
     """How much the network's output cares for each output channel of a consumer.
 
@@ -20,10 +21,8 @@ def sensitivities(
 
     Args:
         graph: The traced model.
-        data: The calibration data.
-        images: How many examples to use.
+        batches: Lists of arrays, one per model input.
         seed: Of the drawn labels.
-        progress: A `keras.utils.Progbar`, advanced per batch.
 
     Returns:
         Call index of a consumer -> `(outputs,)` mean squared gradient.
@@ -31,7 +30,7 @@ def sensitivities(
     consumers = sorted({c.index for group in graph.groups for c in group.consumers})
     rng, kinds = np.random.default_rng(seed), outputs_of(graph)
     totals, count = dict.fromkeys(consumers, 0.0), 0
-    for batch in data.take(images):
+    for batch in batches:
         inputs = [ops.convert_to_tensor(x) for x in batch]
         outputs, shapes = _forward(graph, inputs, consumers)
         directions = [
@@ -44,8 +43,6 @@ def sensitivities(
             squares = np.square(ops.convert_to_numpy(gradient).astype(float))
             totals[index] += squares.mean(axis=tuple(range(1, squares.ndim - 1))).sum(0)
         count += len(batch[0])
-        if progress:
-            progress.add(1)
     return {index: total / count for index, total in totals.items()}
 
 

@@ -1,0 +1,136 @@
+"""The result of a search: every group's path, good for any budget."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_greedy.batch_norm import reestimate_batch_norm
+from keras_greedy.batches import Batches
+from keras_greedy.finetune import compile_alike
+from keras_greedy.graph.costs import Costs
+from keras_greedy.graph.rebuild import full_weights, rebuild
+from keras_greedy.graph.trace import ChannelGraph
+from keras_greedy.selection.allocate import Budget, allocate
+from keras_greedy.selection.divergence import Divergence
+from keras_greedy.selection.greedy import Path
+from keras_greedy.selection.moments import Moments
+from keras_greedy.selection.weights import least_squares
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SelectionPaths:
+    """In which order each group's channels are worth keeping, and at what loss.
+
+    Attributes:
+        graph: The traced model.
+        moments: What every consumer reads.
+        paths: Group name -> the order its channels are added in.
+        divergence: Group name -> measured output divergence at a few widths.
+        data: The data of the search, held by reference; `None` after loading.
+    """
+
+    graph: ChannelGraph
+    moments: Moments
+    paths: dict[str, Path]
+    divergence: dict[str, Divergence]
+    data: Batches | None = None
+
+    def widths(self, budget) -> dict[str, int]:
+        """Group name -> how many channels it keeps under `budget`."""
+        return allocate(self._curves(), Budget.of(budget), Costs(self.graph))
+
+    def compact(self, budget, data=None) -> keras.Model:
+        """Builds the compact model of a budget.
+
+        Args:
+            budget: As for `prune`.
+            data: Where to measure BatchNorm statistics; by default the data of
+                the search.
+
+        Returns:
+            A smaller ordinary Keras model.
+
+        Raises:
+            ValueError: When the budget cannot be met; says what can.
+
+        Example:
+
+        ```python
+        paths = keras_greedy.search(model, images)
+        compact = paths.compact(keras_greedy.Budget(params=0.6, round_to=16))
+        ```
+        """
+        widths = self.widths(budget)
+        selection = {
+            name: np.sort(path.order[: widths[name]])
+            for name, path in self.paths.items()
+        }
+        compact = rebuild(self.graph, selection, self._reconstructed(selection))
+        data = self.data if data is None else data
+        if data is not None:
+            reestimate_batch_norm(compact, data)
+        compile_alike(compact, self.graph.model)
+        return compact
+
+    def curve(self, points: int = 20) -> list[dict]:
+        """The trade-off: predicted output divergence against MACs.
+
+        The prediction is the sum of the groups' own divergences; it is exact for
+        mild cuts and low for deep ones, where errors add up.
+
+        Args:
+            points: How many budgets, evenly spaced over what can be met.
+
+        Returns:
+            One dict per budget: `macs`, `params` (fractions) and `divergence`.
+        """
+        curves, costs = self._curves(), Costs(self.graph)
+        least = {n: Budget(macs=1.0).widths_of(len(c) - 1)[0] for n, c in curves.items()}
+        reachable = costs.macs(least) / costs.macs()
+        rows = []
+        for share in np.linspace(1.0, reachable, points):
+            widths = allocate(curves, Budget(macs=min(1.0, share + 1e-9)), costs)
+            rows.append(
+                {
+                    "macs": costs.macs(widths) / costs.macs(),
+                    "params": costs.params(widths) / costs.params(),
+                    "divergence": float(sum(curves[n][w] for n, w in widths.items())),
+                }
+            )
+        return rows
+
+    def _curves(self) -> dict[str, np.ndarray]:
+        return {
+            name: self.divergence[name].curve(path.errors)
+            for name, path in self.paths.items()
+        }
+
+    def _reconstructed(self, selection) -> dict[str, dict]:
+        kept = self.graph.kept_mask(selection)
+        weights = {}
+        for index, read in self.moments.reads.items():
+            features = kept[read.features]
+            if not features.all():
+                kernel, bias = least_squares(read, self.moments.scatters[index], features)
+                weights |= _replacing(self.graph, read, kernel, bias)
+        return weights
+
+
+def _replacing(graph: ChannelGraph, read, kernel, bias) -> dict[str, dict]:
+    """Where the new kernel and the given-back mean go.
+
+    Into the consumer's own bias; without one, into the moving mean of the BatchNorm
+    that alone reads the consumer, and only else into a new bias.
+    """
+    layer = read.call.operation
+    readers = graph.readers(read.call.outputs[0])
+    norms = [
+        c.operation
+        for c in readers
+        if c.rule and isinstance(c.operation, keras.layers.BatchNormalization)
+    ]
+    if layer.use_bias or len(readers) != 1 or not norms:
+        return {layer.name: {"kernel": kernel, "bias": bias}}
+    moving_mean = full_weights(norms[0])["moving_mean"] - bias
+    return {layer.name: {"kernel": kernel}, norms[0].name: {"moving_mean": moving_mean}}
