@@ -15,6 +15,7 @@ from keras_greedy.selection.allocate import Budget, allocate
 from keras_greedy.selection.divergence import Divergence
 from keras_greedy.selection.greedy import Path
 from keras_greedy.selection.moments import Moments
+from keras_greedy.selection.reads import reads_of
 from keras_greedy.selection.weights import least_squares
 
 
@@ -109,10 +110,10 @@ class SelectionPaths:
     def _reconstructed(self, selection) -> dict[str, dict]:
         kept = self.graph.kept_mask(selection)
         weights = {}
-        for index, read in self.moments.reads.items():
+        for name, read in reads_of(self.graph).items():
             features = kept[read.features]
             if not features.all():
-                kernel, bias = least_squares(read, self.moments.scatters[index], features)
+                kernel, bias = least_squares(read, self.moments.scatters[name], features)
                 weights |= _replacing(self.graph, read, kernel, bias)
         return weights
 

@@ -8,13 +8,15 @@ import numpy as np
 from keras_greedy.batches import Batches
 from keras_greedy.finetune import FineTune
 from keras_greedy.graph.costs import Costs
-from keras_greedy.graph.trace import ChannelGraph, trace
+from keras_greedy.graph.fold import folded
+from keras_greedy.graph.trace import ChannelGraph, ChannelGroup, trace
 from keras_greedy.paths import SelectionPaths
 from keras_greedy.progress import Progress
 from keras_greedy.selection.allocate import Budget, check_reachable
 from keras_greedy.selection.divergence import measure, widths_to_measure
 from keras_greedy.selection.greedy import Path, Problem, forward_path
 from keras_greedy.selection.moments import Moments, observe
+from keras_greedy.selection.reads import reads_of
 from keras_greedy.selection.sensitivity import sensitivities
 from keras_greedy.selection.weights import regularized
 
@@ -124,34 +126,34 @@ def _search(graph, data, objective, step, seed, verbose) -> SelectionPaths:
     progress = Progress(verbose)
     batches = Batches(data, graph.functional)
     images, count = IMAGES_MEASURED[objective], WIDTHS_MEASURED[objective]
-    apart, others = observe(
-        graph, progress.over(batches, "Observing what each layer reads"), seed, images
-    )
-    moments = apart.merge(others)
-    weights = {}
+    inference = folded(graph)
+    everything = progress.over(batches, "Observing what each layer reads")
+    apart, others = observe(inference, everything, seed, images)
+    moments, weights = apart.merge(others), {}
     if objective == "global":
         few = Batches(data, graph.functional, batch_size=16).take(images)
         few = progress.over(few, "Weighing what the output cares for", images // 16)
-        weights = sensitivities(graph, few, seed)
-    groups = progress.over(graph.groups, "Selecting channels", len(graph.groups))
-    paths = {g.name: _path(graph, g, moments, weights) for g in groups}
+        weights = sensitivities(inference, few, seed)
+    groups = progress.over(inference.groups, "Selecting channels", len(graph.groups))
+    reads = reads_of(inference)
+    paths = {g.name: _path(g, reads, moments, weights) for g in groups}
     few = progress.over(batches.take(images), "Measuring each group's cut", images // 32)
     widths = {g.name: widths_to_measure(g.size, count, 8) for g in graph.groups}
+    # An overfitted reconstruction shows only on examples it has not seen.
     unseen = others if others.examples >= apart.examples else moments
-    divergence = measure(graph, unseen, paths, few, widths)
+    divergence = measure(inference, unseen, paths, few, widths)
     return SelectionPaths(graph, moments, paths, divergence, batches)
 
 
-def _path(graph: ChannelGraph, group, moments: Moments, weights: dict) -> Path:
+def _path(group: ChannelGroup, reads, moments: Moments, weights: dict) -> Path:
     """The group's selection path over all its consumers."""
     problems = []
-    for call in group.consumers:
-        read, scatter = moments.reads[call.index], moments.scatters[call.index]
-        own = read.features_of(group.channels)
-        matrix = read.matrix()[own]
-        if call.index in weights:
-            matrix = matrix * np.sqrt(np.tile(weights[call.index], read.folds))
-        covariance = regularized(scatter)[np.ix_(own, own)]
+    for name in (call.name for call in group.consumers):
+        own = reads[name].features_of(group.channels)
+        matrix = reads[name].matrix()[own]
+        if name in weights:
+            matrix = matrix * np.sqrt(np.tile(weights[name], reads[name].folds))
+        covariance = regularized(moments.scatters[name])[np.ix_(own, own)]
         problems.append(Problem(covariance, matrix, group.size))
     return forward_path(problems)
 

@@ -200,19 +200,25 @@ def trace(model: keras.Model) -> ChannelGraph:
         print(group.name, group.size)
     ```
     """
+    graph = trace_quietly(model)
+    if graph.unprunable:
+        lines = "\n".join(f"  {name}: {reason}" for name, reason in graph.unprunable)
+        warnings.warn(
+            f"Some channels of model '{model.name}' stay unpruned because of "
+            f"these layers:\n{lines}",
+            stacklevel=2,
+        )
+    return graph
+
+
+def trace_quietly(model: keras.Model) -> ChannelGraph:
+    """`trace` without its warning, for copies of a model traced before."""
     functional = check_model(model)
     calls = [_call(i, node) for i, node in enumerate(_nodes(functional))]
     space, channels = ChannelSpace(), {}
     calls = _carry_all(functional, calls, space, channels)
     channels = {key: space.resolve(ids) for key, ids in channels.items()}
     groups, unprunable = _groups(calls, channels, space.pins())
-    if unprunable:
-        lines = "\n".join(f"  {name}: {reason}" for name, reason in unprunable)
-        warnings.warn(
-            f"Some channels of model '{model.name}' stay unpruned because of "
-            f"these layers:\n{lines}",
-            stacklevel=2,
-        )
     return ChannelGraph(model, functional, calls, channels, groups, unprunable)
 
 

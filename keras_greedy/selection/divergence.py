@@ -11,6 +11,7 @@ from keras_greedy.graph.trace import Call, ChannelGraph, ChannelGroup
 from keras_greedy.selection.greedy import Path
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.outputs import outputs_of
+from keras_greedy.selection.reads import reads_of
 from keras_greedy.selection.weights import least_squares
 
 
@@ -76,9 +77,10 @@ def measure(
         Group name -> its `Divergence`.
     """
     groups = [group for group in graph.groups if len(widths[group.name])]
-    cuts = {g.name: _cuts(graph, moments, g, paths[g.name], widths[g.name]) for g in groups}
+    reads = reads_of(graph)
+    cuts = {g.name: _cuts(reads, moments, g, paths[g.name], widths[g.name]) for g in groups}
     totals = {g.name: np.zeros(len(widths[g.name])) for g in groups}
-    segments, count = _segments(graph, moments, groups), 0
+    segments, count = _segments(graph, reads, groups), 0
     kinds = outputs_of(graph)
     for batch in batches:
         live = [ops.convert_to_tensor(x) for x in batch]
@@ -103,12 +105,15 @@ class _Segment:
 
     def __init__(self, graph, calls: list[Call], groups, reads, before, after):
         self.groups = groups
-        self._reads = {c.index: reads[c.index] for c in calls if c.index in reads}
-        self._own = {i: _tensors(r.kernel(r.matrix()), r.bias()) for i, r in self._reads.items()}
+        self._reads = {c.name: reads[c.name] for c in calls if c.name in reads}
+        self._own = {
+            name: _tensors(read.kernel(read.matrix()), read.bias())
+            for name, read in self._reads.items()
+        }
         self._function = compiled(self._make(graph, calls, before, after))
 
     def run(self, live, cut):
-        weights = [cut.get(index, own) for index, own in self._own.items()]
+        weights = [cut.get(name, own) for name, own in self._own.items()]
         return self._function(live, weights)
 
     def _make(self, graph, calls, before, after):
@@ -116,8 +121,8 @@ class _Segment:
             replaced = dict(zip(self._reads, weights, strict=True))
 
             def apply(call, *args, **kwargs):
-                if call.index in replaced:
-                    return self._reads[call.index].apply(args[0], *replaced[call.index])
+                if call.name in replaced:
+                    return self._reads[call.name].apply(args[0], *replaced[call.name])
                 return call.operation(*args, **kwargs)
 
             values = graph.run(dict(zip(before, live, strict=True)), calls, apply)
@@ -126,7 +131,7 @@ class _Segment:
         return function
 
 
-def _segments(graph: ChannelGraph, moments: Moments, groups) -> list[_Segment]:
+def _segments(graph: ChannelGraph, reads, groups) -> list[_Segment]:
     """Splits the network before the first consumer of each group."""
     starts = {0: []}
     for group in groups:
@@ -134,7 +139,7 @@ def _segments(graph: ChannelGraph, moments: Moments, groups) -> list[_Segment]:
     bounds = [*sorted(starts), len(graph.calls)]
     live = [graph.live_before(index) for index in bounds]
     return [
-        _Segment(graph, graph.calls[a:b], starts[a], moments.reads, live[i], live[i + 1])
+        _Segment(graph, graph.calls[a:b], starts[a], reads, live[i], live[i + 1])
         for i, (a, b) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
     ]
 
@@ -145,24 +150,17 @@ def _run(segments, live, cut):
     return live
 
 
-def _cuts(graph, moments: Moments, group: ChannelGroup, path: Path, widths):
-    """For each width: consumer index -> reconstructed kernel and bias."""
-    return [
-        {
-            call.index: _tensors(
-                *least_squares(
-                    moments.reads[call.index],
-                    moments.scatters[call.index],
-                    ~np.isin(
-                        moments.reads[call.index].features,
-                        group.channels[path.order[width:]],
-                    ),
-                )
-            )
-            for call in group.consumers
-        }
-        for width in widths
-    ]
+def _cuts(reads, moments: Moments, group: ChannelGroup, path: Path, widths):
+    """For each width: consumer -> reconstructed kernel and bias."""
+    cuts = []
+    for width in widths:
+        dropped = group.channels[path.order[width:]]
+        cut = {}
+        for name in (call.name for call in group.consumers):
+            kept = ~np.isin(reads[name].features, dropped)
+            cut[name] = _tensors(*least_squares(reads[name], moments.scatters[name], kept))
+        cuts.append(cut)
+    return cuts
 
 
 def _tensors(kernel, bias):

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_greedy.backend import compiled
 from keras_greedy.graph.trace import ChannelGraph
-from keras_greedy.selection.reads import Read, read_of
+from keras_greedy.selection.reads import Read, reads_of
 
 POSITIONS_PER_IMAGE = 32
 
@@ -52,42 +52,23 @@ class Scatter:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Moments:
-    """What `observe` returns: one `Scatter` per consumer, by call index.
+    """What `observe` returns: one `Scatter` per consumer.
 
     Attributes:
-        reads: Call index -> what the consumer reads.
-        scatters: Call index -> moments of its rows.
+        scatters: Name of a consumer -> moments of what it reads.
         examples: How many examples they are of.
     """
 
-    reads: dict[int, Read]
-    scatters: dict[int, Scatter]
+    scatters: dict[str, Scatter]
     examples: int = 0
 
     @classmethod
-    def zero(cls, reads: dict[int, Read]) -> "Moments":
-        return cls(
-            reads, {i: Scatter.zero(r.folds, len(r.features)) for i, r in reads.items()}
-        )
+    def zero(cls, reads: dict[str, Read]) -> "Moments":
+        return cls({n: Scatter.zero(r.folds, len(r.features)) for n, r in reads.items()})
 
     def merge(self, other: "Moments") -> "Moments":
-        return dataclasses.replace(
-            self,
-            examples=self.examples + other.examples,
-            scatters={
-                index: scatter.merge(other.scatters[index])
-                for index, scatter in self.scatters.items()
-            },
-        )
-
-
-def reads_of(graph: ChannelGraph) -> dict[int, Read]:
-    """Call index -> `Read`, for every consumer of a group."""
-    calls = {c.index: c for group in graph.groups for c in group.consumers}
-    return {
-        index: read_of(calls[index], graph.channels_of(calls[index].inputs[0]))
-        for index in sorted(calls)
-    }
+        scatters = {n: s.merge(other.scatters[n]) for n, s in self.scatters.items()}
+        return Moments(scatters, self.examples + other.examples)
 
 
 def observe(
@@ -127,15 +108,15 @@ def observe(
 
 def _batch_scatters(graph, reads):
     """A function of a batch that gives each read's count, mean and scatter."""
-    last = max(reads) + 1
+    last = 1 + max(read.call.index for read in reads.values())
 
     def batch_scatters(inputs, positions):
         sampled = dict(zip(reads, positions, strict=True))
         found = []
 
         def apply(call, *args, **kwargs):
-            if call.index in reads:
-                rows = reads[call.index].rows(args[0], sampled[call.index])
+            if call.name in reads:
+                rows = reads[call.name].rows(args[0], sampled[call.name])
                 found.append(_scatter_of(rows))
             return call.operation(*args, **kwargs)
 
@@ -155,12 +136,12 @@ def _scatter_of(rows):
 
 def _to_host(reads, results, examples) -> Moments:
     scatters = {}
-    for (index, read), result in zip(reads.items(), results, strict=True):
+    for name, result in zip(reads, results, strict=True):
         count, mean, scatter = map(keras.ops.convert_to_numpy, result)
         if not np.isfinite(mean).all():
             raise ValueError(
                 "Expected the model to make finite values of `data`. Received: NaN or "
-                f"infinite values at the input of layer '{read.call.name}'."
+                f"infinite values at the input of layer '{name}'."
             )
-        scatters[index] = Scatter(int(count), mean.astype(float), scatter.astype(float))
-    return Moments(reads, scatters, examples)
+        scatters[name] = Scatter(int(count), mean.astype(float), scatter.astype(float))
+    return Moments(scatters, examples)

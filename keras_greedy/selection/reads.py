@@ -13,7 +13,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_greedy.graph.rebuild import full_weights
-from keras_greedy.graph.trace import Call
+from keras_greedy.graph.trace import Call, ChannelGraph
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,6 +130,15 @@ class ConvRead(Read):
         steps = -(-size // layer.strides[axis])
         total = max(0, (steps - 1) * layer.strides[axis] + reach - size)
         return total // 2, total - total // 2
+
+
+def reads_of(graph: ChannelGraph) -> dict[str, Read]:
+    """Name -> `Read`, for every consumer of a group, in topological order."""
+    calls = {c.index: c for group in graph.groups for c in group.consumers}
+    return {
+        calls[i].name: read_of(calls[i], graph.channels_of(calls[i].inputs[0]))
+        for i in sorted(calls)
+    }
 
 
 def read_of(call: Call, channels: np.ndarray) -> Read:

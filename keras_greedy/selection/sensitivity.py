@@ -8,11 +8,12 @@ from keras import ops
 from keras_greedy.backend import gradients
 from keras_greedy.graph.trace import ChannelGraph
 from keras_greedy.selection.outputs import outputs_of
+from keras_greedy.selection.reads import reads_of
 
 
 def sensitivities(
     graph: ChannelGraph, batches: Iterable, seed: int = 0
-) -> dict[int, np.ndarray]:
+) -> dict[str, np.ndarray]:
     """How much the network's output cares for each output channel of a consumer.
 
     The gradient of the log likelihood of a label drawn from the model's own
@@ -25,9 +26,9 @@ def sensitivities(
         seed: Of the drawn labels.
 
     Returns:
-        Call index of a consumer -> `(outputs,)` mean squared gradient.
+        Name of a consumer -> `(outputs,)` mean squared gradient.
     """
-    consumers = sorted({c.index for group in graph.groups for c in group.consumers})
+    consumers = list(reads_of(graph))
     rng, kinds = np.random.default_rng(seed), outputs_of(graph)
     totals, count = dict.fromkeys(consumers, 0.0), 0
     for batch in batches:
@@ -39,11 +40,11 @@ def sensitivities(
         ]
         zeros = [ops.zeros(shape) for shape in shapes]
         function = _perturbed(graph, inputs, consumers, directions)
-        for index, gradient in zip(consumers, gradients(function, zeros), strict=True):
+        for name, gradient in zip(consumers, gradients(function, zeros), strict=True):
             squares = np.square(ops.convert_to_numpy(gradient).astype(float))
-            totals[index] += squares.mean(axis=tuple(range(1, squares.ndim - 1))).sum(0)
+            totals[name] += squares.mean(axis=tuple(range(1, squares.ndim - 1))).sum(0)
         count += len(batch[0])
-    return {index: total / count for index, total in totals.items()}
+    return {name: total / count for name, total in totals.items()}
 
 
 def _forward(graph, inputs, consumers):
@@ -51,13 +52,13 @@ def _forward(graph, inputs, consumers):
 
     def apply(call, *args, **kwargs):
         y = call.operation(*args, **kwargs)
-        if call.index in consumers:
-            shapes[call.index] = tuple(y.shape)
+        if call.name in consumers:
+            shapes[call.name] = tuple(y.shape)
         return y
 
     values = graph.run(dict(zip(map(id, graph.inputs), inputs)), graph.calls, apply)
     outputs = [ops.convert_to_numpy(values[id(t)]) for t in graph.outputs]
-    return outputs, [shapes[index] for index in consumers]
+    return outputs, [shapes[name] for name in consumers]
 
 
 def _perturbed(graph, inputs, consumers, directions):
@@ -68,7 +69,7 @@ def _perturbed(graph, inputs, consumers, directions):
 
         def apply(call, *args, **kwargs):
             y = call.operation(*args, **kwargs)
-            return y + added[call.index] if call.index in added else y
+            return y + added[call.name] if call.name in added else y
 
         values = graph.run(dict(zip(map(id, graph.inputs), inputs)), graph.calls, apply)
         products = [
