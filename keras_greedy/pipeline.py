@@ -22,8 +22,8 @@ from keras_greedy.selection.weights import regularized
 
 OBJECTIVES = ("global", "local")
 STEPS = ("corrective",)
-IMAGES_MEASURED = {"global": 64, "local": 32}
-WIDTHS_MEASURED = {"global": 4, "local": 2}
+IMAGES_MEASURED = {"global": 64, "local": 16}
+WIDTHS_MEASURED = {"global": 5, "local": 2}
 
 
 def prune(

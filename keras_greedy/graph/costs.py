@@ -61,14 +61,22 @@ class Costs:
                 self._add_call(graph, call, first_use=id(call.operation) not in seen)
                 seen.add(id(call.operation))
         self._counts = np.array(self._counts)
+        self._macs, self._params = map(_columns, (self._macs, self._params))
 
-    def macs(self, widths: dict | None = None) -> int:
-        """MACs when the named groups have these widths, the others all."""
-        return self._total(self._macs, widths)
+    def macs(self, widths: dict | None = None):
+        """MACs when the named groups have these widths, the others all.
 
-    def params(self, widths: dict | None = None) -> int:
-        """Parameters when the named groups have these widths, the others all."""
-        return self._total(self._params, widths)
+        Args:
+            widths: Group name -> width, or an array of widths to try.
+
+        Returns:
+            An int, or an array when a width is one.
+        """
+        return self._total(self._macs, widths or {})
+
+    def params(self, widths: dict | None = None):
+        """Parameters, as `macs`."""
+        return self._total(self._params, widths or {})
 
     def _add_call(self, graph, call, first_use):
         axes = call.rule.weight_axes if call.rule else {}
@@ -98,12 +106,13 @@ class Costs:
     def _constant(self, value) -> np.ndarray:
         return np.array([0.0] * len(self._names) + [value])
 
-    def _total(self, terms, widths) -> int:
-        widths = widths or {}
-        chosen = [widths.get(n, f) for n, f in zip(self._names, self._full, strict=True)]
-        counts = self._counts @ np.array([*chosen, 1.0])
-        coefficients, first, second = np.array(terms or [(0, 0, 0)], dtype=int).T
-        return round(float((coefficients * counts[first] * counts[second]).sum()))
+    def _total(self, terms, widths):
+        full = zip(self._names, self._full, strict=True)
+        chosen = np.broadcast_arrays(*(widths.get(n, size) for n, size in full), 1.0)
+        counts = np.tensordot(self._counts, np.array(chosen), axes=1)
+        coefficients, first, second = terms
+        total = np.tensordot(coefficients, counts[first] * counts[second], axes=1)
+        return np.rint(total) if np.ndim(total) else round(float(total))
 
 
 def _positions(tensor) -> int:
@@ -115,3 +124,9 @@ def _positions(tensor) -> int:
             f"Received: a layer output of shape {tensor.shape}"
         )
     return math.prod(spatial)
+
+
+def _columns(terms):
+    """`(coefficients, first, second)`, one array each."""
+    coefficients, first, second = np.array(terms, dtype=int).reshape(-1, 3).T
+    return coefficients.astype(float), first, second

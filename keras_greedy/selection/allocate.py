@@ -110,20 +110,22 @@ def allocate(
         excess = [(cost, limit) for cost, limit in limits if cost(widths) > limit]
         if not excess:
             return widths
-        _, name, width = min(_steps(curves, widths, budget, excess))
+        _, name, width = min(_best_steps(curves, widths, budget, excess))
         widths[name] = width
 
 
-def _steps(curves, widths, budget, excess):
-    """Every narrowing as (divergence per useful saving, group, width)."""
+def _best_steps(curves, widths, budget, excess):
+    """For each group its best narrowing: (divergence per useful saving, name, width)."""
     now = [cost(widths) for cost, _ in excess]
     for name, curve in curves.items():
-        for width in budget.widths_of(len(curve) - 1):
-            if width < widths[name]:
-                then = [cost(widths | {name: width}) for cost, _ in excess]
-                saved = sum(
-                    (before - max(after, limit)) / limit
-                    for before, after, (_, limit) in zip(now, then, excess, strict=True)
-                )
-                loss = curve[width] - curve[widths[name]]
-                yield loss / max(saved, 1e-12), name, width
+        narrower = np.array(budget.widths_of(len(curve) - 1)[:-1], int)
+        narrower = narrower[narrower < widths[name]]
+        if len(narrower):
+            saved = sum(
+                (before - np.maximum(cost(widths | {name: narrower}), limit)) / limit
+                for before, (cost, limit) in zip(now, excess, strict=True)
+            )
+            loss = curve[narrower] - curve[widths[name]]
+            prices = loss / np.maximum(saved, 1e-12)
+            best = int(prices.argmin())
+            yield prices[best], name, int(narrower[best])

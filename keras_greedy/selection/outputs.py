@@ -3,7 +3,6 @@
 import dataclasses
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_greedy.graph.trace import ChannelGraph
@@ -35,20 +34,25 @@ class Output:
             terms += (1 - full) * ops.log((1 - full) / (1 - cut))
         return _sum_rest(terms)
 
-    def sampled_gradient(self, output: np.ndarray, rng: np.random.Generator):
+    def sampled_gradient(self, output, uniform):
         """The gradient of -log p(y | output) for a y drawn from the output itself.
 
         Its second moment is the Fisher information, which is the second derivative
         of the divergence; no labels are needed.
+
+        Args:
+            output: `(n, ...)` the network's output.
+            uniform: Numbers in (0, 1) of the same shape, the source of the draw.
         """
         if self.kind == "real":
-            return rng.normal(size=output.shape) / np.sqrt(output.var() + SMALLEST)
-        p = _softmax(output) if self.kind == "logits" else output
-        p = np.clip(p, SMALLEST, 1 - SMALLEST)
+            return ops.sign(uniform - 0.5) / ops.sqrt(ops.var(output) + SMALLEST)
+        p = ops.softmax(output) if self.kind == "logits" else output
+        p = ops.clip(p, SMALLEST, 1 - SMALLEST)
         if self.kind == "binary":
-            return np.where(rng.uniform(size=p.shape) < p, -1 / p, 1 / (1 - p))
-        drawn = (np.log(p) + rng.gumbel(size=p.shape)).argmax(-1)
-        one_hot = np.eye(p.shape[-1])[drawn]
+            return ops.where(uniform < p, -1 / p, 1 / (1 - p))
+        # The Gumbel trick: argmax(log p + gumbel noise) is a draw from p.
+        drawn = ops.argmax(ops.log(p) - ops.log(-ops.log(uniform)), axis=-1)
+        one_hot = ops.one_hot(drawn, p.shape[-1], dtype=p.dtype)
         return p - one_hot if self.kind == "logits" else -one_hot / p
 
 
@@ -80,8 +84,3 @@ def _trained_from_logits(model) -> bool:
 
 def _sum_rest(x):
     return ops.sum(ops.reshape(x, (ops.shape(x)[0], -1)), axis=1)
-
-
-def _softmax(x):
-    exponentials = np.exp(x - x.max(-1, keepdims=True))
-    return exponentials / exponentials.sum(-1, keepdims=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from keras import ops
 
-from keras_greedy.backend import gradients
+from keras_greedy.backend import compiled, gradients
 from keras_greedy.graph.trace import ChannelGraph
 from keras_greedy.selection.outputs import outputs_of
 from keras_greedy.selection.reads import reads_of
@@ -28,54 +28,67 @@ def sensitivities(
     Returns:
         Name of a consumer -> `(outputs,)` mean squared gradient.
     """
-    consumers = list(reads_of(graph))
-    rng, kinds = np.random.default_rng(seed), outputs_of(graph)
+    rng, consumers = np.random.default_rng(seed), list(reads_of(graph))
+    squared_gradients = compiled(_squared_gradients(graph, consumers))
     totals, count = dict.fromkeys(consumers, 0.0), 0
     for batch in batches:
-        inputs = [ops.convert_to_tensor(x) for x in batch]
-        outputs, shapes = _forward(graph, inputs, consumers)
-        directions = [
-            ops.convert_to_tensor(kind.sampled_gradient(out, rng).astype("float32"))
-            for kind, out in zip(kinds, outputs, strict=True)
+        n = len(batch[0])
+        uniform = [
+            rng.uniform(1e-6, 1 - 1e-6, (n, *tensor.shape[1:])).astype("float32")
+            for tensor in graph.outputs
         ]
-        zeros = [ops.zeros(shape) for shape in shapes]
-        function = _perturbed(graph, inputs, consumers, directions)
-        for name, gradient in zip(consumers, gradients(function, zeros), strict=True):
-            squares = np.square(ops.convert_to_numpy(gradient).astype(float))
-            totals[name] += squares.mean(axis=tuple(range(1, squares.ndim - 1))).sum(0)
-        count += len(batch[0])
+        inputs = [ops.convert_to_tensor(x) for x in batch]
+        squares = squared_gradients(inputs, list(map(ops.convert_to_tensor, uniform)))
+        for name, square in zip(consumers, squares, strict=True):
+            totals[name] += ops.convert_to_numpy(square).astype(float)
+        count += n
     return {name: total / count for name, total in totals.items()}
 
 
-def _forward(graph, inputs, consumers):
-    shapes = {}
+def _squared_gradients(graph, consumers):
+    """A function of a batch: for each consumer `(outputs,)`, summed over examples."""
+    kinds = outputs_of(graph)
 
-    def apply(call, *args, **kwargs):
-        y = call.operation(*args, **kwargs)
-        if call.name in consumers:
-            shapes[call.name] = tuple(y.shape)
-        return y
+    def run(inputs, apply):
+        values = dict(zip(map(id, graph.inputs), inputs, strict=True))
+        values = graph.run(values, graph.calls, apply)
+        return [values[id(tensor)] for tensor in graph.outputs]
 
-    values = graph.run(dict(zip(map(id, graph.inputs), inputs)), graph.calls, apply)
-    outputs = [ops.convert_to_numpy(values[id(t)]) for t in graph.outputs]
-    return outputs, [shapes[name] for name in consumers]
+    def squared_gradients(inputs, uniform):
+        made = {}
 
+        def remember(call, *args, **kwargs):
+            made[call.name] = call.operation(*args, **kwargs)
+            return made[call.name]
 
-def _perturbed(graph, inputs, consumers, directions):
-    """The output along `directions`, as a function of what is added to consumers."""
-
-    def function(perturbations):
-        added = dict(zip(consumers, perturbations, strict=True))
-
-        def apply(call, *args, **kwargs):
-            y = call.operation(*args, **kwargs)
-            return y + added[call.name] if call.name in added else y
-
-        values = graph.run(dict(zip(map(id, graph.inputs), inputs)), graph.calls, apply)
-        products = [
-            ops.sum(values[id(tensor)] * direction)
-            for tensor, direction in zip(graph.outputs, directions, strict=True)
+        outputs = run(inputs, remember)
+        directions = [
+            kind.sampled_gradient(output, u)
+            for kind, output, u in zip(kinds, outputs, uniform, strict=True)
         ]
-        return sum(products)
 
-    return function
+        def along_directions(perturbations):
+            added = dict(zip(consumers, perturbations, strict=True))
+
+            def perturb(call, *args, **kwargs):
+                y = call.operation(*args, **kwargs)
+                return y + added[call.name] if call.name in added else y
+
+            return sum(
+                ops.sum(output * direction)
+                for output, direction in zip(
+                    run(inputs, perturb), directions, strict=True
+                )
+            )
+
+        zeros = [ops.zeros_like(made[name]) for name in consumers]
+        return [
+            ops.sum(ops.mean(_by_position(g), axis=1), axis=0)
+            for g in map(ops.square, gradients(along_directions, zeros))
+        ]
+
+    return squared_gradients
+
+
+def _by_position(x):
+    return ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))
