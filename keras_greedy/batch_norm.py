@@ -44,10 +44,14 @@ def reestimate_batch_norm(model: keras.Model, data, batch_size: int = 64) -> Non
         n = len(batch[0])
         count += n
         mean = _plus(mean, means, n)
-        square = _plus(square, [v + m * m for m, v in zip(means, variances, strict=True)], n)
+        square = _plus(
+            square, [v + m * m for m, v in zip(means, variances, strict=True)], n
+        )
     for call, m, s in zip(norms, mean, square, strict=True):
         call.operation.moving_mean.assign(m / count)
-        call.operation.moving_variance.assign(np.maximum(s / count - (m / count) ** 2, 0))
+        call.operation.moving_variance.assign(
+            np.maximum(s / count - (m / count) ** 2, 0)
+        )
 
 
 def _plus(total, values, n):

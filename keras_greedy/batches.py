@@ -38,7 +38,9 @@ class Batches:
         self._source = _repeatable(data)
         self.first = next(iter(self), None)
         if self.first is None:
-            raise ValueError("Expected `data` to hold at least one batch. Received none.")
+            raise ValueError(
+                "Expected `data` to hold at least one batch. Received none."
+            )
 
     def __iter__(self) -> Iterator[list[np.ndarray]]:
         """Yields one float array per model input, `(n, ...)` each."""
@@ -48,11 +50,11 @@ class Batches:
             size += len(waiting[-1][0])
             while size >= self._batch_size:
                 joined = _joined(waiting)
-                yield [x[: self._batch_size] for x in joined]
+                yield _finite([x[: self._batch_size] for x in joined])
                 waiting = [[x[self._batch_size :] for x in joined]]
                 size -= self._batch_size
         if size:
-            yield _joined(waiting)
+            yield _finite(_joined(waiting))
 
     def take(self, limit: int) -> Iterator[list[np.ndarray]]:
         """Yields the first `limit` examples."""
@@ -81,12 +83,6 @@ class Batches:
                 f"model's input. Received: a batch of shape {_bare(received)}."
                 + _unbatched_hint(received, expected)
             )
-        for array in arrays:
-            if not np.isfinite(array).all():
-                raise ValueError(
-                    "Expected `data` to be finite. Received: a batch with NaN or "
-                    f"infinite values, of shape {array.shape}. Remove or repair them."
-                )
         return arrays
 
 
@@ -95,7 +91,7 @@ def _repeatable(data):
     if isinstance(data, Batches):
         return data._source
     if isinstance(data, keras.utils.PyDataset):
-        return lambda: (data[i] for i in range(_finite(data.num_batches)))
+        return lambda: (data[i] for i in range(_finite_length(data.num_batches)))
     if is_arrays(data):
         return lambda: iter([data])
     if not isinstance(data, Iterable):
@@ -104,14 +100,14 @@ def _repeatable(data):
             f"iterable of batches. Received: data={data!r} of type {type(data).__name__}"
         )
     if hasattr(data, "cardinality"):
-        _finite(int(data.cardinality()))
+        _finite_length(int(data.cardinality()))
     if iter(data) is data:
         batches = list(data)
         return lambda: iter(batches)
     return lambda: iter(data)
 
 
-def _finite(number_of_batches):
+def _finite_length(number_of_batches):
     if number_of_batches is None or number_of_batches == -1:
         raise ValueError(
             "Expected `data` to be finite. Received: a dataset that repeats for ever; "
@@ -132,8 +128,19 @@ def _is_array(value) -> bool:
 
 
 def _to_numpy(leaf) -> np.ndarray:
-    array = keras.ops.convert_to_numpy(leaf)
+    is_numpy = isinstance(leaf, np.ndarray)
+    array = leaf if is_numpy else keras.ops.convert_to_numpy(leaf)
     return array if array.dtype.kind == "f" else array.astype("float32")
+
+
+def _finite(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    for array in arrays:
+        if not np.isfinite(array).all():
+            raise ValueError(
+                "Expected `data` to be finite. Received: a batch with NaN or "
+                f"infinite values, of shape {array.shape}. Remove or repair them."
+            )
+    return arrays
 
 
 def _joined(batches) -> list[np.ndarray]:

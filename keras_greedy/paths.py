@@ -87,7 +87,9 @@ class SelectionPaths:
             One dict per budget: `macs`, `params` (fractions) and `divergence`.
         """
         curves, costs = self._curves(), Costs(self.graph)
-        least = {n: Budget(macs=1.0).widths_of(len(c) - 1)[0] for n, c in curves.items()}
+        least = {
+            n: Budget(macs=1.0).widths_of(len(c) - 1)[0] for n, c in curves.items()
+        }
         reachable = costs.macs(least) / costs.macs()
         rows = []
         for share in np.linspace(1.0, reachable, points):
@@ -113,7 +115,9 @@ class SelectionPaths:
         for name, read in reads_of(self.graph).items():
             features = kept[read.features]
             if not features.all():
-                kernel, bias = least_squares(read, self.moments.scatters[name], features)
+                kernel, bias = least_squares(
+                    read, self.moments.scatters[name], features
+                )
                 weights |= _replacing(self.graph, read, kernel, bias)
         return weights
 

@@ -137,7 +137,9 @@ def _search(graph, data, objective, step, seed, verbose) -> SelectionPaths:
     groups = progress.over(inference.groups, "Selecting channels", len(graph.groups))
     reads = reads_of(inference)
     paths = {g.name: _path(g, reads, moments, weights) for g in groups}
-    few = progress.over(batches.take(images), "Measuring each group's cut", images // 32)
+    few = progress.over(
+        batches.take(images), "Measuring each group's cut", images // 32
+    )
     widths = {g.name: widths_to_measure(g.size, count, 8) for g in graph.groups}
     # An overfitted reconstruction shows only on examples it has not seen.
     unseen = others if others.examples >= apart.examples else moments

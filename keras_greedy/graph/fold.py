@@ -44,7 +44,10 @@ def _foldable_norms(graph: ChannelGraph) -> dict[int, object]:
     norms = {}
     for call in graph.calls:
         layer = call.operation
-        if not (call.rule and type(layer) in FOLDABLE) or id(call.outputs[0]) in outputs:
+        if (
+            not (call.rule and type(layer) in FOLDABLE)
+            or id(call.outputs[0]) in outputs
+        ):
             continue
         readers = graph.readers(call.outputs[0])
         if (
@@ -59,7 +62,9 @@ def _foldable_norms(graph: ChannelGraph) -> dict[int, object]:
 
 def _copy(call, biased: bool) -> keras.Operation:
     config = call.operation.get_config()
-    return type(call.operation).from_config(config | ({"use_bias": True} if biased else {}))
+    return type(call.operation).from_config(
+        config | ({"use_bias": True} if biased else {})
+    )
 
 
 def _folded_weights(layer, norm) -> list[np.ndarray]:
@@ -68,7 +73,9 @@ def _folded_weights(layer, norm) -> list[np.ndarray]:
     scale = scale * statistics.get("gamma", 1.0)
     bias = weights.get("bias", 0.0) - statistics["moving_mean"]
     kernel = weights["kernel"]
-    per_output = kernel.reshape(*kernel.shape[:-2], -1) if _is_depthwise(layer) else kernel
+    per_output = (
+        kernel.reshape(*kernel.shape[:-2], -1) if _is_depthwise(layer) else kernel
+    )
     return [
         (per_output * scale).reshape(kernel.shape),
         bias * scale + statistics.get("beta", 0.0),

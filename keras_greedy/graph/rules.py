@@ -1,69 +1,29 @@
-"""How each kind of layer carries channels: one small rule per layer class.
-
-A rule says which channels come out of a call, which axes of the layer's weights
-belong to the channels going in or out, and how its config changes when some are
-cut. Raw operations are registered under their public `keras.ops` function.
-"""
+"""How each kind of layer carries channels: one small rule per layer class."""
 
 import math
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import activations, layers, ops
 
-IN, OUT = "in", "out"
+from keras_greedy.graph.registry import (
+    IN,
+    OUT,
+    RULES,
+    Rule,
+    Unprunable,
+    cut_constant,
+    pin_mixed,
+    register_rule,
+    require_channels_last,
+)
 
-RULES: dict = {}
-
-
-class Unprunable(Exception):
-    """Raised by a rule when a call's channels cannot be cut; says why."""
-
-
-class Rule:
-    """A layer that acts on each channel alone (a follower); the base of all rules.
-
-    Attributes:
-        produces: Whether the call makes channels of its own.
-        consumes: Whether it reads all channels of its input at once.
-        weight_axes: Weight name -> what each of its axes runs over: the channels
-            going `IN`, the channels coming `OUT`, or `None` for neither.
-    """
-
-    produces = False
-    consumes = False
-    weight_axes: dict[str, tuple] = {}
-
-    def carry(self, call, channels, space):
-        """Returns the `(C,)` channel numbers of the call's output."""
-        _require_channels_last(call)
-        if not _activation_is_per_channel(call.operation):
-            space.pin(channels[0], call.name, "its activation mixes the channels")
-        return channels[0]
-
-    def cut_config(self, call, kept_in, kept_out) -> dict:
-        """Returns the config entries that change; masks are over positions."""
-        return {}
-
-    def cut_arguments(self, call, args, kept_out):
-        """Returns the positional arguments with per-channel constants cut."""
-        return args
-
-
-def register_rule(*keys):
-    """Class decorator: this rule is the one for these layers or operations."""
-
-    def register(rule):
-        RULES.update(dict.fromkeys(keys, rule()))
-        return rule
-
-    return register
-
+__all__ = ["IN", "OUT", "RULES", "Rule", "Unprunable", "register_rule"]
 
 register_rule(
     *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU),
     *(layers.Identity, layers.ActivityRegularization),
-    *(layers.GaussianNoise, layers.GaussianDropout, layers.AlphaDropout),
+    *(layers.GaussianNoise, layers.GaussianDropout),
     *(layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
     *(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D),
     *(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D),
@@ -71,10 +31,23 @@ register_rule(
     *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D),
     *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),
     *(layers.Cropping1D, layers.Cropping2D, layers.UpSampling1D, layers.UpSampling2D),
-    *(ops.relu, ops.relu6, ops.leaky_relu, ops.elu, ops.selu, ops.gelu, ops.silu),
-    *(ops.sigmoid, ops.hard_sigmoid, ops.hard_silu, ops.tanh, ops.softplus),
-    *(ops.softsign, ops.exp, ops.log, ops.sqrt, ops.square, ops.absolute),
-    *(ops.negative, ops.clip, ops.cast),
+)(Rule)
+
+ELEMENTWISE = (
+    "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh "
+    "leaky_relu linear log_sigmoid mish relu relu6 selu sigmoid silu soft_shrink "
+    "softplus softsign sparse_plus sparse_sigmoid squareplus tanh tanh_shrink "
+    "threshold absolute cast ceil cos erf exp expm1 floor log log1p logical_not "
+    "negative reciprocal round rsqrt sign sin sqrt square stop_gradient"
+).split()
+
+register_rule(
+    *(
+        getattr(module, name)
+        for module in (activations, ops)
+        for name in ELEMENTWISE
+        if hasattr(module, name)
+    )
 )(Rule)
 
 
@@ -85,13 +58,31 @@ class SoftmaxRule(Rule):
         return channels[0]
 
 
-@register_rule(layers.Dropout)
+@register_rule(ops.clip)
+class ClipRule(Rule):
+    def carry(self, call, channels, space):
+        if np.ndim(call.operation.x_min) or np.ndim(call.operation.x_max):
+            raise Unprunable("its bounds are arrays")
+        return channels[0]
+
+
+@register_rule(layers.PReLU)
+class PReLURule(Rule):
+    weight_axes = {"alpha": (OUT,)}
+
+    def carry(self, call, channels, space):
+        if call.operation.alpha.shape[-1] != len(channels[0]):
+            raise Unprunable("its alpha is shared by all channels")
+        return channels[0]
+
+
+@register_rule(layers.Dropout, layers.AlphaDropout)
 class DropoutRule(Rule):
     def carry(self, call, channels, space):
         shape = call.operation.noise_shape
         if shape and shape[-1] not in (None, 1):
             raise Unprunable(f"its noise_shape={shape} fixes the number of channels")
-        return super().carry(call, channels, space)
+        return channels[0]
 
 
 @register_rule(layers.BatchNormalization)
@@ -111,7 +102,7 @@ class RescalingRule(Rule):
     def cut_config(self, call, kept_in, kept_out):
         layer = call.operation
         return {
-            name: _cut_constant(np.asarray(value), kept_out).tolist()
+            name: cut_constant(np.asarray(value), kept_out).tolist()
             for name, value in (("scale", layer.scale), ("offset", layer.offset))
             if np.ndim(value)
         }
@@ -123,7 +114,7 @@ class Conv2DRule(Rule):
     weight_axes = {"kernel": (None, None, IN, OUT), "bias": (OUT,)}
 
     def carry(self, call, channels, space):
-        _require_channels_last(call)
+        require_channels_last(call)
         if call.operation.groups != 1:
             raise Unprunable(f"groups={call.operation.groups}: only 1 is supported")
         return _fresh_output(call, space)
@@ -157,17 +148,22 @@ class ReshapeRule(Rule):
     """Follows the channels through a reshape that keeps them apart."""
 
     def carry(self, call, channels, space):
-        _require_channels_last(call)
+        require_channels_last(call)
         before, after = call.inputs[0].shape[1:], call.outputs[0].shape[1:]
-        if None in before or None in after:
-            raise Unprunable("it reshapes an input of unknown size")
-        if len(before) == 1 == math.prod(after[:-1]):
+        if before[-1:] == after[-1:]:
             return channels[0]
-        ids = np.broadcast_to(channels[0], before).reshape(after)
-        ids = ids.reshape(-1, ids.shape[-1])
+        if None in before + after or math.prod(before) != math.prod(after):
+            raise Unprunable(f"it reshapes {before} to {after}: unknown or other sizes")
+        ids = np.broadcast_to(channels[0], before or 1).reshape(-1, *after[-1:])
         if (ids != ids[0]).any():
             raise Unprunable(f"it reshapes {before} to {after} across the channel axis")
         return ids[0]
+
+    @staticmethod
+    def _new_shape(call, kept_out):
+        """The shape behind the batch axis; what is unknown is inferred."""
+        known = (-1 if n is None else n for n in call.outputs[0].shape[1:-1])
+        return (*known, int(kept_out.sum()))
 
 
 register_rule(layers.Flatten)(ReshapeRule)
@@ -176,13 +172,34 @@ register_rule(layers.Flatten)(ReshapeRule)
 @register_rule(layers.Reshape)
 class ReshapeLayerRule(ReshapeRule):
     def cut_config(self, call, kept_in, kept_out):
-        return {"target_shape": (*call.outputs[0].shape[1:-1], int(kept_out.sum()))}
+        return {"target_shape": self._new_shape(call, kept_out)}
 
 
 @register_rule(ops.reshape)
 class ReshapeOperationRule(ReshapeRule):
     def cut_config(self, call, kept_in, kept_out):
-        return {"newshape": (-1, *call.outputs[0].shape[1:-1], int(kept_out.sum()))}
+        return {"newshape": (-1, *self._new_shape(call, kept_out))}
+
+
+@register_rule(ops.squeeze, ops.expand_dims)
+class SqueezeRule(ReshapeRule):
+    def carry(self, call, channels, space):
+        if call.operation.axis is None:
+            raise Unprunable("axis=None would squeeze a last remaining channel too")
+        return super().carry(call, channels, space)
+
+
+@register_rule(ops.get_item)
+class GetItemRule(Rule):
+    """Slices the other axes, as `x[:, ::2, ::2]` does in a shortcut."""
+
+    def carry(self, call, channels, space):
+        key = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
+        if Ellipsis not in key and len(key) < len(call.inputs[0].shape):
+            key = (*key, Ellipsis)
+        if None in key or key[-1] not in (Ellipsis, slice(None)):
+            raise Unprunable(f"it takes a part of the channels: {key}")
+        return channels[0]
 
 
 @register_rule(ops.mean, ops.max, ops.min, ops.sum)
@@ -199,8 +216,6 @@ class ReduceRule(Rule):
 class PadRule(Rule):
     """Padding the channel axis makes constant channels: they have numbers too."""
 
-    produces = True
-
     def carry(self, call, channels, space):
         before, after = self._channel_padding(call)
         if (before or after) and call.operation.mode != "constant":
@@ -209,7 +224,10 @@ class PadRule(Rule):
 
     def cut_config(self, call, kept_in, kept_out):
         before, after = self._channel_padding(call)
-        kept = int(kept_out[:before].sum()), int(kept_out[len(kept_out) - after :].sum())
+        kept = (
+            int(kept_out[:before].sum()),
+            int(kept_out[len(kept_out) - after :].sum()),
+        )
         return {"pad_width": (*map(tuple, call.operation.pad_width[:-1]), kept)}
 
     @staticmethod
@@ -237,35 +255,35 @@ class JoinRule(Rule):
                 space.pin(ids, None, "its one channel is broadcast over many")
         return first
 
+    def cut_arguments(self, call, args, kept_out):
+        return ([self._cut(operand, kept_out) for operand in args[0]],)
+
+    @staticmethod
+    def _cut(operand, kept_out):
+        if isinstance(operand, keras.KerasTensor):
+            return operand
+        return cut_constant(operand, kept_out)
+
 
 @register_rule(
     *(ops.add, ops.subtract, ops.multiply, ops.divide, ops.true_divide),
-    *(ops.maximum, ops.minimum, ops.power),
+    *(ops.floor_divide, ops.mod, ops.power, ops.maximum, ops.minimum, ops.where),
+    *(ops.equal, ops.not_equal, ops.greater, ops.greater_equal),
+    *(ops.less, ops.less_equal, ops.logical_and, ops.logical_or),
 )
 class JoinOperationRule(JoinRule):
-    """A join whose other side may be a constant, per channel or not."""
+    """A join whose operands are arguments of their own, constants among them."""
 
     def carry(self, call, channels, space):
-        widest = max(map(len, channels))
-        if call.kwargs:
-            raise Unprunable(f"it is called with keyword arguments {[*call.kwargs]}")
-        for argument in call.args:
-            if isinstance(argument, keras.KerasTensor):
-                continue
-            if isinstance(argument, keras.Variable):
-                raise Unprunable("it combines the channels with a variable")
-            if np.shape(argument)[-1:] > (max(1, widest),):
-                raise Unprunable("a constant broadcasts its channels to more")
+        if any(isinstance(argument, keras.Variable) for argument in call.args):
+            raise Unprunable("it combines the channels with a variable")
         return super().carry(call, channels, space)
 
     def cut_arguments(self, call, args, kept_out):
-        return tuple(
-            arg if isinstance(arg, keras.KerasTensor) else _cut_constant(arg, kept_out)
-            for arg in args
-        )
+        return tuple(self._cut(operand, kept_out) for operand in args)
 
 
-@register_rule(layers.Concatenate)
+@register_rule(layers.Concatenate, ops.concatenate)
 class ConcatenateRule(Rule):
     def carry(self, call, channels, space):
         if call.operation.axis not in (-1, len(call.outputs[0].shape) - 1):
@@ -273,39 +291,7 @@ class ConcatenateRule(Rule):
         return np.concatenate(channels)
 
 
-PER_CHANNEL_ACTIVATIONS = {
-    getattr(keras.activations, name)
-    for name in (
-        "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh "
-        "leaky_relu linear log_sigmoid mish relu relu6 selu sigmoid silu soft_shrink "
-        "softplus softsign sparse_plus sparse_sigmoid squareplus tanh tanh_shrink "
-        "threshold"
-    ).split()
-    if hasattr(keras.activations, name)
-}
-
-
-def _activation_is_per_channel(operation) -> bool:
-    activation = getattr(operation, "activation", None)
-    if activation is None or activation in PER_CHANNEL_ACTIVATIONS:
-        return True
-    return RULES.get(type(activation)).__class__ is Rule and (
-        _activation_is_per_channel(activation)
-    )
-
-
 def _fresh_output(call, space):
     ids = space.fresh(call.outputs[0].shape[-1])
-    if not _activation_is_per_channel(call.operation):
-        space.pin(ids, call.name, "its activation mixes the channels")
+    pin_mixed(call, ids, space)
     return ids
-
-
-def _require_channels_last(call):
-    if getattr(call.operation, "data_format", None) == "channels_first":
-        raise Unprunable("data_format='channels_first': only channels last is supported")
-
-
-def _cut_constant(value, kept):
-    per_channel = np.ndim(value) and np.shape(value)[-1] == len(kept) > 1
-    return np.asarray(value)[..., kept] if per_channel else value

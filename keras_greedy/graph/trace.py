@@ -283,7 +283,9 @@ def check_model(model) -> keras.Model:
 def _nodes(functional):
     """The nodes that belong to this model alone, in topological order."""
     by_depth = functional._nodes_by_depth
-    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+    nodes = [
+        node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]
+    ]
     return [node for node in nodes if not node.is_input]
 
 

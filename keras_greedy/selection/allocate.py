@@ -34,7 +34,9 @@ class Budget:
     def __post_init__(self):
         limits = {"macs": self.macs, "params": self.params}
         if all(limit is None for limit in limits.values()):
-            raise ValueError("Expected `budget` to limit macs or params. Received none.")
+            raise ValueError(
+                "Expected `budget` to limit macs or params. Received none."
+            )
         for name, limit in limits.items():
             if limit is not None and not (np.isreal(limit) and limit > 0):
                 raise ValueError(

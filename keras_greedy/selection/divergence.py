@@ -78,7 +78,9 @@ def measure(
     """
     groups = [group for group in graph.groups if len(widths[group.name])]
     reads = reads_of(graph)
-    cuts = {g.name: _cuts(reads, moments, g, paths[g.name], widths[g.name]) for g in groups}
+    cuts = {
+        g.name: _cuts(reads, moments, g, paths[g.name], widths[g.name]) for g in groups
+    }
     totals = {g.name: np.zeros(len(widths[g.name])) for g in groups}
     segments, count = _segments(graph, reads, groups), 0
     kinds = outputs_of(graph)
@@ -95,9 +97,7 @@ def measure(
                     )
             live = segment.run(live, {})
         count += len(batch[0])
-    return {
-        g.name: Divergence(widths[g.name], totals[g.name] / count) for g in groups
-    }
+    return {g.name: Divergence(widths[g.name], totals[g.name] / count) for g in groups}
 
 
 class _Segment:
@@ -158,7 +158,9 @@ def _cuts(reads, moments: Moments, group: ChannelGroup, path: Path, widths):
         cut = {}
         for name in (call.name for call in group.consumers):
             kept = ~np.isin(reads[name].features, dropped)
-            cut[name] = _tensors(*least_squares(reads[name], moments.scatters[name], kept))
+            cut[name] = _tensors(
+                *least_squares(reads[name], moments.scatters[name], kept)
+            )
         cuts.append(cut)
     return cuts
 

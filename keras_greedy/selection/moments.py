@@ -64,7 +64,9 @@ class Moments:
 
     @classmethod
     def zero(cls, reads: dict[str, Read]) -> "Moments":
-        return cls({n: Scatter.zero(r.folds, len(r.features)) for n, r in reads.items()})
+        return cls(
+            {n: Scatter.zero(r.folds, len(r.features)) for n, r in reads.items()}
+        )
 
     def merge(self, other: "Moments") -> "Moments":
         scatters = {n: s.merge(other.scatters[n]) for n, s in self.scatters.items()}

@@ -157,7 +157,10 @@ def _period(channels: np.ndarray) -> int:
     length = len(channels)
     again = np.flatnonzero(channels == channels[0])
     for start in again[1:]:
-        if length % start == 0 and (channels == np.tile(channels[:start], length // start)).all():
+        if (
+            length % start == 0
+            and (channels == np.tile(channels[:start], length // start)).all()
+        ):
             return length // start
     return 1
 
