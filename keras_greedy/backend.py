@@ -1,5 +1,7 @@
 """What `keras.ops` lacks: compilation and gradients, for each Keras backend."""
 
+import functools
+
 import keras
 
 
@@ -8,7 +10,10 @@ def compiled(function):
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, reduce_retracing=True)
+        # TensorFlow counts traces per code object, and warns of many; a partial
+        # makes one closure made for many parts of a network count as many.
+        own = functools.partial(function)
+        return tf.function(own, reduce_retracing=True, autograph=False)
     if keras.backend.backend() == "jax":
         import jax
 

@@ -7,14 +7,15 @@ import numpy as np
 
 from keras_greedy.batch_norm import reestimate_batch_norm
 from keras_greedy.batches import Batches
+from keras_greedy.files import replacing
 from keras_greedy.finetune import compile_alike
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.rebuild import full_weights, rebuild
-from keras_greedy.graph.trace import ChannelGraph
+from keras_greedy.graph.trace import ChannelGraph, trace
 from keras_greedy.selection.allocate import Budget, allocate
 from keras_greedy.selection.divergence import Divergence
 from keras_greedy.selection.greedy import Path
-from keras_greedy.selection.moments import Moments
+from keras_greedy.selection.moments import Moments, Scatter
 from keras_greedy.selection.reads import reads_of
 from keras_greedy.selection.weights import least_squares
 
@@ -103,6 +104,21 @@ class SelectionPaths:
             )
         return rows
 
+    def save(self, path) -> None:
+        """Writes everything but the model and the data to an `.npz` file.
+
+        Args:
+            path: Where to; the folder must exist.
+        """
+        arrays = {"examples": self.moments.examples}
+        for name, selected in self.paths.items():
+            arrays |= _flat(f"path/{name}", selected._asdict())
+            arrays |= _flat(f"divergence/{name}", vars(self.divergence[name]))
+        for name, scatter in self.moments.scatters.items():
+            arrays |= _flat(f"scatter/{name}", vars(scatter))
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+
     def _curves(self) -> dict[str, np.ndarray]:
         return {
             name: self.divergence[name].curve(path.errors)
@@ -120,6 +136,53 @@ class SelectionPaths:
                 )
                 weights |= _replacing(self.graph, read, kernel, bias)
         return weights
+
+
+def load_paths(path, model: keras.Model) -> SelectionPaths:
+    """Reads what `SelectionPaths.save` wrote.
+
+    Args:
+        path: The `.npz` file.
+        model: The model the search was made on.
+
+    Returns:
+        The `SelectionPaths`, without data: give it to `compact` for BatchNorm
+        statistics.
+
+    Raises:
+        ValueError: When the file is of a search on another model.
+
+    Example:
+
+    ```python
+    keras_greedy.search(model, images).save("paths.npz")
+    compact = keras_greedy.load_paths("paths.npz", model).compact(0.5, data=images)
+    ```
+    """
+    graph = trace(model)
+    nested: dict = {"path": {}, "divergence": {}, "scatter": {}}
+    with np.load(path, allow_pickle=False) as file:
+        examples = int(file["examples"])
+        for key in file.files:
+            if key != "examples":
+                kind, name, field = key.split("/")
+                nested[kind].setdefault(name, {})[field] = file[key]
+    found = {name: len(path["order"]) for name, path in nested["path"].items()}
+    if found != graph.widths:
+        raise ValueError(
+            "Expected `model` to be the one the search was made on, with the groups "
+            f"{found}. Received: a model with the groups {graph.widths}"
+        )
+    return SelectionPaths(
+        graph,
+        Moments({n: Scatter(**s) for n, s in nested["scatter"].items()}, examples),
+        {n: Path(**p) for n, p in nested["path"].items()},
+        {n: Divergence(**d) for n, d in nested["divergence"].items()},
+    )
+
+
+def _flat(prefix: str, fields: dict) -> dict:
+    return {f"{prefix}/{name}": value for name, value in fields.items()}
 
 
 def _replacing(graph: ChannelGraph, read, kernel, bias) -> dict[str, dict]:

@@ -4,15 +4,25 @@ import math
 
 import keras
 import numpy as np
+from keras import layers
 
-from keras_greedy.graph.rules import IN, OUT, RULES
-from keras_greedy.graph.trace import ChannelGraph, trace
+from keras_greedy.graph.channels import Call, ChannelGraph
+from keras_greedy.graph.registry import IN, OUT
+from keras_greedy.graph.trace import has_graph, trace_quietly
+
+TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+COUNTED = (
+    *(layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D, *TRANSPOSED),
+    *(layers.DepthwiseConv1D, layers.DepthwiseConv2D),
+    *(layers.SeparableConv1D, layers.SeparableConv2D),
+)
 
 
 def macs(model: keras.Model) -> int:
     """Multiply-accumulates of one input through `model`.
 
-    Convolutions and dense layers count, as is usual; per-channel work does not.
+    Convolutions and dense layers count, as is usual, those of a model inside the
+    model too; per-channel work, recurrence and attention do not.
 
     Args:
         model: A built Functional or Sequential model with a fixed input size.
@@ -26,7 +36,7 @@ def macs(model: keras.Model) -> int:
     keras_greedy.macs(keras.applications.MobileNetV2(weights=None))  # 300774272
     ```
     """
-    return Costs(trace(model)).macs()
+    return Costs(trace_quietly(model)).macs()
 
 
 def count_params(model: keras.Model) -> int:
@@ -79,21 +89,22 @@ class Costs:
         return self._total(self._params, widths or {})
 
     def _add_call(self, graph, call, first_use):
-        axes = call.rule.weight_axes if call.rule else {}
         counts = {None: 0}
         if call.rule:
             counts[IN] = self._add_count(graph.channels_of(call.inputs[0]))
             counts[OUT] = self._add_count(graph.channels_of(call.outputs[0]))
+        if has_graph(call.operation):
+            self._macs.append((macs(call.operation), 0, 0))
         for weight in call.operation.weights:
-            runs_over = axes.get(weight.name, (None,) * len(weight.shape))
-            pairs = list(zip(weight.shape, runs_over, strict=True))
+            none = (None,) * len(weight.shape)
+            axes = call.rule.axes_of(weight.name, len(none)) if call.rule else none
+            pairs = list(zip(weight.shape, axes, strict=True))
             coefficient = math.prod(n for n, axis in pairs if axis is None)
             first, second = ([counts[a] for _, a in pairs if a] + [0, 0])[:2]
             if first_use:
                 self._params.append((coefficient, first, second))
-            if weight.name == "kernel" and type(call.operation) in RULES:
-                positions = _positions(call.outputs[0])
-                self._macs.append((coefficient * positions, first, second))
+            if isinstance(call.operation, COUNTED) and weight.name.endswith("kernel"):
+                self._macs.append((coefficient * _positions(call), first, second))
 
     def _add_count(self, channels) -> int:
         row = self._constant(0)
@@ -115,13 +126,17 @@ class Costs:
         return np.rint(total) if np.ndim(total) else round(float(total))
 
 
-def _positions(tensor) -> int:
-    spatial = tensor.shape[1:-1]
+def _positions(call: Call) -> int:
+    """How often the kernel is applied."""
+    transposed = isinstance(call.operation, TRANSPOSED)
+    shape = (call.inputs if transposed else call.outputs)[0].shape
+    channels_first = getattr(call.operation, "data_format", "") == "channels_first"
+    spatial = shape[2:] if channels_first else shape[1:-1]
     if None in spatial:
         raise ValueError(
             "Expected `model` to have a fixed input size, so that its MACs can be "
             "counted: build it with `keras.Input((height, width, channels))`. "
-            f"Received: a layer output of shape {tensor.shape}"
+            f"Received: layer '{call.name}' on a tensor of shape {shape}"
         )
     return math.prod(spatial)
 

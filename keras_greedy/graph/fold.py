@@ -7,8 +7,9 @@ linear layer is a scale of its kernel and a shift of its bias.
 import keras
 import numpy as np
 
-from keras_greedy.graph.rebuild import full_weights, replay
-from keras_greedy.graph.trace import ChannelGraph, trace_quietly
+from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.rebuild import copy_weights, full_weights, remake, replay
+from keras_greedy.graph.trace import trace_quietly
 
 FOLDABLE = (keras.layers.Conv2D, keras.layers.Dense, keras.layers.DepthwiseConv2D)
 
@@ -25,16 +26,17 @@ def folded(graph: ChannelGraph) -> ChannelGraph:
         if call.index in {norm.index for norm in norms.values()}:
             return args[0]
         if call.name not in new:
-            new[call.name] = _copy(call, biased=call.index in norms)
+            changes = {"use_bias": True} if call.index in norms else {}
+            new[call.name] = remake(call.operation, changes)
         return new[call.name](*args, **kwargs)
 
     model = replay(graph, apply)
     for call in graph.calls:
-        if call.is_layer and call.name in new:
-            weights = call.operation.get_weights()
-            if call.index in norms:
-                weights = _folded_weights(call.operation, norms[call.index].operation)
+        if call.index in norms:
+            weights = _folded_weights(call.operation, norms[call.index].operation)
             new[call.name].set_weights(weights)
+        elif call.is_layer and call.name in new:
+            copy_weights(call.operation, new[call.name])
     return trace_quietly(model)
 
 
@@ -58,13 +60,6 @@ def _foldable_norms(graph: ChannelGraph) -> dict[int, object]:
         ):
             norms[call.index] = readers[0]
     return norms
-
-
-def _copy(call, biased: bool) -> keras.Operation:
-    config = call.operation.get_config()
-    return type(call.operation).from_config(
-        config | ({"use_bias": True} if biased else {})
-    )
 
 
 def _folded_weights(layer, norm) -> list[np.ndarray]:

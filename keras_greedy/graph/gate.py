@@ -9,8 +9,8 @@ every branch that adds into the stream.
 
 import keras
 
-from keras_greedy.graph.rebuild import rebuild, replay
-from keras_greedy.graph.trace import ChannelGraph
+from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.rebuild import Cutter, replay
 
 
 def gated(graph: ChannelGraph, selection: dict) -> keras.Model:
@@ -26,14 +26,19 @@ def gated(graph: ChannelGraph, selection: dict) -> keras.Model:
         A functional model of the full size, with its own copy of the weights.
     """
     kept = graph.kept_mask(selection)
-    copy = rebuild(graph, {})
-    layers = {layer.name: layer for layer in copy.layers}
+    whole = Cutter(graph, graph.kept_mask({}), {})
 
     def apply(call, *args, **kwargs):
-        operation = layers.get(call.name, call.operation)
         if call.rule and call.rule.consumes:
-            mask = kept[graph.channels_of(call.inputs[0])].astype("float32")
-            args = (args[0] * mask, *args[1:])
-        return operation(*args, **kwargs)
+            mask = kept[graph.channels_of(call.inputs[0])].astype(float).tolist()
+            gate = keras.layers.Rescaling(
+                mask,
+                name=f"gate_{call.index}_of_{call.name}",
+                dtype=call.operation.dtype_policy,
+            )
+            args = (gate(args[0]), *args[1:])
+        return whole.apply(call, *args, **kwargs)
 
-    return replay(graph, apply)
+    model = replay(graph, apply)
+    whole.copy_weights()
+    return model

@@ -1,10 +1,13 @@
 """From a graph and the channels to keep, a smaller ordinary Keras model."""
 
+import inspect
+
 import keras
 import numpy as np
 
-from keras_greedy.graph.rules import IN, OUT
-from keras_greedy.graph.trace import Call, ChannelGraph
+from keras_greedy.graph.channels import Call, ChannelGraph
+from keras_greedy.graph.registry import IN, OUT
+from keras_greedy.graph.trace import has_graph, trace_quietly
 
 
 def rebuild(
@@ -24,6 +27,9 @@ def rebuild(
         A `keras.Sequential` for a Sequential, else a functional `keras.Model`,
         not compiled.
 
+    Raises:
+        ValueError: When a name, an index or a shape does not fit the graph.
+
     Example:
 
     ```python
@@ -31,13 +37,15 @@ def rebuild(
     compact = rebuild(graph, {"block_1_expand": np.arange(48)})
     ```
     """
-    cutter = _Cutter(graph, graph.kept_mask(selection), weights or {})
+    cutter = Cutter(graph, graph.kept_mask(selection), weights or {})
     if isinstance(graph.model, keras.Sequential):
-        layers = [cutter.operation(call) for call in graph.calls]
-        compact = keras.Sequential([*fresh_inputs(graph), *layers], graph.model.name)
+        layers = [*fresh_inputs(graph), *map(cutter.operation, graph.calls)]
+        compact = keras.Sequential(
+            layers, trainable=graph.model.trainable, name=graph.model.name
+        )
     else:
         compact = replay(graph, cutter.apply)
-    cutter.copy_state(compact)
+    cutter.copy_weights()
     return compact
 
 
@@ -51,24 +59,38 @@ def replay(graph: ChannelGraph, apply) -> keras.Model:
     def renew(structure):
         return keras.tree.map_structure(lambda old: values[id(old)], structure)
 
-    model = graph.functional
-    return keras.Model(renew(model.input), renew(model.output), name=graph.model.name)
+    return keras.Model(
+        renew(graph.functional.input),
+        renew(graph.functional.output),
+        trainable=graph.model.trainable,
+        name=graph.model.name,
+    )
 
 
 def fresh_inputs(graph: ChannelGraph) -> list:
-    """New symbolic inputs with the shapes, dtypes and names of the model's."""
-    return [
-        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
-        for tensor, name in zip(graph.inputs, graph.input_names, strict=True)
-    ]
+    """New symbolic inputs like the model's."""
+    operations = graph.functional.operations
+    makers = {
+        id(layer.output): layer
+        for layer in operations
+        if isinstance(layer, keras.layers.InputLayer)
+    }
+    return [remake(makers[id(tensor)]).output for tensor in graph.inputs]
 
 
-class _Cutter:
-    """Makes the new operation of each call, once, and fills in its weights."""
+class Cutter:
+    """Makes the new operation of each call, once, and fills in its weights.
+
+    Args:
+        graph: The traced model.
+        kept: Boolean array over the graph's channel numbers.
+        weights: As for `rebuild`.
+    """
 
     def __init__(self, graph: ChannelGraph, kept: np.ndarray, weights: dict):
         self._graph, self._kept, self._weights = graph, kept, weights
         self._made: dict[int, tuple[Call, keras.Operation]] = {}
+        _check_names(graph, weights)
 
     def apply(self, call: Call, *args, **kwargs):
         if call.rule:
@@ -78,37 +100,42 @@ class _Cutter:
     def operation(self, call: Call) -> keras.Operation:
         key = id(call.operation)
         if key not in self._made:
-            config = call.operation.get_config() | self._config_changes(call)
-            self._made[key] = call, type(call.operation).from_config(config)
+            self._made[key] = call, remake(call.operation, self._config_changes(call))
         return self._made[key][1]
 
-    def copy_state(self, compact: keras.Model) -> None:
-        if not self._graph.model.trainable:
-            compact.trainable = False
+    def copy_weights(self) -> None:
         for call, new in self._made.values():
-            if call.is_layer:
-                new.trainable = call.operation.trainable
-                self._copy_weights(call, new)
+            if call.rule and call.is_layer:
+                self._cut_weights(call, new)
+            elif call.is_layer:
+                copy_weights(call.operation, new)
 
     def _config_changes(self, call: Call) -> dict:
         if not call.rule:
             return {}
-        changes = call.rule.cut_config(call, self._kept_in(call), self._kept_out(call))
+        kept, changes = (self._kept_in(call), self._kept_out(call)), {}
+        if not np.concatenate(kept).all():
+            changes = call.rule.cut_config(call, *kept) | _fitting_initializers(call)
         if "bias" in self._weights.get(call.name, ()):
             changes["use_bias"] = True
         return changes
 
-    def _copy_weights(self, call: Call, new: keras.Layer) -> None:
-        if not call.rule:
-            new.set_weights(call.operation.get_weights())
-            return
+    def _cut_weights(self, call: Call, new: keras.Layer) -> None:
         kept = {IN: self._kept_in(call), OUT: self._kept_out(call)}
         arrays = full_weights(call.operation) | self._weights.get(call.name, {})
         for weight in new.weights:
             array = arrays[weight.name]
-            for axis, runs_over in enumerate(call.rule.weight_axes[weight.name]):
-                if runs_over is not None:
-                    array = array.compress(kept[runs_over], axis)
+            axes = call.rule.axes_of(weight.name, len(weight.shape))
+            sizes = zip(weight.shape, axes, strict=True)
+            full = tuple(len(kept[axis]) if axis else size for size, axis in sizes)
+            if np.shape(array) != full:
+                raise ValueError(
+                    f"Expected `weights[{call.name!r}][{weight.name!r}]` to have the "
+                    f"full shape {full}. Received: an array of shape {np.shape(array)}"
+                )
+            for i, axis in enumerate(axes):
+                if axis:
+                    array = np.compress(kept[axis], array, i)
             weight.assign(array)
 
     def _kept_in(self, call: Call) -> np.ndarray:
@@ -118,6 +145,62 @@ class _Cutter:
         return self._kept[self._graph.channels_of(call.outputs[0])]
 
 
+def remake(operation: keras.Operation, changes: dict | None = None) -> keras.Operation:
+    """A new operation from the config of another, without its weights.
+
+    Functions of the user's go along as they are: they cannot be read back from a
+    config. A model inside the model is rebuilt whole, weights included.
+    """
+    if has_graph(operation):
+        return rebuild(trace_quietly(operation), {})
+    cls, config = type(operation), operation.get_config()
+    config |= _own_functions(operation, config) | (changes or {})
+    is_lambda = isinstance(operation, keras.layers.Lambda)
+    new = cls(**config) if is_lambda else cls.from_config(config)
+    new.name = operation.name
+    if isinstance(new, keras.Layer) and new.trainable != operation.trainable:
+        new.trainable = operation.trainable
+    return new
+
+
+def copy_weights(layer: keras.Layer, new: keras.Layer) -> None:
+    """Gives a remade layer the weights of the old one, whatever they are."""
+    new.set_weights(layer.get_weights())
+    # Some layers compute from what they derive of their weights on loading.
+    store = {}
+    layer.save_own_variables(store)
+    new.load_own_variables(store)
+
+
 def full_weights(layer: keras.Layer) -> dict[str, np.ndarray]:
     """Weight name -> value."""
     return {w.name: keras.ops.convert_to_numpy(w) for w in layer.weights}
+
+
+def _own_functions(operation, config) -> dict:
+    own = {name: getattr(operation, name, None) for name in config}
+    return {
+        name: value
+        for name, value in own.items()
+        if inspect.isfunction(value) and not value.__module__.startswith("keras.")
+    }
+
+
+def _fitting_initializers(call: Call) -> dict:
+    """Zeros for constants of the full shape, which a cut layer cannot start from."""
+    return {
+        name: "zeros"
+        for name, value in vars(call.operation).items()
+        if name.endswith("_initializer") and np.ndim(getattr(value, "value", 0))
+    }
+
+
+def _check_names(graph: ChannelGraph, weights: dict) -> None:
+    known = {call.name: call.rule.weight_axes for call in graph.calls if call.rule}
+    for layer, arrays in weights.items():
+        for name in arrays:
+            if name not in known.get(layer, ()):
+                raise ValueError(
+                    "Expected the keys of `weights` to be layers that can be cut and "
+                    f"names of their weights. Received: weights[{layer!r}][{name!r}]"
+                )

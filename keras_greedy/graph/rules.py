@@ -33,19 +33,19 @@ register_rule(
     *(layers.Cropping1D, layers.Cropping2D, layers.UpSampling1D, layers.UpSampling2D),
 )(Rule)
 
-ELEMENTWISE = (
-    "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh "
-    "leaky_relu linear log_sigmoid mish relu relu6 selu sigmoid silu soft_shrink "
-    "softplus softsign sparse_plus sparse_sigmoid squareplus tanh tanh_shrink "
-    "threshold absolute cast ceil cos erf exp expm1 floor log log1p logical_not "
-    "negative reciprocal round rsqrt sign sin sqrt square stop_gradient"
-).split()
+ELEMENTWISE = """
+    absolute cast ceil celu cos elu erf exp expm1 exponential floor gelu hard_shrink
+    hard_sigmoid hard_silu hard_tanh leaky_relu linear log log1p log_sigmoid
+    logical_not mish negative reciprocal relu relu6 round rsqrt selu sigmoid sign silu
+    sin soft_shrink softplus softsign sparse_plus sparse_sigmoid sqrt square squareplus
+    stop_gradient tanh tanh_shrink threshold
+"""
 
 register_rule(
     *(
         getattr(module, name)
         for module in (activations, ops)
-        for name in ELEMENTWISE
+        for name in ELEMENTWISE.split()
         if hasattr(module, name)
     )
 )(Rule)

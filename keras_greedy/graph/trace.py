@@ -8,174 +8,18 @@ positions that can only be removed together.
 This is the one module that touches Keras' private node API.
 """
 
+import collections
 import dataclasses
+import inspect
 import sys
 import warnings
-from collections.abc import Callable
 
 import keras
 import numpy as np
+from keras.src.models.functional import Functional
 
+from keras_greedy.graph.channels import Call, ChannelGraph, ChannelGroup
 from keras_greedy.graph.rules import RULES, Rule, Unprunable
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Call:
-    """One operation applied once: a node of the model's graph.
-
-    Attributes:
-        index: Position in the graph's topological order.
-        operation: The `keras.Operation` (a layer or a raw operation).
-        args: Positional arguments, symbolic tensors included.
-        kwargs: Keyword arguments, symbolic tensors included.
-        outputs: The symbolic tensors it makes.
-        rule: How it carries channels; `None` when that is not known.
-    """
-
-    index: int
-    operation: keras.Operation
-    args: tuple
-    kwargs: dict
-    outputs: tuple
-    rule: Rule | None
-
-    @property
-    def name(self) -> str:
-        return self.operation.name
-
-    @property
-    def is_layer(self) -> bool:
-        return isinstance(self.operation, keras.Layer)
-
-    @property
-    def inputs(self) -> list:
-        leaves = keras.tree.flatten((self.args, self.kwargs))
-        return [leaf for leaf in leaves if isinstance(leaf, keras.KerasTensor)]
-
-    def arguments(self, values: dict) -> tuple[tuple, dict]:
-        """Its arguments with every symbolic tensor replaced by its value."""
-
-        def value(leaf):
-            return values[id(leaf)] if isinstance(leaf, keras.KerasTensor) else leaf
-
-        return keras.tree.map_structure(value, (self.args, self.kwargs))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ChannelGroup:
-    """Channels that are interchangeable for pruning, each cut as a whole.
-
-    Attributes:
-        name: Name of the first layer that makes these channels.
-        channels: `(N,)` channel numbers, in that layer's order.
-        producers: Calls that make the channels.
-        consumers: Calls that read them all at once.
-    """
-
-    name: str
-    channels: np.ndarray
-    producers: tuple[Call, ...]
-    consumers: tuple[Call, ...]
-
-    @property
-    def size(self) -> int:
-        return len(self.channels)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ChannelGraph:
-    """What `trace` returns: the calls of a model, its channels, its groups.
-
-    Attributes:
-        model: The traced model, never modified.
-        functional: The Functional that holds its graph: `model` itself, or what
-            backs a Sequential.
-        calls: All calls in topological order.
-        channels: Tensor id -> `(C,)` channel numbers of its last axis.
-        groups: The prunable groups, in the order of their first producer.
-        unprunable: `(layer name, reason)` of what had to stay whole.
-    """
-
-    model: keras.Model
-    functional: keras.Model
-    calls: list[Call]
-    channels: dict[int, np.ndarray]
-    groups: list[ChannelGroup]
-    unprunable: list[tuple[str, str]]
-
-    @property
-    def inputs(self) -> list:
-        return self.functional.inputs
-
-    @property
-    def outputs(self) -> list:
-        return self.functional.outputs
-
-    @property
-    def input_names(self) -> list[str]:
-        return [tensor._keras_history.operation.name for tensor in self.inputs]
-
-    @property
-    def widths(self) -> dict[str, int]:
-        return {group.name: group.size for group in self.groups}
-
-    def channels_of(self, tensor) -> np.ndarray:
-        return self.channels[id(tensor)]
-
-    def readers(self, tensor) -> list[Call]:
-        return [c for c in self.calls if any(t is tensor for t in c.inputs)]
-
-    def kept_mask(self, selection: dict[str, np.ndarray]) -> np.ndarray:
-        """Which channel numbers survive a selection.
-
-        Args:
-            selection: Group name -> indices of its kept channels; a group that
-                is not named is kept whole.
-
-        Returns:
-            Boolean array over all channel numbers of the graph.
-        """
-        kept = np.ones(1 + max(ids.max() for ids in self.channels.values()), bool)
-        for group in self.groups:
-            if group.name in selection:
-                kept[group.channels] = False
-                kept[group.channels[selection[group.name]]] = True
-        return kept
-
-    def run(self, values: dict, calls: list[Call], apply: Callable) -> dict:
-        """Evaluates calls, freeing each tensor after its last use.
-
-        Args:
-            values: Tensor id -> value; updated in place.
-            calls: A contiguous part of `self.calls`.
-            apply: `apply(call, *args, **kwargs)` computes one call.
-
-        Returns:
-            `values`, with what is still needed behind the last call.
-        """
-        for call in calls:
-            args, kwargs = call.arguments(values)
-            outputs = keras.tree.flatten(apply(call, *args, **kwargs))
-            values.update(zip(map(id, call.outputs), outputs, strict=True))
-            for tensor in call.inputs:
-                if self._last_use[id(tensor)] <= call.index:
-                    values.pop(id(tensor), None)
-        return values
-
-    def live_before(self, index: int) -> list[int]:
-        """Ids of the tensors made before call `index` and needed from it on.
-
-        Behind the last call, the ids of the model's outputs in their order.
-        """
-        if index == len(self.calls):
-            return [id(tensor) for tensor in self.outputs]
-        made = [*self.inputs, *(t for c in self.calls[:index] for t in c.outputs)]
-        return [id(t) for t in made if self._last_use.get(id(t), -1) >= index]
-
-    def __post_init__(self):
-        last_use = {id(t): c.index for c in self.calls for t in c.inputs}
-        last_use |= {id(tensor): len(self.calls) for tensor in self.outputs}
-        object.__setattr__(self, "_last_use", last_use)
 
 
 def trace(model: keras.Model) -> ChannelGraph:
@@ -190,7 +34,8 @@ def trace(model: keras.Model) -> ChannelGraph:
         The `ChannelGraph`.
 
     Raises:
-        ValueError: When `model` is of another kind or not built.
+        ValueError: When `model` is of another kind, not built, or has a layer that
+            cannot be made anew from its config.
 
     Example:
 
@@ -201,6 +46,9 @@ def trace(model: keras.Model) -> ChannelGraph:
     ```
     """
     graph = trace_quietly(model)
+    for call in graph.calls:
+        if call.rule is None:
+            _check_has_config(call.operation)
     if graph.unprunable:
         lines = "\n".join(f"  {name}: {reason}" for name, reason in graph.unprunable)
         warnings.warn(
@@ -261,23 +109,43 @@ class ChannelSpace:
         return int(i)
 
 
-def check_model(model) -> keras.Model:
+def check_model(model) -> Functional:
     """Returns the built Functional that backs `model`, or raises."""
-    if isinstance(model, keras.Sequential):
-        if not model.built:
-            raise ValueError(
-                "Expected `model` to be built: call `model.build(input_shape)` or "
-                f"start it with `keras.Input`. Received: model={model!r}"
-            )
-        return model._functional
-    if not isinstance(model, keras.Model) or not hasattr(model, "_nodes_by_depth"):
+    if has_graph(model):
+        return model._functional if isinstance(model, keras.Sequential) else model
+    if isinstance(model, keras.Sequential) and _calls_as(model, keras.Sequential):
         raise ValueError(
-            "Expected `model` to be a Functional or Sequential keras.Model (a "
-            "subclassed model has no graph to trace: express it with "
-            f"`keras.Model(inputs, outputs)`). Received: model={model!r} "
-            f"of type {type(model).__name__}"
+            "Expected `model` to be built: call `model.build(input_shape)` or "
+            f"start it with `keras.Input`. Received: model={model!r}"
         )
-    return model
+    raise ValueError(
+        "Expected `model` to be a Functional or Sequential keras.Model without a "
+        "`call` of its own (there is no graph to trace in one: express it with "
+        f"`keras.Model(inputs, outputs)`). Received: model={model!r} "
+        f"of type {type(model).__name__}"
+    )
+
+
+def has_graph(model) -> bool:
+    """Whether `model` is a model that computes what its graph of layers says."""
+    if isinstance(model, keras.Sequential):
+        return model._functional is not None and _calls_as(model, keras.Sequential)
+    return isinstance(model, Functional) and _calls_as(model, Functional)
+
+
+def _calls_as(model, base: type) -> bool:
+    return type(model).call is base.call
+
+
+def _check_has_config(operation):
+    try:
+        operation.get_config()
+    except NotImplementedError as error:
+        raise ValueError(
+            "Expected every layer of `model` to have a `get_config()`, as saving the "
+            f"model takes. Received: '{operation.name}' of type "
+            f"{type(operation).__name__}, which has none"
+        ) from error
 
 
 def _nodes(functional):
@@ -290,11 +158,13 @@ def _nodes(functional):
 
 
 def _call(index: int, node) -> Call:
-    arguments, operation = node.arguments, node.operation
-    rule = RULES.get(_rule_key(operation))
-    return Call(
-        index, operation, arguments.args, arguments.kwargs, tuple(node.outputs), rule
-    )
+    args, kwargs = node.arguments.args, node.arguments.kwargs
+    first = next(iter(inspect.signature(node.operation.call).parameters), None)
+    if first in kwargs:
+        kwargs = dict(kwargs)
+        args = (kwargs.pop(first),)
+    rule = RULES.get(_rule_key(node.operation))
+    return Call(index, node.operation, args, kwargs, tuple(node.outputs), rule)
 
 
 def _rule_key(operation):
@@ -306,26 +176,19 @@ def _rule_key(operation):
     return getattr(sys.modules[cls.__module__], name.lstrip("_"), cls)
 
 
-def _weighted_operations_called_twice(calls) -> set[int]:
-    seen, twice = set(), set()
-    for call in calls:
-        if call.is_layer and call.operation.weights:
-            (twice if id(call.operation) in seen else seen).add(id(call.operation))
-    return twice
-
-
 def _carry_all(functional, calls, space, channels) -> list[Call]:
     """Fills `channels`; returns the calls, without a rule where all is kept."""
     for tensor in functional.inputs:
         channels[id(tensor)] = space.fresh(_width(tensor))
         space.pin(channels[id(tensor)], None, "the model's input")
-    shared = _weighted_operations_called_twice(calls)
+    times_called = collections.Counter(id(call.operation) for call in calls)
     carried = []
     for call in calls:
         inputs = [channels[id(tensor)] for tensor in call.inputs]
         try:
-            _check_rule_applies(call, shared)
+            _check_rule_applies(call, times_called[id(call.operation)])
             outputs = [call.rule.carry(call, inputs, space)]
+            _check_widths(call, outputs)
         except Unprunable as reason:
             outputs = [space.fresh(_width(tensor)) for tensor in call.outputs]
             for ids in [*inputs, *outputs]:
@@ -338,15 +201,24 @@ def _carry_all(functional, calls, space, channels) -> list[Call]:
     return carried
 
 
-def _check_rule_applies(call: Call, shared: set[int]) -> None:
+def _check_rule_applies(call: Call, times_called: int) -> None:
+    if isinstance(call.operation, keras.Model):
+        raise Unprunable("the layers of a model inside the model are not seen")
     if call.rule is None:
         raise Unprunable(f"no channel rule for {type(call.operation).__name__}")
-    if id(call.operation) in shared:
+    weights = call.operation.weights if call.is_layer else []
+    cut = type(call.rule).cut_config is not Rule.cut_config
+    if times_called > 1 and (weights or cut):
         raise Unprunable("the layer is called more than once")
-    if call.is_layer:
-        extra = {w.name for w in call.operation.weights} - {*call.rule.weight_axes}
-        if extra:
-            raise Unprunable(f"its rule does not know the weights {sorted(extra)}")
+    extra = {w.name for w in weights} - {*call.rule.weight_axes}
+    if extra:
+        raise Unprunable(f"its rule does not know the weights {sorted(extra)}")
+
+
+def _check_widths(call: Call, outputs: list[np.ndarray]) -> None:
+    widths = [_width(tensor) for tensor in call.outputs]
+    if [len(ids) for ids in outputs] != widths:
+        raise Unprunable(f"its rule does not explain its {widths} output channels")
 
 
 def _width(tensor) -> int:
@@ -365,7 +237,7 @@ def _groups(calls, channels, pins):
             members.setdefault((makers, consumers[channel]), []).append(channel)
     names, groups = {}, []
     for (makers, readers), ids in sorted(members.items()):
-        first = calls[makers[0]]
+        first = calls[makers[0][0]]
         names[first.name] = names.get(first.name, 0) + 1
         suffix = f":{names[first.name]}" if names[first.name] > 1 else ""
         position = {c: i for i, c in enumerate(channels[id(first.outputs[0])])}
@@ -373,21 +245,35 @@ def _groups(calls, channels, pins):
             ChannelGroup(
                 first.name + suffix,
                 np.array(sorted(ids, key=position.get)),
-                tuple(calls[i] for i in makers),
-                tuple(calls[i] for i in readers),
+                tuple(calls[i] for i, _ in makers),
+                tuple(calls[i] for i, _ in readers),
             )
         )
     return groups, list(dict.fromkeys(unprunable))
 
 
 def _makers_and_readers(calls, channels):
-    """Channel -> indices of the calls that make it, and that read it."""
+    """Channel -> the calls that make it and that read it, and how many times over.
+
+    Each call is given by its index. Channels that a call reads unequally often do
+    not cost the same: they are no group.
+    """
     makers, readers = {}, {}
     for call in calls:
-        if call.rule and call.rule.produces and call.is_layer:
-            for channel in set(channels[id(call.outputs[0])]):
-                makers[channel] = (*makers.get(channel, ()), call.index)
+        if _makes_channels(call):
+            for tensor in call.outputs:
+                _note(makers, channels[id(tensor)], call.index)
         if call.rule and call.rule.consumes:
-            for channel in set(channels[id(call.inputs[0])]):
-                readers[channel] = (*readers.get(channel, ()), call.index)
+            _note(readers, channels[id(call.inputs[0])], call.index)
     return makers, readers
+
+
+def _makes_channels(call: Call) -> bool:
+    if call.rule:
+        return call.rule.produces
+    return call.is_layer and any(len(w.shape) > 1 for w in call.operation.weights)
+
+
+def _note(calls_of, ids, index):
+    for channel, count in collections.Counter(ids.tolist()).items():
+        calls_of[channel] = (*calls_of.get(channel, ()), (index, count))
