@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_greedy.backend import compiled
 from keras_greedy.batches import Batches
-from keras_greedy.graph.trace import trace
+from keras_greedy.graph.trace import trace_quietly
 
 
 def reestimate_batch_norm(model: keras.Model, data, batch_size: int = 64) -> None:
@@ -26,7 +26,7 @@ def reestimate_batch_norm(model: keras.Model, data, batch_size: int = 64) -> Non
     keras_greedy.reestimate_batch_norm(compact, images)
     ```
     """
-    graph = trace(model)
+    graph = trace_quietly(model)
     norms = [
         call
         for call in graph.calls
@@ -47,11 +47,11 @@ def reestimate_batch_norm(model: keras.Model, data, batch_size: int = 64) -> Non
         square = _plus(
             square, [v + m * m for m, v in zip(means, variances, strict=True)], n
         )
-    for call, m, s in zip(norms, mean, square, strict=True):
-        call.operation.moving_mean.assign(m / count)
-        call.operation.moving_variance.assign(
-            np.maximum(s / count - (m / count) ** 2, 0)
-        )
+    for layer in dict.fromkeys(call.operation for call in norms):
+        own = [i for i, call in enumerate(norms) if call.operation is layer]
+        m, s = (np.mean([total[i] for i in own], 0) / count for total in (mean, square))
+        layer.moving_mean.assign(m)
+        layer.moving_variance.assign(np.maximum(s - m**2, 0))
 
 
 def _plus(total, values, n):
@@ -69,20 +69,23 @@ def _batch_statistics(graph, norms):
         def apply(call, *args, **kwargs):
             if call.index not in indices:
                 return call.operation(*args, **kwargs)
-            x, layer = args[0], call.operation
-            axes = list(range(len(x.shape) - 1))
+            layer = call.operation
+            x = ops.cast(args[0], keras.backend.result_type(args[0].dtype, "float32"))
+            axes = [*range(len(x.shape))]
+            del axes[layer.axis]
             m, v = ops.moments(x, axes)
             means.append(m)
             variances.append(v)
-            return ops.batch_normalization(
+            y = ops.batch_normalization(
                 x,
                 m,
                 v,
-                axis=-1,
+                axis=layer.axis,
                 offset=layer.beta if layer.center else None,
                 scale=layer.gamma if layer.scale else None,
                 epsilon=layer.epsilon,
             )
+            return ops.cast(y, layer.compute_dtype)
 
         values = dict(zip(map(id, graph.inputs), inputs, strict=True))
         graph.run(values, graph.calls[:last], apply)

@@ -9,9 +9,10 @@ import numpy as np
 class Batches:
     """Inputs of a model, in batches of at most `batch_size`.
 
-    Accepts arrays, an `(x, y)` pair of arrays, a dict of arrays, `tf.data.Dataset`,
-    `keras.utils.PyDataset`, or any iterable of `x` or `(x, y)` batches. A one-shot
-    iterator is read into memory, since the search reads the data more than once.
+    Accepts arrays, an `(x, y)` pair of arrays, `tf.data.Dataset`,
+    `keras.utils.PyDataset`, or any iterable of `x` or `(x, y)` batches; for several
+    inputs x is a dict by their names, or a list. A one-shot iterator is read into
+    memory, since the search reads the data more than once.
 
     Args:
         data: See above.
@@ -43,18 +44,18 @@ class Batches:
             )
 
     def __iter__(self) -> Iterator[list[np.ndarray]]:
-        """Yields one float array per model input, `(n, ...)` each."""
+        """Yields one array per model input, `(n, ...)` each, of the input's dtype."""
         waiting, size = [], 0
         for batch in self._source():
             waiting.append(self._shuffled(self._checked(batch)))
             size += len(waiting[-1][0])
             while size >= self._batch_size:
                 joined = _joined(waiting)
-                yield _finite([x[: self._batch_size] for x in joined])
+                yield self._converted([x[: self._batch_size] for x in joined])
                 waiting = [[x[self._batch_size :] for x in joined]]
                 size -= self._batch_size
         if size:
-            yield _finite(_joined(waiting))
+            yield self._converted(_joined(waiting))
 
     def take(self, limit: int) -> Iterator[list[np.ndarray]]:
         """Yields the first `limit` examples."""
@@ -72,8 +73,8 @@ class Batches:
 
     def _checked(self, batch) -> list[np.ndarray]:
         x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        if isinstance(x, dict) and isinstance(self._structure, dict):
-            x = {name: x[name] for name in self._structure}
+        if isinstance(x, dict):
+            x = self._by_name(x)
         arrays = [_to_numpy(leaf) for leaf in keras.tree.flatten(x)]
         expected = [tuple(tensor.shape) for tensor in self._inputs]
         received = [array.shape for array in arrays]
@@ -83,7 +84,30 @@ class Batches:
                 f"model's input. Received: a batch of shape {_bare(received)}."
                 + _unbatched_hint(received, expected)
             )
+        if len({len(array) for array in arrays}) > 1:
+            raise ValueError(
+                "Expected `data` to give as many examples for each of the model's "
+                f"inputs. Received: a batch of shape {_bare(received)}."
+            )
         return arrays
+
+    def _by_name(self, x: dict):
+        """The values of a dict in the order of the model's inputs."""
+        named = isinstance(self._structure, dict)
+        names = self._structure if named else [t.name for t in self._inputs]
+        if not set(names) <= set(x):
+            raise ValueError(
+                "Expected `data` to give a dict with the names of the model's inputs, "
+                f"{[*names]}. Received: a dict with {[*x]}."
+            )
+        if named:
+            return type(self._structure)((name, x[name]) for name in names)
+        return [x[name] for name in names]
+
+    def _converted(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        dtypes = (tensor.dtype for tensor in self._inputs)
+        pairs = zip(arrays, dtypes, strict=True)
+        return _finite([x.astype(dtype, copy=False) for x, dtype in pairs])
 
 
 def _repeatable(data):
@@ -97,7 +121,8 @@ def _repeatable(data):
     if not isinstance(data, Iterable):
         raise ValueError(
             "Expected `data` to be arrays, a tf.data.Dataset, a PyDataset or an "
-            f"iterable of batches. Received: data={data!r} of type {type(data).__name__}"
+            f"iterable of batches. Received: data={data!r} of type "
+            f"{type(data).__name__}"
         )
     if hasattr(data, "cardinality"):
         _finite_length(int(data.cardinality()))
@@ -119,7 +144,8 @@ def _finite_length(number_of_batches):
 def is_arrays(data) -> bool:
     """Whether `data` is the whole data set in memory: x, (x, y) or a dict."""
     if isinstance(data, tuple):
-        return len(data) in (1, 2, 3) and all(map(is_arrays, data))
+        leaves = [leaf for leaf in keras.tree.flatten(data) if leaf is not None]
+        return len(data) in (1, 2, 3) and all(map(_is_array, leaves))
     return isinstance(data, dict) or _is_array(data)
 
 
@@ -129,8 +155,7 @@ def _is_array(value) -> bool:
 
 def _to_numpy(leaf) -> np.ndarray:
     is_numpy = isinstance(leaf, np.ndarray)
-    array = leaf if is_numpy else keras.ops.convert_to_numpy(leaf)
-    return array if array.dtype.kind == "f" else array.astype("float32")
+    return leaf if is_numpy else keras.ops.convert_to_numpy(leaf)
 
 
 def _finite(arrays: list[np.ndarray]) -> list[np.ndarray]:

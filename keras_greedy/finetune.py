@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_greedy.batches import Batches, is_arrays
-from keras_greedy.graph.trace import trace
+from keras_greedy.graph.trace import check_model, trace_quietly
 from keras_greedy.selection.outputs import outputs_of
 
 DISTILLATION_LOSSES = {
@@ -57,14 +57,17 @@ class FineTune:
                 f"Expected `epochs` to be a positive integer. Received: {self.epochs!r}"
             )
 
-    def check(self, data) -> None:
-        """Raises a ValueError when `data` lacks the labels this needs."""
-        if not self.distill and _first_labels(data) is None:
+    def check(self, data, full: keras.Model) -> None:
+        """Raises a ValueError when labels or a loss are needed and missing."""
+        if self.distill:
+            return
+        if _first_labels(data) is None:
             raise ValueError(
                 "Expected `data` to give (x, y) for fine-tuning on labels. Received: "
                 "x alone. Add the labels, or use FineTune(distill=True), which needs "
                 "none."
             )
+        self._loss(full, data)
 
     def apply(
         self, compact: keras.Model, full: keras.Model, data, **fit
@@ -87,54 +90,71 @@ class FineTune:
         if is_arrays(data):
             x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
             return compact.fit(x, y, sample_weight=weights, **fit)
-        if isinstance(data, (list, tuple)):
-            forever = itertools.cycle(map(tuple, data))
-            return compact.fit(forever, steps_per_epoch=len(data), **fit)
-        return compact.fit(data, **fit)
+        if hasattr(data, "cardinality") or isinstance(data, keras.utils.PyDataset):
+            return compact.fit(data, **fit)
+        forever = itertools.chain.from_iterable(itertools.repeat(data))
+        steps = sum(1 for _ in data)
+        return compact.fit(map(tuple, forever), steps_per_epoch=steps, **fit)
 
     def _compile(self, compact, full, data):
-        if full.compiled and self.optimizer is None and self.loss is None:
+        if full.loss is not None and self.optimizer is None and self.loss is None:
             compile_alike(compact, full)
-            return
-        loss = self.loss or (full.loss if full.compiled else _cross_entropy(full, data))
-        compact.compile(self._fresh_optimizer(), loss, metrics=["accuracy"])
+        else:
+            loss = self._loss(full, data)
+            compact.compile(self._fresh_optimizer(full), loss, metrics=["accuracy"])
+
+    def _loss(self, full, data):
+        return self.loss or full.loss or _cross_entropy(full, data)
 
     def _distill(self, compact, full, data, fit):
-        graph = trace(full)
-        losses = [DISTILLATION_LOSSES[output.kind]() for output in outputs_of(graph)]
-        pack = keras.tree.pack_sequence_as
-        compact.compile(self._fresh_optimizer(), pack(graph.functional.output, losses))
-        batches = Batches(data, graph.functional, shuffle=np.random.default_rng(0))
-
-        def lessons():
-            while True:
-                for batch in batches:
-                    x = pack(graph.functional.input, batch)
-                    yield x, full.predict_on_batch(x)
-
-        steps = sum(1 for _ in batches)
-        history = compact.fit(lessons(), steps_per_epoch=steps, **fit)
+        functional = check_model(full)
+        kinds = [output.kind for output in outputs_of(trace_quietly(full))]
+        losses = [DISTILLATION_LOSSES[kind]() for kind in kinds]
+        losses = keras.tree.pack_sequence_as(functional.output, losses)
+        compact.compile(self._fresh_optimizer(full), losses)
+        lessons, steps = _lessons(full, functional, data, np.random.default_rng(0))
+        if fit.get("validation_data") is not None:
+            exam, length = _lessons(full, functional, fit["validation_data"])
+            fit |= {"validation_data": exam, "validation_steps": length}
+        history = compact.fit(lessons, steps_per_epoch=steps, **fit)
         compile_alike(compact, full)
         return history
 
-    def _fresh_optimizer(self):
-        optimizer = keras.optimizers.get(self.optimizer or keras.optimizers.Adam(1e-3))
-        return type(optimizer).from_config(optimizer.get_config())
+    def _fresh_optimizer(self, full):
+        own = full.optimizer if full.compiled else keras.optimizers.Adam(1e-3)
+        return _copy(keras.optimizers.get(self.optimizer or own))
 
 
 def compile_alike(compact: keras.Model, model: keras.Model) -> None:
     """Compiles `compact` with the settings of `model`, if it has any."""
-    config = model.get_compile_config() if model.compiled else None
-    if not config:
+    if not model.compiled:
         return
     try:
-        compact.compile_from_config(config)
+        compact.compile_from_config(model.get_compile_config())
     except (TypeError, ValueError) as error:
+        compact.compile(_copy(model.optimizer), model.loss)
         warnings.warn(
-            "The compile settings of the model could not be carried over to the "
-            f"compact one; compile it yourself. Keras says: {error}",
+            "Of the compile settings of the model only optimizer and loss could be "
+            f"carried over to the compact one. Keras says: {error}",
             stacklevel=3,
         )
+
+
+def _copy(optimizer):
+    return type(optimizer).from_config(optimizer.get_config())
+
+
+def _lessons(full: keras.Model, functional: keras.Model, data, shuffle=None):
+    """Inputs with the full model's outputs, for ever, and how many batches are new."""
+    batches = Batches(data, functional, shuffle=shuffle)
+
+    def lessons():
+        while True:
+            for batch in batches:
+                x = keras.tree.pack_sequence_as(functional.input, batch)
+                yield x, full.predict_on_batch(x)
+
+    return lessons(), sum(1 for _ in batches)
 
 
 def _first_labels(data):
@@ -144,13 +164,14 @@ def _first_labels(data):
 
 def _cross_entropy(model: keras.Model, data):
     """The loss that fits the model's output and the shape of the labels."""
-    (kind,) = {output.kind for output in outputs_of(trace(model))}
-    if kind == "real":
+    kinds = [output.kind for output in outputs_of(trace_quietly(model))]
+    if kinds not in (["categorical"], ["binary"]):
         raise ValueError(
-            "Expected `FineTune(loss=...)`: the model is not compiled and its linear "
-            "output does not tell the loss. Compile the model or name the loss."
+            "Expected `FineTune(loss=...)`, or a compiled model: the loss shows only "
+            "of a single output that is a softmax or a sigmoid. Received: a model "
+            f"that is not compiled, with outputs of the kind {kinds}"
         )
-    if kind == "binary":
+    if kinds == ["binary"]:
         return keras.losses.BinaryCrossentropy()
     labels = np.shape(_first_labels(data))
     one_hot = len(labels) > 1 and labels[-1] == model.output_shape[-1]

@@ -10,6 +10,7 @@ from keras_greedy.batches import Batches
 from keras_greedy.files import replacing
 from keras_greedy.finetune import compile_alike
 from keras_greedy.graph.costs import Costs
+from keras_greedy.graph.fold import foldable_norms
 from keras_greedy.graph.rebuild import full_weights, rebuild
 from keras_greedy.graph.trace import ChannelGraph, trace
 from keras_greedy.selection.allocate import Budget, allocate
@@ -189,16 +190,10 @@ def _replacing(graph: ChannelGraph, read, kernel, bias) -> dict[str, dict]:
     """Where the new kernel and the given-back mean go.
 
     Into the consumer's own bias; without one, into the moving mean of the BatchNorm
-    that alone reads the consumer, and only else into a new bias.
+    that could be folded into the consumer, and only else into a new bias.
     """
-    layer = read.call.operation
-    readers = graph.readers(read.call.outputs[0])
-    norms = [
-        c.operation
-        for c in readers
-        if c.rule and isinstance(c.operation, keras.layers.BatchNormalization)
-    ]
-    if layer.use_bias or len(readers) != 1 or not norms:
+    layer, norm = read.call.operation, foldable_norms(graph).get(read.call.index)
+    if layer.use_bias or norm is None:
         return {layer.name: {"kernel": kernel, "bias": bias}}
-    moving_mean = full_weights(norms[0])["moving_mean"] - bias
-    return {layer.name: {"kernel": kernel}, norms[0].name: {"moving_mean": moving_mean}}
+    moving_mean = full_weights(norm.operation)["moving_mean"] - bias
+    return {layer.name: {"kernel": kernel}, norm.name: {"moving_mean": moving_mean}}

@@ -1,6 +1,7 @@
 """The hallway: from a model and data to the paths of a search, and a compact model."""
 
 import itertools
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -75,10 +76,13 @@ def prune(
     ```
     """
     budget, graph = Budget.of(budget), trace(model)
+    _check_prunable(graph)
     check_reachable(budget, Costs(graph), graph.widths)
+    data = list(data) if isinstance(data, Iterator) else data
+    batches = Batches(data, graph.functional)
     if finetune is not None:
-        finetune.check(data)
-    paths = _search(graph, data, objective, step, seed, verbose)
+        finetune.check(data, model)
+    paths = _search(graph, batches, objective, step, seed, verbose)
     compact = paths.compact(budget)
     if finetune is not None:
         finetune.apply(
@@ -116,13 +120,14 @@ def search(
     half, third = paths.compact(0.5), paths.compact(0.33)
     ```
     """
-    return _search(trace(model), data, objective, step, seed, verbose)
+    graph = trace(model)
+    _check_prunable(graph)
+    return _search(graph, data, objective, step, seed, verbose)
 
 
 def _search(graph, data, objective, step, seed, verbose) -> SelectionPaths:
     _check_choice("objective", objective, OBJECTIVES)
     _check_choice("step", step, STEPS)
-    _check_prunable(graph)
     progress = Progress(verbose)
     batches = Batches(data, graph.functional)
     images, count = IMAGES_MEASURED[objective], WIDTHS_MEASURED[objective]
@@ -131,15 +136,14 @@ def _search(graph, data, objective, step, seed, verbose) -> SelectionPaths:
     apart, others = observe(inference, everything, seed, images)
     moments, weights = apart.merge(others), {}
     if objective == "global":
-        few = Batches(data, graph.functional, batch_size=16).take(images)
+        few = Batches(batches, graph.functional, batch_size=16).take(images)
         few = progress.over(few, "Weighing what the output cares for", images // 16)
         weights = sensitivities(inference, few, seed)
     groups = progress.over(inference.groups, "Selecting channels", len(graph.groups))
     reads = reads_of(inference)
     paths = {g.name: _path(g, reads, moments, weights) for g in groups}
-    few = progress.over(
-        batches.take(images), "Measuring each group's cut", images // 32
-    )
+    few = batches.take(images)
+    few = progress.over(few, "Measuring each group's cut", -(-images // 32))
     widths = {g.name: widths_to_measure(g.size, count, 8) for g in graph.groups}
     # An overfitted reconstruction shows only on examples it has not seen.
     unseen = others if others.examples >= apart.examples else moments
@@ -168,6 +172,7 @@ def _check_choice(name, value, accepted):
 
 
 def _check_prunable(graph: ChannelGraph):
+    Costs(graph)  # Raises when they cannot be counted.
     if not graph.groups:
         reasons = "; ".join(itertools.starmap("{}: {}".format, graph.unprunable))
         raise ValueError(

@@ -26,10 +26,10 @@ class Progress:
             yield from items
             return
         print(title)
-        bar = keras.utils.Progbar(target) if self._verbose == 1 else None
-        for item in items:
+        bar, seen = keras.utils.Progbar(target) if self._verbose == 1 else None, 0
+        for seen, item in enumerate(items, 1):
             yield item
             if bar:
-                bar.add(1)
-        if bar and target is None:
+                bar.update(seen)
+        if bar and seen != target:
             print()

@@ -1,6 +1,8 @@
 """How many channels each group keeps: divergence curves and a budget -> widths."""
 
 import dataclasses
+import math
+import numbers
 
 import numpy as np
 
@@ -38,14 +40,15 @@ class Budget:
                 "Expected `budget` to limit macs or params. Received none."
             )
         for name, limit in limits.items():
-            if limit is not None and not (np.isreal(limit) and limit > 0):
+            if limit is not None and not (_is_number(limit) and limit > 0):
                 raise ValueError(
                     f"Expected the budget's `{name}` to be positive: a fraction up to "
                     f"1 of the full model, or an absolute number. Received: {limit!r}"
                 )
-        if int(self.round_to) != self.round_to or self.round_to < 1:
+        if not _is_number(self.round_to) or self.round_to not in range(1, 2**31):
             raise ValueError(
-                f"Expected `round_to` to be a positive integer. Received: {self.round_to!r}"
+                "Expected `round_to` to be a positive integer. "
+                f"Received: {self.round_to!r}"
             )
 
     @classmethod
@@ -53,7 +56,7 @@ class Budget:
         """A `Budget` as it is; a number as a limit on MACs."""
         if isinstance(budget, Budget):
             return budget
-        if isinstance(budget, bool) or not isinstance(budget, (int, float, np.number)):
+        if not _is_number(budget):
             raise ValueError(
                 "Expected `budget` to be a number or a keras_greedy.Budget. "
                 f"Received: budget={budget!r} of type {type(budget).__name__}"
@@ -75,17 +78,22 @@ class Budget:
         return [*range(step, size, step), size]
 
 
+def _is_number(value) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def check_reachable(budget: Budget, costs: Costs, sizes: dict[str, int]) -> None:
     """Raises a ValueError that says what could be met, if `budget` cannot."""
     least = {name: budget.widths_of(size)[0] for name, size in sizes.items()}
     for cost, limit in budget.limits(costs):
         if cost(least) > limit:
             what = "MACs" if cost == costs.macs else "parameters"
+            share = math.ceil(1000 * cost(least) / cost()) / 1000
             raise ValueError(
                 f"Expected a `budget` that can be met. Received: {limit:,.0f} {what}, "
                 f"{limit / cost():.1%} of the model. With every group at its least "
                 f"width (round_to={budget.round_to}) {cost(least):,} {what} are left, "
-                f"{cost(least) / cost():.1%}: that or more can be met."
+                f"{share:.1%}: that or more can be met."
             )
 
 
@@ -117,7 +125,7 @@ def allocate(
 
 
 def _best_steps(curves, widths, budget, excess):
-    """For each group its best narrowing: (divergence per useful saving, name, width)."""
+    """Each group's best narrowing: (divergence per useful saving, name, width)."""
     now = [cost(widths) for cost, _ in excess]
     for name, curve in curves.items():
         narrower = np.array(budget.widths_of(len(curve) - 1)[:-1], int)

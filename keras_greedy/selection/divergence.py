@@ -1,6 +1,7 @@
 """Measured output divergence: what the network loses when one group is cut."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable
 
 import numpy as np
@@ -20,7 +21,7 @@ class Divergence:
     """The measured divergence of one group at a few widths.
 
     Attributes:
-        widths: `(k,)` increasing, below the group's size.
+        widths: `(k,)` increasing, below the group's size; none for one channel.
         values: `(k,)` mean divergence per example.
     """
 
@@ -36,6 +37,8 @@ class Divergence:
         Args:
             errors: The path's `(N + 1,)` errors.
         """
+        if not len(self.widths):
+            return np.zeros(len(errors))
         floor = max(errors[0], np.finfo(float).tiny) * 1e-9
         known = np.log(np.maximum(errors[self.widths], floor))
         wanted = np.log(np.maximum(errors, floor))
@@ -81,7 +84,7 @@ def measure(
     cuts = {
         g.name: _cuts(reads, moments, g, paths[g.name], widths[g.name]) for g in groups
     }
-    totals = {g.name: np.zeros(len(widths[g.name])) for g in groups}
+    totals = {g.name: np.zeros(len(widths[g.name])) for g in graph.groups}
     segments, count = _segments(graph, reads, groups), 0
     kinds = outputs_of(graph)
     for batch in batches:
@@ -97,7 +100,7 @@ def measure(
                     )
             live = segment.run(live, {})
         count += len(batch[0])
-    return {g.name: Divergence(widths[g.name], totals[g.name] / count) for g in groups}
+    return {n: Divergence(widths[n], total / count) for n, total in totals.items()}
 
 
 class _Segment:
@@ -140,7 +143,7 @@ def _segments(graph: ChannelGraph, reads, groups) -> list[_Segment]:
     live = [graph.live_before(index) for index in bounds]
     return [
         _Segment(graph, graph.calls[a:b], starts[a], reads, live[i], live[i + 1])
-        for i, (a, b) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
+        for i, (a, b) in enumerate(itertools.pairwise(bounds))
     ]
 
 

@@ -46,8 +46,8 @@ class Scatter:
         )
 
     def covariance(self) -> np.ndarray:
-        """`(F, F)` covariance of a row, summed over folds."""
-        return self.scatter / max(self.count, 1)
+        """`(F, F)` covariance of a row, averaged over folds."""
+        return self.scatter / max(self.count * len(self.mean), 1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -140,7 +140,7 @@ def _to_host(reads, results, examples) -> Moments:
     scatters = {}
     for name, result in zip(reads, results, strict=True):
         count, mean, scatter = map(keras.ops.convert_to_numpy, result)
-        if not np.isfinite(mean).all():
+        if not np.isfinite(scatter).all():
             raise ValueError(
                 "Expected the model to make finite values of `data`. Received: NaN or "
                 f"infinite values at the input of layer '{name}'."

@@ -26,11 +26,13 @@ def sensitivities(
         seed: Of the drawn labels.
 
     Returns:
-        Name of a consumer -> `(outputs,)` mean squared gradient.
+        Name of a consumer -> `(outputs,)` mean over the examples of the squared
+        gradient at what the consumer computes before its activation, summed over
+        positions.
     """
-    rng, consumers = np.random.default_rng(seed), list(reads_of(graph))
-    squared_gradients = compiled(_squared_gradients(graph, consumers))
-    totals, count = dict.fromkeys(consumers, 0.0), 0
+    rng, reads = np.random.default_rng(seed), reads_of(graph)
+    squared_gradients = compiled(_squared_gradients(graph, reads))
+    totals, count = dict.fromkeys(reads, 0.0), 0
     for batch in batches:
         n = len(batch[0])
         uniform = [
@@ -39,13 +41,13 @@ def sensitivities(
         ]
         inputs = [ops.convert_to_tensor(x) for x in batch]
         squares = squared_gradients(inputs, list(map(ops.convert_to_tensor, uniform)))
-        for name, square in zip(consumers, squares, strict=True):
+        for name, square in zip(reads, squares, strict=True):
             totals[name] += ops.convert_to_numpy(square).astype(float)
         count += n
     return {name: total / count for name, total in totals.items()}
 
 
-def _squared_gradients(graph, consumers):
+def _squared_gradients(graph, reads):
     """A function of a batch: for each consumer `(outputs,)`, summed over examples."""
     kinds = outputs_of(graph)
 
@@ -68,11 +70,14 @@ def _squared_gradients(graph, consumers):
         ]
 
         def along_directions(perturbations):
-            added = dict(zip(consumers, perturbations, strict=True))
+            added = dict(zip(reads, perturbations, strict=True))
 
             def perturb(call, *args, **kwargs):
-                y = call.operation(*args, **kwargs)
-                return y + added[call.name] if call.name in added else y
+                if call.name not in added:
+                    return call.operation(*args, **kwargs)
+                kernel, bias = call.operation.kernel, call.operation.bias
+                bias = added[call.name] + (0.0 if bias is None else bias)
+                return reads[call.name].apply(args[0], kernel, bias)
 
             return sum(
                 ops.sum(output * direction)
@@ -81,14 +86,10 @@ def _squared_gradients(graph, consumers):
                 )
             )
 
-        zeros = [ops.zeros_like(made[name]) for name in consumers]
+        zeros = [ops.zeros_like(made[name]) for name in reads]
         return [
-            ops.sum(ops.mean(_by_position(g), axis=1), axis=0)
-            for g in map(ops.square, gradients(along_directions, zeros))
+            ops.sum(ops.square(g), axis=list(range(len(g.shape) - 1)))
+            for g in gradients(along_directions, zeros)
         ]
 
     return squared_gradients
-
-
-def _by_position(x):
-    return ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))

@@ -1,0 +1,623 @@
+"""Small models for the tests.
+
+`TOPOLOGIES` can be pruned throughout, `UNPRUNABLE` only in part. The layers that make
+channels are named, so that tests can say what they expect.
+"""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+# The raw operations that must have a name of our own.
+from keras.src.ops.nn import Softmax
+from keras.src.ops.numpy import GetItem, Mean, Multiply
+
+TOPOLOGIES = {}
+# Builder's name -> the builder, the groups left to prune, and which layers forbid
+# the others and why.
+UNPRUNABLE = {}
+
+
+def topology(build):
+    TOPOLOGIES[build.__name__] = build
+    return build
+
+
+def unprunable(groups, **reasons):
+    def register(build):
+        UNPRUNABLE[build.__name__] = build, groups, reasons
+        return build
+
+    return register
+
+
+def randomize(model, seed=0):
+    """Gives every weight a value no default has, so that nothing cancels out."""
+    rng = np.random.default_rng(seed)
+
+    def random(shape):
+        if len(shape) < 2:
+            return rng.uniform(0.2, 1.2, shape)
+        return rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1]))
+
+    for weight in model.weights:
+        # What a Normalization layer has adapted to takes effect on loading only.
+        if weight.name not in ("mean", "variance", "count"):
+            weight.assign(random(weight.shape))
+    return model
+
+
+def inputs_of(model, count=2, seed=1):
+    """Random inputs in the structure the model takes."""
+    rng = np.random.default_rng(seed)
+
+    def random(tensor):
+        batch = tensor.shape[0] or count
+        shape = (batch, *(size or 16 for size in tensor.shape[1:]))
+        return rng.normal(size=shape).astype("float32")
+
+    functional = model._functional if isinstance(model, keras.Sequential) else model
+    return keras.tree.map_structure(random, functional.input)
+
+
+def outputs_of(model, x):
+    """The model's outputs at inference as a flat list of arrays."""
+    outputs = keras.tree.flatten(model(x, training=False))
+    return [ops.convert_to_numpy(output).astype("float32") for output in outputs]
+
+
+def state_of(model):
+    """All that must not change: weights, flags, compile state, places in graphs."""
+    functional = model._functional if isinstance(model, keras.Sequential) else model
+    return {
+        "weights": [ops.convert_to_numpy(weight) for weight in model.weights],
+        "trainable": [layer.trainable for layer in (model, *model._flatten_layers())],
+        "policies": [layer.dtype_policy.name for layer in model.layers],
+        "compiled": (model.compiled, *map(vars(model).get, ("optimizer", "loss"))),
+        "nodes": [
+            (operation.name, len(operation._inbound_nodes + operation._outbound_nodes))
+            for operation in functional.operations
+        ],
+    }
+
+
+def assert_state(model, before):
+    after = state_of(model)
+    for was, weight in zip(before.pop("weights"), after.pop("weights"), strict=True):
+        np.testing.assert_array_equal(was, weight)
+    assert after == before
+
+
+def image(channels=3, size=16, name=None):
+    return keras.Input((size, size, channels), name=name)
+
+
+def conv(x, filters, kernel=3, name=None, **kwargs):
+    return layers.Conv2D(filters, kernel, name=name, **{"padding": "same"} | kwargs)(x)
+
+
+def depthwise(x, name=None, **kwargs):
+    return layers.DepthwiseConv2D(3, name=name, **{"padding": "same"} | kwargs)(x)
+
+
+def norm(x, activation=None):
+    x = layers.BatchNormalization()(x)
+    return layers.Activation(activation)(x) if activation else x
+
+
+def head(x, classes=5):
+    x = layers.GlobalAveragePooling2D()(x)
+    return layers.Dense(classes, activation="softmax", name="head")(x)
+
+
+def hard_swish(x):
+    """As keras.applications writes it: raw operations."""
+    return x * (layers.ReLU(6)(x + 3.0) * (1.0 / 6.0))
+
+
+def squeeze_excite(x, filters, name):
+    squeezed = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    squeezed = conv(squeezed, filters, 1, f"{name}_squeeze", activation="relu")
+    excited = conv(squeezed, x.shape[-1], 1, f"{name}_excite", activation="sigmoid")
+    return layers.Multiply()([x, excited])
+
+
+@topology
+def sequential():
+    """A Sequential with Flatten -> Dense."""
+    return keras.Sequential(
+        [
+            keras.Input((16, 16, 3), name="picture"),
+            layers.Conv2D(8, 3, name="a"),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.MaxPooling2D(),
+            layers.Conv2D(6, 3, use_bias=False, name="b"),
+            layers.Flatten(),
+            layers.Dense(10, activation="relu", name="c"),
+            layers.Dropout(0.5),
+            layers.Dense(5, activation="softmax", name="head"),
+        ],
+        name="plain",
+    )
+
+
+@topology
+def strides_and_dilation():
+    x = picture = image()
+    x = conv(x, 6, name="a", dilation_rate=2, padding="valid")
+    x = norm(conv(x, 8, 5, name="b", strides=(2, 1), use_bias=False), "relu")
+    x = conv(x, 7, (1, 3), name="c", strides=2, activation="gelu")
+    return keras.Model(picture, head(x))
+
+
+@topology
+def no_bias_anywhere():
+    x = picture = image()
+    x = conv(x, 6, name="a", use_bias=False)
+    x = layers.BatchNormalization(center=False, scale=False)(x)
+    x = depthwise(x, use_bias=False)
+    x = conv(x, 4, name="b", use_bias=False)
+    x = layers.Dense(7, name="c", use_bias=False)(layers.Flatten()(x))
+    return keras.Model(picture, layers.Dense(3, use_bias=False)(x))
+
+
+@topology
+def depthwise_multipliers():
+    x = picture = image()
+    x = norm(conv(x, 4, name="a"), "relu")
+    x = norm(depthwise(x, strides=2), "relu")
+    x = norm(depthwise(x, depth_multiplier=3, dilation_rate=2), "relu")
+    x = depthwise(x, depth_multiplier=2, activation="tanh", padding="valid")
+    return keras.Model(picture, head(conv(x, 6, name="b")))
+
+
+@topology
+def inverted_residuals():
+    """MobileNetV2: expansions, and a stream that two blocks add into."""
+    x = picture = image()
+    x = norm(conv(x, 6, name="stem", strides=2, use_bias=False), "relu6")
+    x = norm(conv(x, 4, 1, "entry", use_bias=False))
+    for i in (1, 2):
+        y = norm(conv(x, 9, 1, f"expand_{i}", use_bias=False), "relu6")
+        y = norm(depthwise(y, use_bias=False), "relu6")
+        x = layers.Add()([x, norm(conv(y, 4, 1, f"project_{i}", use_bias=False))])
+    return keras.Model(picture, head(norm(conv(x, 12, 1, "last"), "relu6")))
+
+
+@topology
+def squeeze_excite_keepdims():
+    """MobileNetV3: hard swish of raw operations, Multiply by a squeeze-excite."""
+    x = picture = image()
+    x = hard_swish(norm(conv(x, 8, name="stem")))
+    x = hard_swish(norm(depthwise(x)))
+    x = squeeze_excite(x, 4, "first")
+    x = squeeze_excite(x, 3, "second")
+    return keras.Model(picture, head(hard_swish(norm(conv(x, 6, 1, "project")))))
+
+
+@topology
+def squeeze_excite_reshape():
+    """EfficientNet: the squeezed channels go through Reshape((1, 1, C))."""
+    x = picture = image()
+    x = norm(conv(x, 8, name="stem"), "swish")
+    y = layers.Reshape((1, 1, 8))(layers.GlobalAveragePooling2D()(x))
+    y = conv(y, 4, 1, "squeeze", activation="swish")
+    y = conv(y, 8, 1, "excite", activation="sigmoid")
+    return keras.Model(picture, head(conv(layers.multiply([x, y]), 6, 1, "project")))
+
+
+@topology
+def squeeze_excite_dense():
+    x = picture = image()
+    x = norm(conv(x, 8, name="stem"), "relu")
+    y = layers.Dense(4, "relu", name="squeeze")(ops.mean(x, axis=(1, 2)))
+    y = layers.Dense(8, "sigmoid", name="excite")(y)
+    x = x * ops.reshape(y, (-1, 1, 1, 8))
+    return keras.Model(picture, head(conv(x, 6, name="project")))
+
+
+@topology
+def residual_with_projection():
+    """ResNet50: bottlenecks, the first with a projected shortcut."""
+    x = picture = image()
+    x = layers.MaxPooling2D(2)(norm(conv(x, 6, name="stem"), "relu"))
+    for i in (1, 2):
+        y = norm(conv(x, 4, 1, f"reduce_{i}"), "relu")
+        y = norm(conv(y, 5, name=f"middle_{i}"), "relu")
+        y = norm(conv(y, 12, 1, f"expand_{i}"))
+        shortcut = norm(conv(x, 12, 1, "project")) if i == 1 else x
+        x = layers.ReLU()(layers.Add()([shortcut, y]))
+    return keras.Model(picture, head(x))
+
+
+@topology
+def preactivated_residual():
+    """ResNet50V2: BatchNorm in front, a pooled shortcut."""
+    x = picture = image()
+    x = conv(x, 8, name="stem")
+    y = norm(x, "relu")
+    x = layers.Add()([x, conv(norm(conv(y, 5, name="a"), "relu"), 8, name="b")])
+    y = conv(norm(x, "relu"), 6, name="c", strides=2)
+    x = layers.Add()([layers.MaxPooling2D(1, strides=2)(x), conv(y, 8, name="d")])
+    return keras.Model(picture, head(norm(x, "relu")))
+
+
+@topology
+def padded_shortcut():
+    """cifar10_resnet56: the shortcut is padded with zeros in the channel axis."""
+    x = picture = image()
+    x = norm(conv(x, 4, name="stem"), "relu")
+    shortcut = ops.pad(x[:, ::2, ::2], [[0, 0], [0, 0], [0, 0], [2, 2]])
+    y = norm(conv(x, 5, name="a", strides=2), "relu")
+    x = layers.ReLU()(layers.Add()([norm(conv(y, 8, name="b")), shortcut]))
+    return keras.Model(picture, head(x))
+
+
+@topology
+def dense_connections():
+    """DenseNet: everything made so far is concatenated."""
+    x = picture = image()
+    x = conv(x, 6, name="stem")
+    for i in (1, 2):
+        y = norm(conv(norm(x, "relu"), 8, 1, f"bottleneck_{i}"), "relu")
+        x = layers.Concatenate()([x, conv(y, 4, name=f"grow_{i}")])
+    x = layers.AveragePooling2D(2)(conv(norm(x, "relu"), 7, 1, "transition"))
+    return keras.Model(picture, head(x))
+
+
+@topology
+def concatenated_then_added():
+    x = picture = image()
+    x = ops.concatenate([conv(x, 3, name="a"), conv(x, 5, name="b")], axis=-1)
+    x = norm(x + conv(x, 8, name="c"), "relu")
+    return keras.Model(picture, head(x))
+
+
+@topology
+def every_join():
+    picture = image()
+    a = conv(picture, 6, name="a")
+    b, c, d = (conv(a, 6, name=name) for name in "bcd")
+    x = layers.Average()([a, b, layers.Maximum()([c, d])])
+    x = layers.Minimum()([x, layers.Subtract()([a, d])])
+    return keras.Model(picture, head(x))
+
+
+@topology
+def spatial_attention():
+    """One channel multiplies all others."""
+    x = picture = image()
+    x = conv(x, 8, name="a", activation="relu")
+    x = layers.Multiply()([x, conv(x, 1, name="map", activation="sigmoid")])
+    x = conv(x, 1, name="second_map", activation="sigmoid") * x
+    return keras.Model(picture, head(conv(x, 6, name="b")))
+
+
+@topology
+def raw_operations():
+    x = picture = image()
+    x = conv(x, 8, name="a")
+    x = ops.relu(1.0 - x) + 2.0 * ops.leaky_relu(x, negative_slope=0.3) ** 2
+    x = ops.where(x > 0.5, x, 0.1 * x) / (ops.exp(-abs(x)) + 1.0)
+    x = ops.clip(x, x_min=-1.0, x_max=3.0)
+    x = ops.pad(x, pad_width=((0, 0), (1, 1), (2, 0), (1, 2)), constant_values=0.5)
+    x = ops.max(conv(x, 6, name="b"), axis=-2, keepdims=True)
+    x = ops.squeeze(x, axis=2)
+    x = layers.Dense(7, name="c")(ops.expand_dims(x, 1))
+    return keras.Model(picture, layers.Dense(3)(ops.sum(x, axis=[1, 2])))
+
+
+@topology
+def constants_per_channel():
+    constant = np.linspace(0.5, 2.0, 8, dtype="float32")
+    x = picture = image()
+    x = layers.Rescaling([1.0, 2.0, 3.0], offset=[0.1, 0.2, 0.3])(x)
+    x = ops.subtract(constant, conv(x, 8, name="a")) * constant[None, None, None]
+    x = ops.maximum(x, np.zeros((16, 1), "float32"))
+    x = layers.Rescaling(list(range(1, 9)), offset=0.5)(x)
+    x = layers.Multiply()([x, constant.reshape(1, 1, 1, 8)])
+    return keras.Model(picture, head(conv(x, 6, name="b")))
+
+
+@topology
+def reshapes():
+    x = picture = image(size=4)
+    x = layers.Reshape((16, 6))(conv(x, 6, name="a"))
+    x = layers.Dense(5, name="b")(ops.reshape(x, (-1, 6)))
+    x = layers.Reshape((4, 20))(ops.reshape(x, (-1, 4, 4, 5)))
+    x = layers.Flatten()(layers.Reshape((4, 4, 5))(x))
+    x = layers.Flatten()(layers.Reshape((1, 1, 7))(layers.Dense(7, name="c")(x)))
+    return keras.Model(picture, layers.Dense(3)(x))
+
+
+@topology
+def two_flattens():
+    x = picture = image(size=4)
+    x, y = (layers.Flatten()(conv(x, 4, name=name)) for name in "ab")
+    x = layers.BatchNormalization()(layers.Concatenate()([x, y]))
+    return keras.Model(picture, layers.Dense(3)(layers.Dense(6, name="c")(x)))
+
+
+@topology
+def dense_on_sequences():
+    x = words = keras.Input((6, 5))
+    x = layers.Dense(8, "relu", name="stem")(x)
+    x = x + layers.Dense(8, name="b")(layers.Dense(10, "gelu", name="a")(x))
+    return keras.Model(words, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
+
+
+@topology
+def encoder_decoder():
+    """U-Net: up-sampling, cropping, a skip that is concatenated."""
+    x = picture = image()
+    x = a = conv(x, 4, name="a", activation="relu")
+    x = conv(layers.AveragePooling2D(2)(x), 8, name="b", activation="relu")
+    x = layers.UpSampling2D(interpolation="bilinear")(x)
+    x = layers.Cropping2D(1)(layers.Concatenate()([x, a]))
+    x = conv(layers.ZeroPadding2D(1)(x), 6, name="c", activation="relu")
+    return keras.Model(picture, conv(x, 2, name="map", activation="sigmoid"))
+
+
+@topology
+def several_inputs_and_outputs():
+    a, b, c = image(name="a"), image(1, name="b"), keras.Input((4,), name="c")
+    x = conv(a, 8, name="x") + conv(b, 8, name="y")
+    x = layers.Multiply()([x, layers.Dense(8, name="z")(c)])
+    u, v = conv(x, 4, name="u"), conv(x, 5, name="v")
+    outputs = {"map": [conv(u, 2), x], "label": head(v)}
+    return keras.Model({"a": a, "b": b, "c": c}, outputs)
+
+
+@topology
+def shared_activation():
+    relu = layers.ReLU()
+    x = picture = image()
+    x = relu(conv(relu(conv(x, 8, name="a")), 6, name="b"))
+    return keras.Model(picture, head(x))
+
+
+@topology
+def regularized():
+    x = picture = image()
+    x = conv(
+        *(x, 8, 3, "a"),
+        kernel_regularizer="l2",
+        activity_regularizer="l1",
+        kernel_constraint=keras.constraints.MaxNorm(9.0),
+        bias_initializer=keras.initializers.Constant(np.arange(8.0)),
+    )
+    x = layers.BatchNormalization(gamma_regularizer="l1", beta_constraint="non_neg")(x)
+    x = conv(layers.ActivityRegularization(0.1)(x), 6, name="b")
+    return keras.Model(picture, head(x))
+
+
+def mixed_precision(policy="mixed_float16"):
+    x = picture = image()
+    x = layers.Conv2D(8, 3, name="a", dtype=policy)(x)
+    x = layers.ReLU(dtype=policy)(layers.BatchNormalization(dtype=policy)(x))
+    x = layers.Conv2D(6, 3, name="b", dtype=policy)(x * 0.5)
+    return keras.Model(picture, head(x))
+
+
+def around(layer):
+    """A convolution "a" whose channels `layer` gets, and "b", which can be pruned."""
+    x = picture = image()
+    return keras.Model(picture, head(conv(layer(conv(x, 8, name="a")), 6, name="b")))
+
+
+class Scale(layers.Layer):
+    """A layer of the user's: a factor per channel."""
+
+    def build(self, shape):
+        self.factor = self.add_weight(shape=(shape[-1],), name="factor")
+
+    def call(self, x):
+        return x * self.factor
+
+
+class Channels(keras.Model):
+    """A subclassed model."""
+
+    def __init__(self, filters=8, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.inner = filters, layers.Conv2D(filters, 3, padding="same")
+
+    def call(self, x):
+        return ops.relu(self.inner(x))
+
+    def get_config(self):
+        return super().get_config() | {"filters": self.filters}
+
+
+def twice(x):
+    return factor_of_this_module * x
+
+
+factor_of_this_module = 2.0
+
+
+@unprunable({"b": 6}, mine="no channel rule for Scale")
+def custom_layer():
+    return around(Scale(name="mine"))
+
+
+@unprunable({"b": 6}, mine="no channel rule for Lambda")
+def lambda_of_a_lambda():
+    return around(layers.Lambda(lambda x: factor_of_this_module * x, name="mine"))
+
+
+@unprunable({"b": 6}, mine="no channel rule for Lambda")
+def lambda_of_a_function():
+    return around(layers.Lambda(twice, output_shape=lambda s: s, name="mine"))
+
+
+@unprunable({"b": 6}, a="its activation twice may mix the channels")
+def activation_of_the_users():
+    x = picture = image()
+    x = conv(conv(x, 8, name="a", activation=twice), 6, name="b")
+    return keras.Model(picture, head(x))
+
+
+@unprunable({"b": 6}, inner="the layers of a model inside the model are not seen")
+def nested_functional():
+    x = tensor = image(8)
+    x = conv(layers.Normalization()(norm(conv(x, 7), "relu")), 8)
+    inner = keras.Model(tensor, x, name="inner")
+    inner.layers[1].trainable = False
+    return around(inner)
+
+
+@unprunable({"b": 6}, inner="the layers of a model inside the model are not seen")
+def nested_sequential_called_twice():
+    inner = keras.Sequential([image(8), layers.Conv2D(8, 1), layers.Lambda(twice)])
+    inner.name = "inner"
+    return around(lambda x: inner(x) + inner(2 * x))
+
+
+@unprunable({"b": 6}, inner="the layers of a model inside the model are not seen")
+def nested_subclass():
+    return around(Channels(name="inner"))
+
+
+@unprunable({"b": 6}, shared="the layer is called more than once")
+def shared_convolution():
+    shared, x = conv_layer("shared"), image()
+    return keras.Model(x, head(conv(shared(x) - shared(2 * x), 6, name="b")))
+
+
+@unprunable({"b": 5, "c": 6}, shared="the layer is called more than once")
+def shared_per_channel_scale():
+    shared = layers.Rescaling(list(range(1, 9)), name="shared")
+    x = picture = image()
+    x, y = (conv(shared(conv(x, 8)), n, name=name) for n, name in ((5, "b"), (6, "c")))
+    return keras.Model(picture, head(layers.Concatenate()([x, y])))
+
+
+def conv_layer(name, **kwargs):
+    return layers.Conv2D(8, 3, padding="same", name=name, **kwargs)
+
+
+@unprunable({"b": 6}, grouped="groups=2: only 1 is supported")
+def grouped_convolution():
+    return around(conv_layer("grouped", groups=2))
+
+
+@unprunable({"b": 6}, permuted="no channel rule for Permute")
+def channels_first():
+    def inner(x):
+        x = layers.Permute((3, 1, 2), name="permuted")(x)
+        x = layers.BatchNormalization(axis=1)(x)
+        x = layers.MaxPooling2D(2, data_format="channels_first")(x)
+        return layers.Permute((2, 3, 1))(x)
+
+    return around(inner)
+
+
+@unprunable(
+    {"d": 5},
+    a="its activation softmax may mix the channels",
+    softmax="a softmax mixes the channels",
+    raw_softmax="a softmax mixes the channels",
+)
+def softmax_inside():
+    x = picture = image()
+    x = conv(conv(x, 8, name="a", activation="softmax"), 7, name="b")
+    x = conv(layers.Softmax(name="softmax")(x), 6, name="c")
+    x = conv(Softmax(name="raw_softmax")(x), 5, name="d")
+    return keras.Model(picture, head(x))
+
+
+@unprunable(
+    {"a": 9},
+    lstm="no channel rule for LSTM",
+    attention="no channel rule for MultiHeadAttention",
+)
+def recurrence_and_attention():
+    x = words = keras.Input((6, 5))
+    x = layers.LSTM(4, return_sequences=True, name="lstm")(layers.Dense(7)(x))
+    x = layers.Dense(8, name="b")(layers.Dense(9, "relu", name="a")(x))
+    x = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
+    return keras.Model(words, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
+
+
+@unprunable(
+    {"c": 6},
+    layer_norm="no channel rule for LayerNormalization",
+    group_norm="no channel rule for GroupNormalization",
+)
+def other_normalizations():
+    x = picture = image()
+    x = layers.LayerNormalization(name="layer_norm")(conv(x, 8, name="a"))
+    x = layers.GroupNormalization(2, name="group_norm")(conv(x, 8, name="b"))
+    return keras.Model(picture, head(conv(x, 6, name="c")))
+
+
+@unprunable({"c": 6}, mean="it reduces axis [-1], the channels' or the batch's")
+def attention_by_channel_mean():
+    x = picture = image()
+    x = conv(x, 8, name="a")
+    mean = Mean(axis=-1, keepdims=True, name="mean")(x)
+    return keras.Model(picture, head(conv(x * conv(mean, 1, name="b"), 6, name="c")))
+
+
+@unprunable(
+    {"b": 6},
+    reshape="it reshapes (16, 16, 8) to (16, 16, 2, 4) across the channel axis",
+)
+def channel_shuffle():
+    def shuffle(x):
+        x = layers.Reshape((16, 16, 2, 4), name="reshape")(x)
+        return layers.Reshape((16, 16, 8))(layers.Permute((1, 2, 4, 3))(x))
+
+    return around(shuffle)
+
+
+@unprunable(
+    {"b": 6}, slice="it takes a part of the channels: (Ellipsis, slice(None, 4, None))"
+)
+def channel_slice():
+    return around(lambda x: GetItem(name="slice")(x, (..., slice(None, 4))))
+
+
+@unprunable(
+    {"c": 5},
+    dropout="its noise_shape=(None, 1, 1, 8) fixes the number of channels",
+    alpha="its noise_shape=(None, 1, 1, 6) fixes the number of channels",
+)
+def fixed_noise_shapes():
+    x = picture = image()
+    x = layers.Dropout(0.1, (None, 1, 1, 8), name="dropout")(conv(x, 8, name="a"))
+    x = layers.AlphaDropout(0.1, (None, 1, 1, 6), name="alpha")(conv(x, 6, name="b"))
+    return keras.Model(picture, head(conv(x, 5, name="c")))
+
+
+@unprunable({"b": 6}, multiply="it combines the channels with a variable")
+def multiplied_by_a_variable():
+    variable = keras.Variable(np.arange(8.0), dtype="float32")
+    return around(lambda x: Multiply(name="multiply")(x, variable))
+
+
+@unprunable({"b": 6}, concatenate="its rule does not explain its [10] output channels")
+def concatenated_with_a_constant():
+    picture = keras.Input(batch_shape=(2, 16, 16, 3))
+    constant = np.ones((2, 16, 16, 2), "float32")
+    x = layers.Concatenate(name="concatenate")([conv(picture, 8, name="a"), constant])
+    return keras.Model(picture, head(conv(x, 6, name="b")))
+
+
+def random_selection(graph, share=0.5, seed=2):
+    """For every group a random part of its channels, in no order."""
+    rng = np.random.default_rng(seed)
+    return {
+        group.name: rng.choice(group.size, max(1, int(share * group.size)), False)
+        for group in graph.groups
+    }
+
+
+def assert_same(model, expected, x, tolerance=1e-4):
+    """The models compute the same, up to a part of the outputs' scale."""
+    pairs = zip(outputs_of(model, x), outputs_of(expected, x), strict=True)
+    for output, true in pairs:
+        assert output.shape == true.shape
+        assert np.abs(output - true).max() <= tolerance * np.abs(true).max()
