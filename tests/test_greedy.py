@@ -87,9 +87,7 @@ def test_pending_updates_are_applied_when_a_block_is_full(channels, width):
     np.testing.assert_allclose(path.errors, expected, atol=1e-7 * expected[0])
     for n in (0, channels // 2, channels - 2):
         rest = path.order[n:]
-        trials = [
-            left_over(x, w, features[[*path.order[:n], c]].ravel()) for c in rest
-        ]
+        trials = [left_over(x, w, features[[*path.order[:n], c]].ravel()) for c in rest]
         assert np.argmin(trials) == 0, "another channel would have left less error"
 
 

@@ -132,7 +132,7 @@ class ChannelGraph:
                     "Expected the keys of `selection` to be names of groups: "
                     f"{', '.join(groups)}. Received: {name!r}"
                 )
-            _check_indices(name, indices, groups[name].size)
+            indices = _checked_indices(name, indices, groups[name].size)
             kept[groups[name].channels] = False
             kept[groups[name].channels[indices]] = True
         return kept
@@ -173,7 +173,7 @@ class ChannelGraph:
         object.__setattr__(self, "_last_use", last_use)
 
 
-def _check_indices(name: str, indices, size: int) -> None:
+def _checked_indices(name: str, indices, size: int) -> np.ndarray:
     indices = np.asarray(indices)
     if (
         indices.ndim != 1
@@ -187,3 +187,4 @@ def _check_indices(name: str, indices, size: int) -> None:
             f"Expected `selection[{name!r}]` to be one or more different integers "
             f"from 0 to {size - 1}. Received: {indices}"
         )
+    return indices

@@ -148,13 +148,12 @@ class Cutter:
 def remake(operation: keras.Operation, changes: dict | None = None) -> keras.Operation:
     """A new operation from the config of another, without its weights.
 
-    Functions of the user's go along as they are: they cannot be read back from a
-    config. A model inside the model is rebuilt whole, weights included.
+    A model inside the model is rebuilt whole, weights included.
     """
     if has_graph(operation):
         return rebuild(trace_quietly(operation), {})
     cls, config = type(operation), operation.get_config()
-    config |= _own_functions(operation, config) | (changes or {})
+    config |= _live_entries(operation, config) | (changes or {})
     is_lambda = isinstance(operation, keras.layers.Lambda)
     new = cls(**config) if is_lambda else cls.from_config(config)
     new.name = operation.name
@@ -177,12 +176,20 @@ def full_weights(layer: keras.Layer) -> dict[str, np.ndarray]:
     return {w.name: keras.ops.convert_to_numpy(w) for w in layer.weights}
 
 
-def _own_functions(operation, config) -> dict:
-    own = {name: getattr(operation, name, None) for name in config}
+def _live_entries(operation, config) -> dict:
+    """The entries of a config that Keras cannot read back, as they are."""
+    own = vars(operation)
+    if isinstance(operation, keras.layers.Lambda):
+        names = {"output_shape": "_output_shape"}
+        names |= {name: name for name in ("function", "mask", "arguments")}
+        return {entry: own[attribute] for entry, attribute in names.items()}
+    functions = {
+        name: own[name] for name in config if inspect.isfunction(own.get(name))
+    }
     return {
-        name: value
-        for name, value in own.items()
-        if inspect.isfunction(value) and not value.__module__.startswith("keras.")
+        name: function
+        for name, function in functions.items()
+        if not function.__module__.startswith("keras.")
     }
 
 

@@ -47,8 +47,7 @@ def trace(model: keras.Model) -> ChannelGraph:
     """
     graph = trace_quietly(model)
     for call in graph.calls:
-        if call.rule is None:
-            _check_has_config(call.operation)
+        _check_has_config(call.operation)
     if graph.unprunable:
         lines = "\n".join(f"  {name}: {reason}" for name, reason in graph.unprunable)
         warnings.warn(
@@ -139,12 +138,13 @@ def _calls_as(model, base: type) -> bool:
 
 def _check_has_config(operation):
     try:
-        operation.get_config()
-    except NotImplementedError as error:
+        with warnings.catch_warnings(action="ignore"):
+            operation.get_config()
+    except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
-            "Expected every layer of `model` to have a `get_config()`, as saving the "
-            f"model takes. Received: '{operation.name}' of type "
-            f"{type(operation).__name__}, which has none"
+            "Expected every layer of `model` to have a config, as saving the model "
+            f"takes. Received: '{operation.name}' of type {type(operation).__name__}, "
+            f"whose `get_config()` says: {str(error).strip()}"
         ) from error
 
 
