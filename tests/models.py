@@ -563,11 +563,11 @@ def attention_by_channel_mean():
 
 @unprunable(
     {"b": 6},
-    reshape="it reshapes (16, 16, 8) to (16, 16, 2, 4) across the channel axis",
+    split="it reshapes (16, 16, 8) to (16, 16, 2, 4) across the channel axis",
 )
 def channel_shuffle():
     def shuffle(x):
-        x = layers.Reshape((16, 16, 2, 4), name="reshape")(x)
+        x = layers.Reshape((16, 16, 2, 4), name="split")(x)
         return layers.Reshape((16, 16, 8))(layers.Permute((1, 2, 4, 3))(x))
 
     return around(shuffle)

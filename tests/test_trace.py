@@ -1,3 +1,4 @@
+import functools
 import os
 import pathlib
 
@@ -292,9 +293,23 @@ class WithoutConfig(layers.Layer):
         return self.function(x)
 
 
-def test_a_layer_without_a_config_is_refused_before_any_work():
-    with pytest.raises(ValueError, match=r"get_config\(\).*'mine' of type WithoutC"):
-        trace(models.around(WithoutConfig(ops.negative)))
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            WithoutConfig(ops.negative),
+            "'mine' of type WithoutConfig, whose `get_config",
+        ),
+        (
+            layers.Activation(functools.partial(ops.gelu)),
+            "Cannot serialize object func",
+        ),
+        (lambda x: ops.clip(x, np.zeros(8), np.ones(8)), "of type Clip"),
+    ],
+)
+def test_what_has_no_config_is_refused_before_any_work(layer, message):
+    with pytest.raises(ValueError, match=f"to have a config.*{message}"):
+        trace(models.around(layer))
 
 
 def test_trace_is_public():

@@ -138,13 +138,15 @@ def _calls_as(model, base: type) -> bool:
 
 def _check_has_config(operation):
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             operation.get_config()
     except (NotImplementedError, TypeError, ValueError) as error:
+        reason = str(error).strip().split("\n\n")[0]
         raise ValueError(
             "Expected every layer of `model` to have a config, as saving the model "
             f"takes. Received: '{operation.name}' of type {type(operation).__name__}, "
-            f"whose `get_config()` says: {str(error).strip()}"
+            f"whose `get_config()` says: {reason}"
         ) from error
 
 

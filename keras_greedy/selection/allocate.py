@@ -45,7 +45,7 @@ class Budget:
                     f"Expected the budget's `{name}` to be positive: a fraction up to "
                     f"1 of the full model, or an absolute number. Received: {limit!r}"
                 )
-        if not _is_number(self.round_to) or self.round_to not in range(1, 2**31):
+        if not _is_number(n := self.round_to) or n < 1 or n % 1:
             raise ValueError(
                 "Expected `round_to` to be a positive integer. "
                 f"Received: {self.round_to!r}"
@@ -102,6 +102,8 @@ def allocate(
 ) -> dict[str, int]:
     """Narrows the group that pays least divergence per cost saved, until it fits.
 
+    What the last step saved too much is given back to where it helps most.
+
     Args:
         curves: Group name -> `(N + 1,)` divergence at every width.
         budget: The limits to meet.
@@ -119,12 +121,16 @@ def allocate(
     while True:
         excess = [(cost, limit) for cost, limit in limits if cost(widths) > limit]
         if not excess:
-            return widths
-        _, name, width = min(_best_steps(curves, widths, budget, excess))
+            break
+        _, name, width = min(_narrowings(curves, widths, budget, excess))
         widths[name] = width
+    while steps := list(_widenings(curves, widths, budget, limits)):
+        _, name, width = min(steps)
+        widths[name] = width
+    return widths
 
 
-def _best_steps(curves, widths, budget, excess):
+def _narrowings(curves, widths, budget, excess):
     """Each group's best narrowing: (divergence per useful saving, name, width)."""
     now = [cost(widths) for cost, _ in excess]
     for name, curve in curves.items():
@@ -137,5 +143,18 @@ def _best_steps(curves, widths, budget, excess):
             )
             loss = curve[narrower] - curve[widths[name]]
             prices = loss / np.maximum(saved, 1e-12)
-            best = int(prices.argmin())
+            # What costs nothing saves as much as is useful, and no more than that.
+            best = np.lexsort((-narrower, -saved, prices))[0]
             yield prices[best], name, int(narrower[best])
+
+
+def _widenings(curves, widths, budget, limits):
+    """Each group's best widening that fits: (change of divergence, name, width)."""
+    for name, curve in curves.items():
+        wider = np.array(budget.widths_of(len(curve) - 1), int)
+        wider = wider[wider > widths[name]]
+        for cost, limit in limits:
+            wider = wider[cost(widths | {name: wider}) <= limit]
+        gains = curve[wider] - curve[widths[name]]
+        if len(wider) and gains.min() < 0:
+            yield gains.min(), name, int(wider[gains.argmin()])

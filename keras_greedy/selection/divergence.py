@@ -42,7 +42,8 @@ class Divergence:
         floor = max(errors[0], np.finfo(float).tiny) * 1e-9
         known = np.log(np.maximum(errors[self.widths], floor))
         wanted = np.log(np.maximum(errors, floor))
-        values = np.log(np.maximum.accumulate(self.values[::-1])[::-1] + 1e-12)
+        narrower_is_worse = np.maximum.accumulate(self.values[::-1])[::-1]
+        values = np.log(np.maximum(narrower_is_worse, 0) + 1e-12)
         inside = np.interp(wanted, known[::-1], values[::-1])
         beyond = inside + wanted - np.clip(wanted, known[-1], known[0])
         curve = np.exp(beyond)

@@ -1,0 +1,189 @@
+import itertools
+import re
+
+import keras
+import numpy as np
+import pytest
+from models import conv, head, image, norm
+
+from keras_greedy import Budget
+from keras_greedy.graph.costs import Costs
+from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.selection.allocate import allocate, check_reachable
+
+SIZES = {"a": 32, "b": 44, "c": 24, "d": 3}
+
+
+def chain():
+    x = picture = image(size=8)
+    for name, size in SIZES.items():
+        x = norm(conv(x, size, name=name), "relu")
+    return keras.Model(picture, head(x))
+
+
+@pytest.fixture(scope="module")
+def costs():
+    return Costs(trace_quietly(chain()))
+
+
+def random_curves(seed, sizes=SIZES):
+    """Falling curves of very different heights, with an end at 0."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: np.append(
+            np.sort(rng.exponential(size=size) ** 3 * rng.exponential())[::-1], 0.0
+        )
+        for name, size in sizes.items()
+    }
+
+
+def loss(curves, widths):
+    return sum(curves[name][width] for name, width in widths.items())
+
+
+def fits(budget, costs, widths):
+    return all(cost(widths) <= limit for cost, limit in budget.limits(costs))
+
+
+BUDGETS = [
+    Budget(macs=0.9),
+    Budget(macs=0.5),
+    Budget(macs=0.15),
+    Budget(params=0.4),
+    Budget(macs=0.6, params=0.3),
+    Budget(macs=0.3, params=0.6),
+    Budget(macs=0.4, round_to=1),
+    Budget(macs=0.4, params=0.4, round_to=5),
+    Budget(macs=500_000),
+    Budget(params=9_000, macs=0.7),
+]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+def test_the_budget_is_met_and_no_wider_group_would_meet_it(budget, seed, costs):
+    widths = allocate(random_curves(seed), budget, costs)
+    assert widths.keys() == SIZES.keys()
+    assert fits(budget, costs, widths)
+    for name, size in SIZES.items():
+        steps = budget.widths_of(size)
+        assert widths[name] in steps
+        assert widths[name] % budget.round_to == 0 or widths[name] == size
+        if widths[name] < size:
+            wider = widths | {name: steps[steps.index(widths[name]) + 1]}
+            assert not fits(budget, costs, wider), f"{name} could be wider"
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("macs", [0.3, 0.5, 0.8])
+def test_the_divergence_is_close_to_the_least_possible(macs, seed, costs):
+    curves, budget = random_curves(seed), Budget(macs=macs)
+    every = itertools.product(*map(budget.widths_of, SIZES.values()))
+    candidates = (dict(zip(SIZES, widths, strict=True)) for widths in every)
+    least = min(loss(curves, w) for w in candidates if fits(budget, costs, w))
+    assert loss(curves, allocate(curves, budget, costs)) <= 1.25 * least
+
+
+def test_without_an_excess_everything_is_kept(costs):
+    for budget in (Budget(macs=1.0), Budget(params=1), Budget(macs=1e12)):
+        assert allocate(random_curves(0), budget, costs) == SIZES
+
+
+def test_a_group_that_the_output_does_not_need_is_cut_first(costs):
+    curves = random_curves(0)
+    curves["b"] = np.where(np.arange(45) < 16, curves["b"], 0.0)
+    widths = allocate(curves, Budget(macs=0.8), costs)
+    assert widths["b"] < 44
+    assert {n: w for n, w in widths.items() if n != "b"} == {"a": 32, "c": 24, "d": 3}
+
+
+def test_a_smaller_budget_costs_more(costs):
+    curves = random_curves(1)
+    losses = [
+        loss(curves, allocate(curves, Budget(macs=share), costs))
+        for share in (0.9, 0.7, 0.5, 0.3, 0.2)
+    ]
+    assert losses == sorted(losses)
+
+
+def test_equal_curves_give_the_same_widths_every_time(costs):
+    flat = {name: np.append(np.ones(size), 0) for name, size in SIZES.items()}
+    first = allocate(flat, Budget(macs=0.5), costs)
+    backwards = dict(reversed(flat.items()))
+    assert all(
+        allocate(curves, Budget(macs=0.5), costs) == first
+        for curves in (flat, flat, backwards)
+    )
+
+
+def test_a_fraction_and_the_absolute_number_are_the_same_budget(costs):
+    curves = random_curves(2)
+    for name in ("macs", "params"):
+        whole = getattr(costs, name)()
+        part = allocate(curves, Budget(**{name: 0.5}), costs)
+        assert part == allocate(curves, Budget(**{name: whole // 2}), costs)
+        assert part == allocate(curves, Budget(**{name: np.float32(0.5)}), costs)
+
+
+@pytest.mark.parametrize("name", ["macs", "params"])
+@pytest.mark.parametrize("round_to", [1, 8, 7, 32])
+@pytest.mark.parametrize("form", ["absolute", "fraction"])
+def test_an_impossible_budget_says_one_that_is_possible(name, round_to, form, costs):
+    with pytest.raises(ValueError, match="Expected a `budget`") as error:
+        allocate(random_curves(0), Budget(**{name: 1e-3}, round_to=round_to), costs)
+    what = "MACs" if name == "macs" else "parameters"
+    pattern = rf"([\d,]+) {what} are left, ([\d.]+)%: that or more can be met"
+    absolute, percent = re.search(pattern, str(error.value)).groups()
+    possible = {
+        "absolute": int(absolute.replace(",", "")),
+        "fraction": float(percent) / 100,
+    }[form]
+    allocate(random_curves(0), Budget(**{name: possible}, round_to=round_to), costs)
+
+
+def test_of_two_limits_the_one_that_cannot_be_met_is_named(costs):
+    with pytest.raises(ValueError, match="parameters are left"):
+        check_reachable(Budget(macs=0.9, params=1e-4), costs, SIZES)
+
+
+@pytest.mark.parametrize("value", [0, -1, -0.5, float("nan"), "0.5", True, [0.5], 1j])
+@pytest.mark.parametrize("name", ["macs", "params"])
+def test_a_limit_that_is_no_positive_number_is_an_error(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` to be positive.*Received"):
+        Budget(**{name: value})
+
+
+@pytest.mark.parametrize("round_to", [0, -8, 2.5, "8", None, True])
+def test_a_rounding_that_is_no_positive_integer_is_an_error(round_to):
+    with pytest.raises(ValueError, match="`round_to` to be a positive integer"):
+        Budget(macs=0.5, round_to=round_to)
+
+
+def test_a_budget_without_a_limit_is_an_error():
+    with pytest.raises(ValueError, match="limit macs or params"):
+        Budget()
+
+
+@pytest.mark.parametrize("budget", [None, "half", True, [0.5], {"macs": 0.5}])
+def test_what_is_no_budget_is_an_error_that_says_so(budget):
+    with pytest.raises(
+        ValueError, match=r"a number or a keras_greedy.Budget.*Received"
+    ):
+        Budget.of(budget)
+
+
+def test_a_number_is_a_budget_of_macs():
+    for number in (0.5, np.float64(0.5), np.float32(0.5)):
+        assert Budget.of(number) == Budget(macs=0.5)
+    assert Budget.of(10**6) == Budget(macs=10**6)
+    budget = Budget(params=0.1)
+    assert Budget.of(budget) is budget
+
+
+def test_widths_are_multiples_and_the_full_size():
+    assert Budget(macs=1).widths_of(20) == [8, 16, 20]
+    assert Budget(macs=1).widths_of(16) == [8, 16]
+    assert Budget(macs=1).widths_of(8) == [8]
+    assert Budget(macs=1).widths_of(5) == [5]
+    assert Budget(macs=1, round_to=1).widths_of(3) == [1, 2, 3]
+    assert Budget(macs=1, round_to=8.0).widths_of(9) == [8, 9]
