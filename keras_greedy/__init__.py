@@ -1,26 +1,38 @@
 """Structured pruning for Keras 3 by greedy forward selection."""
 
-from keras_greedy.batch_norm import reestimate_batch_norm
-from keras_greedy.finetune import FineTune
-from keras_greedy.graph.costs import count_params, macs
-from keras_greedy.graph.trace import ChannelGraph, ChannelGroup, trace
-from keras_greedy.paths import SelectionPaths, load_paths
-from keras_greedy.pipeline import prune, search
-from keras_greedy.selection.allocate import Budget
+import importlib
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Budget",
-    "ChannelGraph",
-    "ChannelGroup",
-    "FineTune",
-    "SelectionPaths",
-    "count_params",
-    "load_paths",
-    "macs",
-    "prune",
-    "reestimate_batch_norm",
-    "search",
-    "trace",
-]
+# Keras starts at the first use of a name and not with the package, so that the
+# command line can still choose a backend and quieten it.
+_MODULES = {
+    "Budget": "selection.allocate",
+    "ChannelGraph": "graph.trace",
+    "ChannelGroup": "graph.trace",
+    "FineTune": "finetune",
+    "Report": "report",
+    "SelectionPaths": "paths",
+    "compare": "report",
+    "count_params": "graph.costs",
+    "load_paths": "paths",
+    "macs": "graph.costs",
+    "prune": "pipeline",
+    "reestimate_batch_norm": "batch_norm",
+    "search": "pipeline",
+    "trace": "graph.trace",
+}
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return [*globals(), *__all__]

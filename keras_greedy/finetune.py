@@ -90,11 +90,13 @@ class FineTune:
         if is_arrays(data):
             x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
             return compact.fit(x, y, sample_weight=weights, **fit)
-        if hasattr(data, "cardinality") or isinstance(data, keras.utils.PyDataset):
+        if isinstance(data, keras.utils.PyDataset):
             return compact.fit(data, **fit)
-        forever = itertools.chain.from_iterable(itertools.repeat(data))
+        if hasattr(data, "cardinality"):
+            return compact.fit(data, shuffle=False, **fit)
+        forever = (tuple(batch) for _ in itertools.count() for batch in data)
         steps = sum(1 for _ in data)
-        return compact.fit(map(tuple, forever), steps_per_epoch=steps, **fit)
+        return compact.fit(forever, steps_per_epoch=steps, shuffle=False, **fit)
 
     def _compile(self, compact, full, data):
         if full.loss is not None and self.optimizer is None and self.loss is None:
@@ -116,7 +118,7 @@ class FineTune:
         if fit.get("validation_data") is not None:
             exam, length = _lessons(full, functional, fit["validation_data"])
             fit |= {"validation_data": exam, "validation_steps": length}
-        history = compact.fit(lessons, steps_per_epoch=steps, **fit)
+        history = compact.fit(lessons, steps_per_epoch=steps, shuffle=False, **fit)
         compile_alike(compact, full)
         return history
 

@@ -13,6 +13,7 @@ from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.fold import foldable_norms
 from keras_greedy.graph.rebuild import full_weights, rebuild
 from keras_greedy.graph.trace import ChannelGraph, trace
+from keras_greedy.report import Report, planned, plot_tradeoff
 from keras_greedy.selection.allocate import Budget, allocate
 from keras_greedy.selection.divergence import Divergence
 from keras_greedy.selection.greedy import Path
@@ -105,6 +106,46 @@ class SelectionPaths:
             )
         return rows
 
+    def report(self, budget) -> Report:
+        """What a budget would leave of the model, without building it.
+
+        Args:
+            budget: As for `prune`.
+
+        Returns:
+            The `Report` that `compare` would give for `compact(budget)`.
+
+        Example:
+
+        ```python
+        print(keras_greedy.search(model, images).report(0.5))
+        ```
+        """
+        return planned(Costs(self.graph), self.graph.widths, self.widths(budget))
+
+    def plot(self, path, measured: dict | None = None) -> None:
+        """Draws the trade-off curve into a picture; needs matplotlib.
+
+        Args:
+            path: A file name ending in `.png`, `.svg` or `.pdf`; the folder must
+                exist.
+            measured: What compact models were found to reach, drawn above the
+                curve: name of a series -> list of `(share of MACs, top-1)`, both
+                from 0 to 1.
+
+        Raises:
+            ImportError: When matplotlib is not installed; says how to install it.
+            ValueError: When `path` is not as described, before any work.
+
+        Example:
+
+        ```python
+        paths = keras_greedy.search(model, images)
+        paths.plot("tradeoff.png", {"as pruned": [(1.0, 0.98), (0.5, 0.95)]})
+        ```
+        """
+        plot_tradeoff(self, path, measured)
+
     def save(self, path) -> None:
         """Writes everything but the model and the data to an `.npz` file.
 
@@ -168,11 +209,14 @@ def load_paths(path, model: keras.Model) -> SelectionPaths:
             if key != "examples":
                 kind, name, field = key.split("/")
                 nested[kind].setdefault(name, {})[field] = file[key]
-    found = {name: len(path["order"]) for name, path in nested["path"].items()}
-    if found != graph.widths:
+    found = {n: (len(path["order"]),) for n, path in nested["path"].items()}
+    found |= {n: scatter["mean"].shape for n, scatter in nested["scatter"].items()}
+    expected = {n: (size,) for n, size in graph.widths.items()}
+    expected |= {n: (r.folds, len(r.features)) for n, r in reads_of(graph).items()}
+    if found != expected:
         raise ValueError(
-            "Expected `model` to be the one the search was made on, with the groups "
-            f"{found}. Received: a model with the groups {graph.widths}"
+            "Expected `model` to be the one the search was made on, with layers of "
+            f"the sizes {found}. Received: a model with {expected}"
         )
     return SelectionPaths(
         graph,

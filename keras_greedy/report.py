@@ -1,0 +1,194 @@
+"""What pruning changed: widths and costs as a table, the trade-off as a picture."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+
+from keras_greedy.files import check_folder, replacing
+from keras_greedy.graph.costs import Costs
+from keras_greedy.graph.trace import trace_quietly
+
+
+class Change(NamedTuple):
+    """A number before and after pruning."""
+
+    before: int
+    after: int
+
+    @property
+    def kept(self) -> float:
+        """The share that is left."""
+        return self.after / self.before
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What pruning made of a model's size.
+
+    `str()` gives an aligned table for a terminal.
+
+    Attributes:
+        widths: Group name -> its number of channels, `before` and `after`.
+        macs: Multiply-accumulates of one input, `before` and `after`.
+        params: Parameters, `before` and `after`.
+
+    Example:
+
+    ```python
+    report = keras_greedy.compare(model, compact)
+    print(report)
+    print(report.macs.before, report.macs.after, report.macs.kept)
+    ```
+    """
+
+    widths: dict[str, Change]
+    macs: Change
+    params: Change
+
+    def to_json(self) -> str:
+        """Returns the fields as a JSON string."""
+        fields = {"macs": self.macs._asdict(), "params": self.params._asdict()}
+        widths = {name: change._asdict() for name, change in self.widths.items()}
+        return json.dumps({**fields, "widths": widths})
+
+    def to_markdown(self) -> str:
+        """Returns the table in markdown."""
+        return markdown(self._rows())
+
+    def __str__(self):
+        return aligned(self._rows())
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        totals = {"MACs": self.macs, "parameters": self.params}
+        return [("channels of", "before", "after", "kept")] + [
+            (name, f"{change.before:,}", f"{change.after:,}", f"{change.kept:.1%}")
+            for name, change in [*self.widths.items(), *totals.items()]
+        ]
+
+
+def compare(model: keras.Model, compact: keras.Model) -> Report:
+    """Says what is left of a model's channels, MACs and parameters.
+
+    Args:
+        model: The full model.
+        compact: What pruning made of it.
+
+    Returns:
+        The `Report`.
+
+    Raises:
+        ValueError: When `compact` does not have the channel groups of `model`.
+
+    Example:
+
+    ```python
+    compact = keras_greedy.prune(model, images, budget=0.5)
+    print(keras_greedy.compare(model, compact))
+    ```
+    """
+    full, small = trace_quietly(model), trace_quietly(compact)
+    if full.widths.keys() != small.widths.keys():
+        raise ValueError(
+            "Expected `compact` to be pruned from `model`, with the same groups of "
+            f"channels, {[*full.widths]}. Received: a model with {[*small.widths]}"
+        )
+    before, after = Costs(full), Costs(small)
+    return Report(
+        {n: Change(width, small.widths[n]) for n, width in full.widths.items()},
+        Change(before.macs(), after.macs()),
+        Change(before.params(), after.params()),
+    )
+
+
+def planned(costs: Costs, sizes: dict[str, int], widths: dict[str, int]) -> Report:
+    """The report of a compact model that is not built.
+
+    Args:
+        costs: Of the full model.
+        sizes: Group name -> its width in the full model.
+        widths: Group name -> its width in the compact one.
+    """
+    return Report(
+        {name: Change(size, widths[name]) for name, size in sizes.items()},
+        Change(costs.macs(), costs.macs(widths)),
+        Change(costs.params(), costs.params(widths)),
+    )
+
+
+def plot_tradeoff(paths, path, measured: dict | None = None) -> None:
+    """Draws what `SelectionPaths.plot` promises."""
+    path = check_folder(path)
+    figure = _figure(path, height=6.4 if measured else 3.8)
+    below = figure.subplots(2 if measured else 1, sharex=True, squeeze=False)[-1, 0]
+    rows = paths.curve()
+    below.plot([row["macs"] for row in rows], [row["divergence"] for row in rows])
+    below.set(
+        xlabel="MACs kept",
+        ylabel="predicted output divergence",
+        title="Predicted, the measured losses of single groups added up",
+    )
+    below.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    if measured:
+        _plot_measured(figure.axes[0], measured)
+    for axes in figure.axes:
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def _plot_measured(axes, measured):
+    for (name, points), marker in zip(measured.items(), "osD^v", strict=False):
+        points = sorted(points)
+        axes.plot(*zip(*points, strict=True), marker=marker, label=name)
+        for macs, top1 in points:
+            axes.annotate(
+                f"{top1:.1%}",
+                (macs, top1),
+                (0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize="small",
+            )
+    axes.set(ylabel="top-1", title="Measured")
+    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    axes.margins(y=0.15)
+    axes.legend(loc="lower right", frameon=False)
+
+
+def _figure(path: Path, height: float):
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "Plots need matplotlib, which is not installed: "
+            "pip install 'keras_greedy[report]'"
+        ) from error
+    figure = Figure(figsize=(6.4, height), layout="constrained")
+    formats = figure.canvas.get_supported_filetypes()
+    if path.suffix[1:] not in formats:
+        raise ValueError(
+            f"Expected `path` to end in one of {sorted(formats)}. "
+            f"Received: path={str(path)!r}"
+        )
+    return figure
+
+
+def aligned(rows) -> str:
+    """Rows of strings as a table for a terminal, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for name, *numbers in rows:
+        padded = [n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *padded]))
+    return "\n".join(lines)
+
+
+def markdown(rows) -> str:
+    """Rows of strings as a table in markdown."""
+    header, *body = rows
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *body])
