@@ -18,7 +18,9 @@ def compiled(function):
         import jax
 
         return jax.jit(function)
-    return function
+    import torch
+
+    return torch.no_grad()(function)
 
 
 def gradients(function, tensors: list) -> list:
@@ -44,5 +46,7 @@ def gradients(function, tensors: list) -> list:
         return jax.grad(function)(tensors)
     import torch
 
-    tensors = [tensor.detach().requires_grad_() for tensor in tensors]
-    return list(torch.autograd.grad(function(tensors), tensors))
+    with torch.enable_grad():
+        tensors = [tensor.detach().requires_grad_() for tensor in tensors]
+        value = function(tensors)
+    return list(torch.autograd.grad(value, tensors, materialize_grads=True))

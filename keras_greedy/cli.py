@@ -24,48 +24,57 @@ def main(argv=None) -> int:
     main(["demo", "--output", "demo_output"])
     ```
     """
-    arguments = _parser().parse_args(argv)
+    options = vars(_parser().parse_args(argv))
+    command = options.pop("command")
     try:
         with _quiet_tensorflow():
-            _demo(arguments)
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        print("keras-greedy:", *str(error).split(), file=sys.stderr)
-        return 2
+            command(**options)
+    except ImportError as error:
+        return _failed(f"{error}. To have it all: pip install 'keras_greedy[demo]'")
+    except (OSError, RuntimeError, ValueError) as error:
+        return _failed(error)
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-def _demo(arguments):
+def _failed(error) -> int:
+    print("keras-greedy:", *str(error).split(), file=sys.stderr)
+    return 2
+
+
+def _demo(**options):
     from keras_greedy import demo
 
-    demo.run(arguments.output, arguments.epochs, arguments.seed)
+    demo.run(**options)
 
 
 def _parser():
     parser = argparse.ArgumentParser(
         prog="keras-greedy", description="Structured pruning for Keras 3."
     )
-    demo = parser.add_subparsers(required=True, metavar="command").add_parser(
+    commands = parser.add_subparsers(required=True, metavar="command")
+    demo = commands.add_parser(
         "demo",
         help="prune a small network, export it, check and time it",
         description="Trains a small MobileNetV2 on handwritten digits, takes half of "
         "its multiply-accumulates away, fine-tunes, exports and times it.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        argument_default=argparse.SUPPRESS,
     )
-    demo.add_argument("--output", default="demo_output", help="folder to write to")
-    demo.add_argument("--epochs", type=int, default=12, help="of the full model")
-    demo.add_argument("--seed", type=int, default=0, help="of everything random")
+    demo.add_argument("--output", metavar="FOLDER", help="default: demo_output")
+    demo.add_argument("--epochs", type=int, help="training of the full model")
+    demo.add_argument("--seed", type=int, help="of everything random")
+    demo.set_defaults(command=_demo)
     return parser
 
 
 @contextlib.contextmanager
 def _quiet_tensorflow():
-    """Drops what TensorFlow's C++ code says, unless TF_CPP_MIN_LOG_LEVEL=0.
+    """Drops what TensorFlow's C++ code says, unless TF_CPP_MIN_LOG_LEVEL is 0.
 
     No setting keeps it from writing to file descriptor 2 while it is imported, so
-    that one leads nowhere for a while; Python's own errors and warnings, and the
-    traceback of a crash, still reach the terminal.
+    that one leads nowhere for a while. Python's errors and warnings, and where it
+    was in a crash, still reach the terminal.
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":

@@ -12,7 +12,7 @@ import keras_greedy
 import tflite_export
 from keras_greedy.datasets import digits
 from keras_greedy.files import replacing
-from keras_greedy.report import aligned
+from keras_greedy.report import aligned, picture, plot_curve
 
 IMAGE_SIZE = 64
 EPOCHS = 12
@@ -41,8 +41,8 @@ def run(output="demo_output", epochs: int = EPOCHS, seed: int = 0) -> dict:
     Raises:
         ImportError: When an optional package is missing; says how to install it.
         OSError: When the folder cannot be made.
-        ValueError: When Keras runs on another backend than TensorFlow, or an
-            argument is not as described.
+        ValueError: When an argument is not as described, or Keras runs on another
+            backend than TensorFlow.
 
     Example:
 
@@ -67,26 +67,23 @@ def run(output="demo_output", epochs: int = EPOCHS, seed: int = 0) -> dict:
     say("Exporting both, comparing the files with Keras, timing them in turns")
     before, after = _shipped({"full": full, "compact": compact}, folder, test)
     after["top1_as_pruned"] = pruned[BUDGET]
-    tuned = {f"fine-tuned, {FINETUNE_EPOCHS} epochs": [(BUDGET, after["top1"])]}
-    paths.plot(folder / "tradeoff.png", {"as pruned": [*pruned.items()]} | tuned)
     facts = {
         "seed": seed,
         "epochs": epochs,
         "before": before,
         "after": after,
-        "top1_as_pruned": [{"macs": m, "top1": top1} for m, top1 in pruned.items()],
-        "curve": paths.curve(),
-        "sizes": json.loads(keras_greedy.compare(full, compact).to_json()),
+        "tradeoff": [{"macs": m, "top1_as_pruned": top1} for m, top1 in pruned.items()],
+        "predicted": paths.curve(),
+        "report": json.loads(keras_greedy.compare(full, compact).to_json()),
     }
-    with replacing(folder / "report.json") as temporary:
-        temporary.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    _write(facts, folder)
     files = ", ".join(sorted(path.name for path in folder.iterdir()))
     say(f"Written to {folder}: {files}\n\n{_table(before, after)}")
     return facts
 
 
 class _Clock:
-    """Prints a line with the seconds since the start before it."""
+    """Prints lines, each with the seconds since the start before it."""
 
     def __init__(self):
         self._start = time.monotonic()
@@ -96,40 +93,38 @@ class _Clock:
 
 
 def _prepared(output, epochs, seed) -> Path:
-    """The folder, made and checked, with all that may be missing imported."""
-    import matplotlib.figure  # noqa: F401
-
+    """The folder; raises for all that would only show after minutes."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "Expected Keras to run on TensorFlow, which the export needs. Received: "
             f"KERAS_BACKEND={keras.backend.backend()}"
         )
-    if epochs < 1:
+    if not isinstance(epochs, int) or epochs < 1:
         raise ValueError(
             f"Expected `epochs` to be a positive integer. Received: epochs={epochs!r}"
         )
     keras.utils.set_random_seed(seed)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
+    picture(folder / "tradeoff.png")
     return folder
+
+
+def _network(shape) -> keras.Model:
+    return keras.applications.MobileNetV2(shape, alpha=0.35, weights=None, classes=10)
 
 
 def _trained(train, epochs, rng, say) -> keras.Model:
     images, labels = train
-    model = keras.applications.MobileNetV2(
-        images.shape[1:], alpha=0.35, weights=None, classes=10
-    )
-    say(f"Training MobileNetV2 (alpha 0.35, {keras_greedy.macs(model):,} MACs)")
+    model = _network(images.shape[1:])
+    say(f"Training a MobileNetV2 of {keras_greedy.macs(model):,} MACs")
     steps = epochs * math.ceil(len(images) / BATCH_SIZE)
     warmup = steps // 10
     rate = keras.optimizers.schedules.CosineDecay(
-        0.0, steps - warmup, warmup_target=3e-3, warmup_steps=warmup
+        0.0, steps - warmup, warmup_target=5e-3, warmup_steps=warmup
     )
-    model.compile(
-        keras.optimizers.AdamW(rate, weight_decay=0.05),
-        "sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-    )
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=0.05)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     for epoch in range(1, epochs + 1):
         logs = model.fit(
             _shifted(images, rng), labels, batch_size=BATCH_SIZE, verbose=0
@@ -147,9 +142,8 @@ def _shifted(images, rng):
     by = size // 10
     padded = np.pad(images, ((0, 0), (by, by), (by, by), (0, 0)))
     corners = rng.integers(0, 2 * by + 1, (len(images), 2))
-    return np.stack(
-        [p[y : y + size, x : x + size] for p, (y, x) in zip(padded, corners)]
-    )
+    pairs = zip(padded, corners, strict=True)
+    return np.stack([image[y : y + size, x : x + size] for image, (y, x) in pairs])
 
 
 def _top1(model, test) -> float:
@@ -162,15 +156,14 @@ def _top1_as_pruned(models, test, say) -> dict[float, float]:
     found = {}
     for share, model in models.items():
         found[share] = _top1(model, test)
-        say(f"  {share:4.0%} of the MACs: top-1 {found[share]:.1%}, nothing trained")
+        say(f"  {share:4.0%} of the MACs: top-1 {found[share]:.1%}, not fine-tuned")
     return found
 
 
 def _finetune(compact, full, images, rng, say) -> None:
-    say(f"Fine-tuning at {BUDGET:.0%} towards what the full model says")
+    say(f"Fine-tuning the one of {BUDGET:.0%} towards the full model's answers")
     lessons = np.concatenate([_shifted(images, rng) for _ in range(FINETUNE_EPOCHS)])
-    steps = math.ceil(len(lessons) / 32)
-    rate = keras.optimizers.schedules.CosineDecay(1e-3, steps)
+    rate = keras.optimizers.schedules.CosineDecay(1e-3, math.ceil(len(lessons) / 32))
     tuning = keras_greedy.FineTune(optimizer=keras.optimizers.Adam(rate), distill=True)
     tuning.apply(compact, full, lessons, verbose=0)
     keras_greedy.reestimate_batch_norm(compact, images)
@@ -185,13 +178,13 @@ def _shipped(models, folder, test) -> list[dict]:
         path = tflite_export.convert(model, folder / f"{name}.tflite")
         parity = tflite_export.verify(model, path, test[0], max_samples=len(test[0]))
         if not parity.ok():
-            raise RuntimeError(f"The file does not compute what the model does: {parity}")
+            raise RuntimeError(f"The file computes another thing than Keras: {parity}")
         facts.append(
             {
                 "top1": _top1(model, test),
                 "macs": keras_greedy.macs(model),
                 "params": keras_greedy.count_params(model),
-                "tflite_max_abs_error": parity.max_abs_error,
+                "max_abs_error": parity.max_abs_error,
             }
         )
     files = [folder / f"{name}.tflite" for name in models]
@@ -201,20 +194,26 @@ def _shipped(models, folder, test) -> list[dict]:
     return facts
 
 
+def _write(facts, folder) -> None:
+    with replacing(folder / "report.json") as temporary:
+        temporary.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    measured = {
+        "as pruned": [tuple(point.values()) for point in facts["tradeoff"]],
+        "fine-tuned": [(facts["report"]["macs"]["kept"], facts["after"]["top1"])],
+    }
+    plot_curve(facts["predicted"], folder / "tradeoff.png", measured)
+
+
 def _table(before, after) -> str:
-    pruned = {**after, "top1": after["top1_as_pruned"]}
-    rows = [
-        ("top-1, as pruned", "top1", pruned, "{:.1%}"),
-        (f"top-1, fine-tuned {FINETUNE_EPOCHS} epochs", "top1", after, "{:.1%}"),
-        ("MACs", "macs", after, "{:,}"),
-        ("parameters", "params", after, "{:,}"),
-        (".tflite bytes", "tflite_bytes", after, "{:,}"),
-        (".tflite p50 latency, ms", "p50_ms", after, "{:.4f}"),
-    ]
-    return aligned(
-        [("", "before", "after", "ratio")]
-        + [
-            (name, *map(form.format, (before[key], now[key])), f"{now[key] / before[key]:.3f}")
-            for name, key, now, form in rows
-        ]
-    )
+    rows = [("", "before", "after", "ratio")]
+    for name, key, form in (
+        ("top-1, as pruned", "top1_as_pruned", ".1%"),
+        ("top-1, fine-tuned", "top1", ".1%"),
+        ("MACs", "macs", ","),
+        ("parameters", "params", ","),
+        (".tflite bytes", "tflite_bytes", ","),
+        (".tflite p50 latency, ms", "p50_ms", ".4f"),
+    ):
+        old, new = before[key.removesuffix("_as_pruned")], after[key]
+        rows.append((name, f"{old:{form}}", f"{new:{form}}", f"{new / old:.3f}"))
+    return aligned(rows)

@@ -13,7 +13,7 @@ from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.fold import foldable_norms
 from keras_greedy.graph.rebuild import full_weights, rebuild
 from keras_greedy.graph.trace import ChannelGraph, trace
-from keras_greedy.report import Report, planned, plot_tradeoff
+from keras_greedy.report import Report, picture, planned, plot_curve
 from keras_greedy.selection.allocate import Budget, allocate
 from keras_greedy.selection.divergence import Divergence
 from keras_greedy.selection.greedy import Path
@@ -144,7 +144,8 @@ class SelectionPaths:
         paths.plot("tradeoff.png", {"as pruned": [(1.0, 0.98), (0.5, 0.95)]})
         ```
         """
-        plot_tradeoff(self, path, measured)
+        picture(path)
+        plot_curve(self.curve(), path, measured)
 
     def save(self, path) -> None:
         """Writes everything but the model and the data to an `.npz` file.

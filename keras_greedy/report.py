@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import NamedTuple
 
 import keras
@@ -22,6 +21,10 @@ class Change(NamedTuple):
     def kept(self) -> float:
         """The share that is left."""
         return self.after / self.before
+
+    def to_dict(self) -> dict:
+        """Returns `before`, `after` and `kept`."""
+        return {**self._asdict(), "kept": self.kept}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +53,13 @@ class Report:
 
     def to_json(self) -> str:
         """Returns the fields as a JSON string."""
-        fields = {"macs": self.macs._asdict(), "params": self.params._asdict()}
-        widths = {name: change._asdict() for name, change in self.widths.items()}
-        return json.dumps({**fields, "widths": widths})
+        return json.dumps(
+            {
+                "macs": self.macs.to_dict(),
+                "params": self.params.to_dict(),
+                "widths": {name: c.to_dict() for name, c in self.widths.items()},
+            }
+        )
 
     def to_markdown(self) -> str:
         """Returns the table in markdown."""
@@ -118,21 +125,23 @@ def planned(costs: Costs, sizes: dict[str, int], widths: dict[str, int]) -> Repo
     )
 
 
-def plot_tradeoff(paths, path, measured: dict | None = None) -> None:
-    """Draws what `SelectionPaths.plot` promises."""
-    path = check_folder(path)
-    figure = _figure(path, height=6.4 if measured else 3.8)
-    below = figure.subplots(2 if measured else 1, sharex=True, squeeze=False)[-1, 0]
-    rows = paths.curve()
-    below.plot([row["macs"] for row in rows], [row["divergence"] for row in rows])
-    below.set(
-        xlabel="MACs kept",
-        ylabel="predicted output divergence",
-        title="Predicted, the measured losses of single groups added up",
-    )
-    below.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+def plot_curve(rows: list[dict], path, measured: dict | None = None) -> None:
+    """Draws what `SelectionPaths.plot` promises.
+
+    Args:
+        rows: What `SelectionPaths.curve` gives.
+        path: See there.
+        measured: See there.
+    """
+    figure = picture(path, height=6.4 if measured else 3.8)
+    *above, below = figure.subplots(2 if measured else 1, sharex=True, squeeze=False)
+    cuts = [row for row in rows if row["divergence"] > 0]
+    below[0].semilogy([r["macs"] for r in cuts], [r["divergence"] for r in cuts])
+    below[0].set(xlabel="MACs kept", ylabel="output divergence", xlim=(None, 1.02))
+    below[0].set_title("Predicted from cutting each group alone", loc="left")
+    below[0].xaxis.set_major_formatter(_percent)
     if measured:
-        _plot_measured(figure.axes[0], measured)
+        _plot_measured(above[0][0], measured)
     for axes in figure.axes:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
@@ -140,26 +149,9 @@ def plot_tradeoff(paths, path, measured: dict | None = None) -> None:
         figure.savefig(temporary, dpi=150)
 
 
-def _plot_measured(axes, measured):
-    for (name, points), marker in zip(measured.items(), "osD^v", strict=False):
-        points = sorted(points)
-        axes.plot(*zip(*points, strict=True), marker=marker, label=name)
-        for macs, top1 in points:
-            axes.annotate(
-                f"{top1:.1%}",
-                (macs, top1),
-                (0, 7),
-                textcoords="offset points",
-                ha="center",
-                fontsize="small",
-            )
-    axes.set(ylabel="top-1", title="Measured")
-    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    axes.margins(y=0.15)
-    axes.legend(loc="lower right", frameon=False)
-
-
-def _figure(path: Path, height: float):
+def picture(path, height: float = 4.0):
+    """An empty `matplotlib.figure.Figure`, if it can be written to `path`."""
+    path = check_folder(path)
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -175,6 +167,31 @@ def _figure(path: Path, height: float):
             f"Received: path={str(path)!r}"
         )
     return figure
+
+
+def _plot_measured(axes, measured):
+    # The numbers of the first series stand where its curve does not run.
+    for i, (name, points) in enumerate(measured.items()):
+        points = sorted(points)
+        axes.plot(*zip(*points, strict=True), marker="osDv^"[i % 5], label=name)
+        for point in points:
+            axes.annotate(
+                f"{point[1]:.1%}",
+                point,
+                (4, 6 if i else -6),
+                textcoords="offset points",
+                ha="center" if i else "left",
+                va="bottom" if i else "top",
+            )
+    axes.set(ylabel="top-1")
+    axes.set_title("Measured", loc="left")
+    axes.yaxis.set_major_formatter(_percent)
+    axes.margins(y=0.2)
+    axes.legend(loc="lower right", frameon=False)
+
+
+def _percent(share, _):
+    return f"{100 * share:.3g}%" if share < 1.001 else ""
 
 
 def aligned(rows) -> str:

@@ -99,7 +99,7 @@ class ConvRead(Read):
             for i in range(kh)
             for j in range(kw)
         ]
-        index = ops.expand_dims(top * width + left, 1) + np.array(offsets)
+        index = ops.add(ops.expand_dims(top * width + left, 1), np.array(offsets))
         flat = ops.reshape(x, (-1, height * width, channels))
         patches = ops.take(flat, ops.reshape(index, (-1,)), axis=1)
         return ops.reshape(patches, (-1, 1, kh * kw * channels))
