@@ -58,8 +58,14 @@ class Batches:
             yield self._converted(_joined(waiting))
 
     def take(self, limit: int) -> Iterator[list[np.ndarray]]:
-        """Yields the first `limit` examples."""
+        """Yields the first `limit` examples, but for a last batch that is not full.
+
+        A divergence is scaled by the variance of the batch, and that of a few
+        examples says nothing.
+        """
         for batch in self:
+            if len(batch[0]) < len(self.first[0]):
+                return
             yield [x[:limit] for x in batch]
             limit -= len(batch[0])
             if limit <= 0:

@@ -81,6 +81,7 @@ def prune(
     data = list(data) if isinstance(data, Iterator) else data
     batches = Batches(data, graph.functional)
     if finetune is not None:
+        _check_finetune(finetune)
         finetune.check(data, model)
     paths = _search(graph, batches, objective, step, seed, verbose)
     compact = paths.compact(budget)
@@ -168,6 +169,14 @@ def _check_choice(name, value, accepted):
     if value not in accepted:
         raise ValueError(
             f"Expected `{name}` to be one of {accepted}. Received: {name}={value!r}"
+        )
+
+
+def _check_finetune(finetune):
+    if not isinstance(finetune, FineTune):
+        raise ValueError(
+            "Expected `finetune` to be a keras_greedy.FineTune or None. "
+            f"Received: finetune={finetune!r}"
         )
 
 

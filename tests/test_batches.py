@@ -116,6 +116,12 @@ def test_taking_some_stops_reading_there(model):
     assert sum(len(x) for (x,) in batches.take(1000)) == 21
 
 
+def test_a_last_batch_that_is_not_full_is_not_taken(model):
+    batches = Batches(IMAGES, model, batch_size=8)
+    assert [len(x) for (x,) in batches.take(64)] == [8, 8]
+    assert [len(x) for (x,) in batches] == [8, 8, 5]
+
+
 def test_less_data_than_a_batch_is_one_batch(model):
     assert [len(x) for (x,) in Batches(IMAGES[:1], model)] == [1]
     assert [len(x) for (x,) in Batches(IMAGES[:3], model).take(64)] == [3]

@@ -366,6 +366,10 @@ def behind_a_separable_convolution(x):
     return layers.BatchNormalization()(layers.SeparableConv2D(6, 3)(x))
 
 
+def always_in_training(x):
+    return layers.BatchNormalization()(conv(x, 6), training=True)
+
+
 def shared_between_two(x):
     shared = layers.BatchNormalization()
     return layers.Add()([shared(conv(x, 6)), shared(conv(x, 6))])
@@ -380,6 +384,7 @@ def shared_between_two(x):
         on_another_axis,
         behind_a_separable_convolution,
         shared_between_two,
+        always_in_training,
     ],
 )
 def test_a_batch_norm_that_cannot_be_folded_stays(build):

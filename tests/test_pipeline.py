@@ -363,6 +363,18 @@ def test_a_group_of_one_channel_stays_whole():
     assert_useful(model, compact, IMAGES)
 
 
+def test_one_image_more_than_full_batches_does_not_upset_a_regression():
+    """The variance of the output over a single image is 0."""
+    x = conv(picture := image(size=8), 16, activation="relu")
+    x = layers.GlobalAveragePooling2D()(conv(x, 16))
+    model = randomize(keras.Model(picture, layers.Dense(1)(x)))
+    one, other = (
+        search(model, IMAGES[:count], verbose=0).divergence for count in (32, 33)
+    )
+    for name, measured in one.items():
+        assert (other[name].values < 3 * measured.values).all()
+
+
 def test_channels_that_no_image_lights_up_can_be_cut():
     model = small()
     norms = [n for n in model.layers if "batch_norm" in n.name]
@@ -503,6 +515,7 @@ def without_channels_to_cut():
         ({"objective": "best"}, r"\('global', 'local'\).*objective='best'"),
         ({"objective": None}, "Received: objective=None"),
         ({"step": "uniform"}, "Received: step='uniform'"),
+        ({"finetune": True}, "`finetune` to be a keras_greedy.FineTune or None"),
         ({"verbose": 3}, "`verbose` to be 'auto', 0, 1 or 2. Received: 3"),
     ],
     ids=lambda value: str(value)[:40],

@@ -84,6 +84,7 @@ def foldable_norms(graph: ChannelGraph) -> dict[int, Call]:
             and len(readers) == 1
             and readers[0].rule
             and type(readers[0].operation) is keras.layers.BatchNormalization
+            and not readers[0].kwargs.get("training")
         ):
             norms[call.index] = readers[0]
     return norms
