@@ -14,7 +14,7 @@ from keras_greedy.graph.fold import foldable_norms
 from keras_greedy.graph.rebuild import full_weights, rebuild
 from keras_greedy.graph.trace import ChannelGraph, trace
 from keras_greedy.report import Report, picture, planned, plot_curve
-from keras_greedy.selection.allocate import Budget, allocate
+from keras_greedy.selection.allocate import Budget, allocate, descent
 from keras_greedy.selection.divergence import Divergence
 from keras_greedy.selection.greedy import Path
 from keras_greedy.selection.moments import Moments, Scatter
@@ -94,17 +94,18 @@ class SelectionPaths:
             n: Budget(macs=1.0).widths_of(len(c) - 1)[0] for n, c in curves.items()
         }
         reachable = costs.macs(least) / costs.macs()
-        rows = []
-        for share in np.linspace(1.0, reachable, points):
-            widths = allocate(curves, Budget(macs=min(1.0, share + 1e-9)), costs)
-            rows.append(
-                {
-                    "macs": costs.macs(widths) / costs.macs(),
-                    "params": costs.params(widths) / costs.params(),
-                    "divergence": float(sum(curves[n][w] for n, w in widths.items())),
-                }
-            )
-        return rows
+        steps = [
+            {
+                "macs": costs.macs(widths) / costs.macs(),
+                "params": costs.params(widths) / costs.params(),
+                "divergence": float(sum(curves[n][w] for n, w in widths.items())),
+            }
+            for widths in descent(curves, Budget(macs=reachable), costs)
+        ]
+        return [
+            next(step for step in steps if step["macs"] <= share + 1e-9)
+            for share in np.linspace(1.0, reachable, points)
+        ]
 
     def report(self, budget) -> Report:
         """What a budget would leave of the model, without building it.

@@ -97,6 +97,15 @@ def test_a_group_that_the_output_does_not_need_is_cut_first(costs):
     assert {n: w for n, w in widths.items() if n != "b"} == {"a": 32, "c": 24, "d": 3}
 
 
+def test_what_costs_nothing_is_still_cut_no_further_than_asked(costs):
+    curves, budget = random_curves(0), Budget(macs=0.9)
+    curves["b"] = np.zeros(45)
+    widths = allocate(curves, budget, costs)
+    assert widths == SIZES | {"b": widths["b"]}
+    wider = budget.widths_of(44)[budget.widths_of(44).index(widths["b"]) + 1]
+    assert not fits(budget, costs, widths | {"b": wider})
+
+
 def test_a_smaller_budget_costs_more(costs):
     curves = random_curves(1)
     losses = [

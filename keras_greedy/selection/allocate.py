@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import numbers
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -115,19 +116,29 @@ def allocate(
     Raises:
         ValueError: When the budget cannot be met.
     """
-    widths = {name: len(curve) - 1 for name, curve in curves.items()}
-    check_reachable(budget, costs, widths)
+    *_, widths = descent(curves, budget, costs)
     limits = budget.limits(costs)
-    while True:
-        excess = [(cost, limit) for cost, limit in limits if cost(widths) > limit]
-        if not excess:
-            break
-        _, name, width = min(_narrowings(curves, widths, budget, excess))
-        widths[name] = width
     while steps := list(_widenings(curves, widths, budget, limits)):
         _, name, width = min(steps)
         widths[name] = width
     return widths
+
+
+def descent(curves, budget: Budget, costs: Costs) -> Iterator[dict[str, int]]:
+    """Yields the full widths, then those after each narrowing, the last fitting.
+
+    Arguments and errors are those of `allocate`.
+    """
+    widths = {name: len(curve) - 1 for name, curve in curves.items()}
+    check_reachable(budget, costs, widths)
+    limits = budget.limits(costs)
+    while True:
+        yield dict(widths)
+        excess = [(cost, limit) for cost, limit in limits if cost(widths) > limit]
+        if not excess:
+            return
+        _, name, width = min(_narrowings(curves, widths, budget, excess))
+        widths[name] = width
 
 
 def _narrowings(curves, widths, budget, excess):
