@@ -73,7 +73,7 @@ def run(output="demo_output", epochs: int = EPOCHS, seed: int = 0) -> dict:
         "before": before,
         "after": after,
         "tradeoff": [{"macs": m, "top1_as_pruned": top1} for m, top1 in pruned.items()],
-        "predicted": paths.curve(points=12),
+        "predicted": paths.curve(),
         "report": json.loads(keras_greedy.compare(full, compact).to_json()),
     }
     _write(facts, folder)
@@ -166,7 +166,6 @@ def _finetune(compact, full, images, rng, say) -> None:
     rate = keras.optimizers.schedules.CosineDecay(2e-3, math.ceil(len(lessons) / 32))
     tuning = keras_greedy.FineTune(optimizer=keras.optimizers.Adam(rate), distill=True)
     tuning.apply(compact, full, lessons, verbose=0)
-    keras_greedy.reestimate_batch_norm(compact, images)
 
 
 def _shipped(models, folder, test) -> list[dict]:

@@ -7,6 +7,7 @@ import warnings
 import keras
 import numpy as np
 
+from keras_greedy.batch_norm import reestimate_batch_norm
 from keras_greedy.batches import Batches, is_arrays
 from keras_greedy.graph.trace import check_model, trace_quietly
 from keras_greedy.selection.outputs import outputs_of
@@ -84,8 +85,13 @@ class FineTune:
             What `fit` returns.
         """
         fit |= {"epochs": self.epochs, "callbacks": list(self.callbacks)}
-        if self.distill:
-            return self._distill(compact, full, data, fit)
+        train = self._distill if self.distill else self._supervise
+        history = train(compact, full, data, fit)
+        # A few epochs move the weights, and a momentum of 0.999 not the statistics.
+        reestimate_batch_norm(compact, data)
+        return history
+
+    def _supervise(self, compact, full, data, fit):
         self._compile(compact, full, data)
         if is_arrays(data):
             x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
@@ -113,7 +119,7 @@ class FineTune:
         kinds = [output.kind for output in outputs_of(trace_quietly(full))]
         losses = [DISTILLATION_LOSSES[kind]() for kind in kinds]
         losses = keras.tree.pack_sequence_as(functional.output, losses)
-        compact.compile(self._fresh_optimizer(full), losses)
+        compact.compile(self._fresh_optimizer(full), losses, metrics=[])
         lessons, steps = _lessons(full, functional, data, np.random.default_rng(0))
         if fit.get("validation_data") is not None:
             exam, length = _lessons(full, functional, fit["validation_data"])

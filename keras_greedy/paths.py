@@ -93,7 +93,7 @@ class SelectionPaths:
         least = {
             n: Budget(macs=1.0).widths_of(len(c) - 1)[0] for n, c in curves.items()
         }
-        reachable = costs.macs(least) / costs.macs()
+        reachable = costs.macs(least)
         steps = [
             {
                 "macs": costs.macs(widths) / costs.macs(),
@@ -104,7 +104,7 @@ class SelectionPaths:
         ]
         return [
             next(step for step in steps if step["macs"] <= share + 1e-9)
-            for share in np.linspace(1.0, reachable, points)
+            for share in np.linspace(1.0, reachable / costs.macs(), points)
         ]
 
     def report(self, budget) -> Report:

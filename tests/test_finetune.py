@@ -152,8 +152,10 @@ LABELLED = {
 }
 
 
-@pytest.mark.parametrize("distill", [False, True])
-@pytest.mark.parametrize("form", LABELLED)
+@pytest.mark.parametrize(
+    "form, distill",
+    [*((form, False) for form in LABELLED), ("arrays", True), ("tf.data", True)],
+)
 def test_every_form_of_data_is_read_once_per_epoch(form, distill):
     model, seen = linear_output(), []
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -315,7 +317,8 @@ def test_pruning_with_distillation_gives_the_trained_model():
 
 @pytest.mark.parametrize("validation", [IMAGES[:9], (IMAGES[:9], LABELS[:9])])
 def test_validation_data_of_a_distillation_are_compared_with_the_model(validation):
-    model = small()
+    x = layers.GlobalAveragePooling2D()(conv(picture := image(size=8), 16))
+    model = randomize(keras.Model(picture, layers.Dense(5, "softmax")(x)))
     compact = damaged(model)
     history = FineTune(epochs=2, distill=True).apply(
         compact, model, IMAGES, validation_data=validation, verbose=0
@@ -453,3 +456,47 @@ def test_large_values_in_half_precision_do_not_overflow(half_precision):
     (layer,) = norms_of(model)
     values = (IMAGES * 1000).astype("float16").astype(float)
     np.testing.assert_allclose(layer.moving_variance, values.var((0, 1, 2)), rtol=1e-2)
+
+
+@pytest.mark.parametrize("distill", [False, True])
+def test_batch_norm_follows_the_weights_even_with_a_slow_momentum(distill):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(96, 8, 8, 3)).astype("float32")
+    y = rng.integers(0, 4, 96)
+    image = keras.Input((8, 8, 3))
+    hidden = keras.layers.Conv2D(16, 3, use_bias=False)(image)
+    hidden = keras.layers.BatchNormalization(momentum=0.999)(hidden)
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(hidden))
+    model = keras.Model(image, keras.layers.Dense(4, activation="softmax")(pooled))
+    tuned = keras_greedy.prune(
+        model,
+        (x, y),
+        1.0,
+        finetune=keras_greedy.FineTune(2, optimizer="adam", distill=distill),
+        verbose=0,
+    )
+    conv, norm = (
+        next(la for la in tuned.layers if isinstance(la, kind))
+        for kind in (keras.layers.Conv2D, keras.layers.BatchNormalization)
+    )
+    made = keras.ops.convert_to_numpy(conv(x))
+    mean = keras.ops.convert_to_numpy(norm.moving_mean)
+    np.testing.assert_allclose(mean, made.mean((0, 1, 2)), atol=1e-3)
+
+
+def test_a_compact_model_that_was_evaluated_can_be_distilled():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 6)).astype("float32")
+    y = rng.integers(0, 3, 64)
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(16, "relu"),
+            keras.layers.Dense(3, "softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    compact = keras_greedy.search(model, x, verbose=0).compact(0.5)
+    compact.evaluate(x, y, verbose=0)
+    keras_greedy.FineTune(1, distill=True).apply(compact, model, x, verbose=0)
+    assert compact.loss == "sparse_categorical_crossentropy"
