@@ -57,7 +57,8 @@ def prune(
         step: `"corrective"`: after each addition all weights are the optimum.
         finetune: How to train the compact model afterwards; not at all if `None`.
         validation_data: Passed to `fit` while fine-tuning.
-        seed: Of everything random; the result is a function of it.
+        seed: Of everything random in the search, which is a function of it; the
+            training of `finetune` follows Keras' own seeds.
         verbose: `"auto"` or 1 for progress bars, 2 for a line per stage, 0 for
             silence.
 
