@@ -170,7 +170,7 @@ class SelectionPaths:
         }
 
     def _reconstructed(self, selection) -> dict[str, dict]:
-        kept = self.graph.kept_mask(selection)
+        kept, norms = self.graph.kept_mask(selection), foldable_norms(self.graph)
         weights = {}
         for name, read in reads_of(self.graph).items():
             features = kept[read.features]
@@ -178,7 +178,8 @@ class SelectionPaths:
                 kernel, bias = least_squares(
                     read, self.moments.scatters[name], features
                 )
-                weights |= _replacing(self.graph, read, kernel, bias)
+                norm = norms.get(read.call.index)
+                weights |= _replacing(read.call.operation, norm, kernel, bias)
         return weights
 
 
@@ -232,13 +233,12 @@ def _flat(prefix: str, fields: dict) -> dict:
     return {f"{prefix}/{name}": value for name, value in fields.items()}
 
 
-def _replacing(graph: ChannelGraph, read, kernel, bias) -> dict[str, dict]:
+def _replacing(layer, norm, kernel, bias) -> dict[str, dict]:
     """Where the new kernel and the given-back mean go.
 
     Into the consumer's own bias; without one, into the moving mean of the BatchNorm
     that could be folded into the consumer, and only else into a new bias.
     """
-    layer, norm = read.call.operation, foldable_norms(graph).get(read.call.index)
     if layer.use_bias or norm is None:
         return {layer.name: {"kernel": kernel, "bias": bias}}
     moving_mean = full_weights(norm.operation)["moving_mean"] - bias

@@ -124,14 +124,14 @@ def search(
     """
     graph = trace(model)
     _check_prunable(graph)
-    return _search(graph, data, objective, step, seed, verbose)
+    batches = Batches(data, graph.functional)
+    return _search(graph, batches, objective, step, seed, verbose)
 
 
-def _search(graph, data, objective, step, seed, verbose) -> SelectionPaths:
+def _search(graph, batches, objective, step, seed, verbose) -> SelectionPaths:
     _check_choice("objective", objective, OBJECTIVES)
     _check_choice("step", step, STEPS)
     progress = Progress(verbose)
-    batches = Batches(data, graph.functional)
     images, count = IMAGES_MEASURED[objective], WIDTHS_MEASURED[objective]
     inference = folded(graph)
     everything = progress.over(batches, "Observing what each layer reads")
