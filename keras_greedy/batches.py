@@ -116,6 +116,35 @@ class Batches:
         return _finite([x.astype(dtype, copy=False) for x, dtype in pairs])
 
 
+class LabelledBatches(Batches):
+    """Inputs of a model and their labels: each batch gives first those, then these.
+
+    Arguments and errors are those of `Batches`; labels are arrays of `(n, ...)`, one
+    for each output, by its name if they come as a dict.
+    """
+
+    def __init__(self, data, model: keras.Model, batch_size: int = 32):
+        self._outputs = model.output_names
+        super().__init__(data, model, batch_size)
+
+    def _checked(self, batch):
+        _, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        y = [y[name] for name in self._outputs] if isinstance(y, dict) else y
+        labels = [_to_numpy(leaf) for leaf in keras.tree.flatten(y)]
+        inputs = super()._checked(batch)
+        if [len(array) for array in labels] != [len(inputs[0])] * len(self._outputs):
+            raise ValueError(
+                "Expected `data` to give labels, as many as examples, for each output "
+                f"{self._outputs}. Received: labels of shape "
+                f"{[array.shape for array in labels]} for {len(inputs[0])} examples."
+            )
+        return [*inputs, *labels]
+
+    def _converted(self, arrays):
+        inputs = super()._converted(arrays[: len(self._inputs)])
+        return [*inputs, *arrays[len(self._inputs) :]]
+
+
 def _repeatable(data):
     """Returns a function that starts reading the data from its beginning."""
     if isinstance(data, Batches):

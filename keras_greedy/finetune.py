@@ -10,6 +10,7 @@ import numpy as np
 from keras_greedy.batch_norm import reestimate_batch_norm
 from keras_greedy.batches import Batches, is_arrays
 from keras_greedy.graph.trace import check_model, trace_quietly
+from keras_greedy.losses import training_loss
 from keras_greedy.selection.outputs import outputs_of
 
 DISTILLATION_LOSSES = {
@@ -62,13 +63,7 @@ class FineTune:
         """Raises a ValueError when labels or a loss are needed and missing."""
         if self.distill:
             return
-        if _first_labels(data) is None:
-            raise ValueError(
-                "Expected `data` to give (x, y) for fine-tuning on labels. Received: "
-                "x alone. Add the labels, or use FineTune(distill=True), which needs "
-                "none."
-            )
-        self._loss(full, data)
+        training_loss(full, data, self.loss)
 
     def apply(
         self, compact: keras.Model, full: keras.Model, data, **fit
@@ -108,11 +103,8 @@ class FineTune:
         if full.loss is not None and self.optimizer is None and self.loss is None:
             compile_alike(compact, full)
         else:
-            loss = self._loss(full, data)
+            loss = training_loss(full, data, self.loss)
             compact.compile(self._fresh_optimizer(full), loss, metrics=["accuracy"])
-
-    def _loss(self, full, data):
-        return self.loss or full.loss or _cross_entropy(full, data)
 
     def _distill(self, compact, full, data, fit):
         functional = check_model(full)
@@ -163,25 +155,3 @@ def _lessons(full: keras.Model, functional: keras.Model, data, shuffle=None):
                 yield x, full.predict_on_batch(x)
 
     return lessons(), sum(1 for _ in batches)
-
-
-def _first_labels(data):
-    first = data if is_arrays(data) else next(iter(data), None)
-    return keras.utils.unpack_x_y_sample_weight(first)[1]
-
-
-def _cross_entropy(model: keras.Model, data):
-    """The loss that fits the model's output and the shape of the labels."""
-    kinds = [output.kind for output in outputs_of(trace_quietly(model))]
-    if kinds not in (["categorical"], ["binary"]):
-        raise ValueError(
-            "Expected `FineTune(loss=...)`, or a compiled model: the loss shows only "
-            "of a single output that is a softmax or a sigmoid. Received: a model "
-            f"that is not compiled, with outputs of the kind {kinds}"
-        )
-    if kinds == ["binary"]:
-        return keras.losses.BinaryCrossentropy()
-    labels = np.shape(_first_labels(data))
-    one_hot = len(labels) > 1 and labels[-1] == model.output_shape[-1]
-    name = "CategoricalCrossentropy" if one_hot else "SparseCategoricalCrossentropy"
-    return getattr(keras.losses, name)()

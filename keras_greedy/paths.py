@@ -10,16 +10,14 @@ from keras_greedy.batches import Batches
 from keras_greedy.files import replacing
 from keras_greedy.finetune import compile_alike
 from keras_greedy.graph.costs import Costs
-from keras_greedy.graph.fold import foldable_norms
-from keras_greedy.graph.rebuild import full_weights, rebuild
 from keras_greedy.graph.trace import ChannelGraph, trace
 from keras_greedy.report import Report, picture, planned, plot_curve
 from keras_greedy.selection.allocate import Budget, allocate, descent
 from keras_greedy.selection.divergence import Divergence
-from keras_greedy.selection.greedy import Path
 from keras_greedy.selection.moments import Moments, Scatter
+from keras_greedy.selection.path import MixturePath, Path
 from keras_greedy.selection.reads import reads_of
-from keras_greedy.selection.weights import least_squares
+from keras_greedy.selection.reconstruction import cut
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,6 +29,7 @@ class SelectionPaths:
         moments: What every consumer reads.
         paths: Group name -> the order its channels are added in.
         divergence: Group name -> measured output divergence at a few widths.
+        step: Name of the step rule, which says what weights the consumers get.
         data: The data of the search, held by reference; `None` after loading.
     """
 
@@ -38,6 +37,7 @@ class SelectionPaths:
     moments: Moments
     paths: dict[str, Path]
     divergence: dict[str, Divergence]
+    step: str
     data: Batches | None = None
 
     def widths(self, budget) -> dict[str, int]:
@@ -66,11 +66,7 @@ class SelectionPaths:
         ```
         """
         widths = self.widths(budget)
-        selection = {
-            name: np.sort(path.order[: widths[name]])
-            for name, path in self.paths.items()
-        }
-        compact = rebuild(self.graph, selection, self._reconstructed(selection))
+        compact = cut(self.graph, self.moments, self.paths, widths, self.step)
         data = self.data if data is None else data
         if data is not None:
             reestimate_batch_norm(compact, data)
@@ -154,9 +150,9 @@ class SelectionPaths:
         Args:
             path: Where to; the folder must exist.
         """
-        arrays = {"examples": self.moments.examples}
+        arrays = {"examples": self.moments.examples, "step": self.step}
         for name, selected in self.paths.items():
-            arrays |= _flat(f"path/{name}", selected._asdict())
+            arrays |= _flat(f"path/{name}", vars(selected))
             arrays |= _flat(f"divergence/{name}", vars(self.divergence[name]))
         for name, scatter in self.moments.scatters.items():
             arrays |= _flat(f"scatter/{name}", vars(scatter))
@@ -168,19 +164,6 @@ class SelectionPaths:
             name: self.divergence[name].curve(path.errors)
             for name, path in self.paths.items()
         }
-
-    def _reconstructed(self, selection) -> dict[str, dict]:
-        kept, norms = self.graph.kept_mask(selection), foldable_norms(self.graph)
-        weights = {}
-        for name, read in reads_of(self.graph).items():
-            features = kept[read.features]
-            if not features.all():
-                kernel, bias = least_squares(
-                    read, self.moments.scatters[name], features
-                )
-                norm = norms.get(read.call.index)
-                weights |= _replacing(read.call.operation, norm, kernel, bias)
-        return weights
 
 
 def load_paths(path, model: keras.Model) -> SelectionPaths:
@@ -207,9 +190,9 @@ def load_paths(path, model: keras.Model) -> SelectionPaths:
     graph = trace(model)
     nested: dict = {"path": {}, "divergence": {}, "scatter": {}}
     with np.load(path, allow_pickle=False) as file:
-        examples = int(file["examples"])
+        examples, step = int(file["examples"]), str(file["step"])
         for key in file.files:
-            if key != "examples":
+            if key not in ("examples", "step"):
                 kind, name, field = key.split("/")
                 nested[kind].setdefault(name, {})[field] = file[key]
     found = {n: (len(path["order"]),) for n, path in nested["path"].items()}
@@ -224,22 +207,15 @@ def load_paths(path, model: keras.Model) -> SelectionPaths:
     return SelectionPaths(
         graph,
         Moments({n: Scatter(**s) for n, s in nested["scatter"].items()}, examples),
-        {n: Path(**p) for n, p in nested["path"].items()},
+        {n: _path(p) for n, p in nested["path"].items()},
         {n: Divergence(**d) for n, d in nested["divergence"].items()},
+        step,
     )
+
+
+def _path(fields: dict) -> Path:
+    return MixturePath(**fields) if "picks" in fields else Path(**fields)
 
 
 def _flat(prefix: str, fields: dict) -> dict:
     return {f"{prefix}/{name}": value for name, value in fields.items()}
-
-
-def _replacing(layer, norm, kernel, bias) -> dict[str, dict]:
-    """Where the new kernel and the given-back mean go.
-
-    Into the consumer's own bias; without one, into the moving mean of the BatchNorm
-    that could be folded into the consumer, and only else into a new bias.
-    """
-    if layer.use_bias or norm is None:
-        return {layer.name: {"kernel": kernel, "bias": bias}}
-    moving_mean = full_weights(norm.operation)["moving_mean"] - bias
-    return {layer.name: {"kernel": kernel}, norm.name: {"moving_mean": moving_mean}}

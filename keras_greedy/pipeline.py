@@ -1,49 +1,58 @@
 """The hallway: from a model and data to the paths of a search, and a compact model."""
 
 import itertools
+import numbers
 from collections.abc import Iterator
 
 import keras
-import numpy as np
 
 from keras_greedy.batches import Batches
 from keras_greedy.finetune import FineTune
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.fold import folded
-from keras_greedy.graph.trace import ChannelGraph, ChannelGroup, trace
+from keras_greedy.graph.trace import ChannelGraph, trace
+from keras_greedy.layerwise import ToTolerance, ToWidths, prune_layer_by_layer
 from keras_greedy.paths import SelectionPaths
 from keras_greedy.progress import Progress
 from keras_greedy.selection.allocate import Budget, check_reachable
 from keras_greedy.selection.divergence import measure, widths_to_measure
-from keras_greedy.selection.greedy import Path, Problem, forward_path
-from keras_greedy.selection.moments import Moments, observe
-from keras_greedy.selection.reads import reads_of
-from keras_greedy.selection.sensitivity import sensitivities
-from keras_greedy.selection.weights import regularized
+from keras_greedy.selection.methods import Imitation, OutputSearch, method_of
+from keras_greedy.selection.moments import observe
+from keras_greedy.selection.objectives import held_apart
+from keras_greedy.selection.outputs import outputs_of
+from keras_greedy.selection.steps import STEPS
 
-OBJECTIVES = ("global", "local")
-STEPS = ("corrective",)
-IMAGES_MEASURED = {"global": 64, "local": 16}
-WIDTHS_MEASURED = {"global": 5, "local": 2}
+IMAGES_MEASURED = {"local": 16}
+WIDTHS_MEASURED = {"local": 2}
 
 
 def prune(
     model: keras.Model,
     data,
-    budget=0.5,
+    budget=None,
     *,
     objective: str = "global",
     step: str = "corrective",
+    tolerance: float | None = None,
+    candidates: int | str | None = None,
+    channels_per_step: int = 1,
     finetune: FineTune | None = None,
+    finetune_per_layer: FineTune | None = None,
     validation_data=None,
     seed: int = 0,
     verbose="auto",
 ) -> keras.Model:
     """Returns a smaller ordinary Keras model that computes nearly the same.
 
-    Channels are chosen by greedy forward selection, the layers that read them get
-    the least-squares weights for what is left, and BatchNorm statistics are
-    measured anew. `model` itself is not changed.
+    Channels are chosen by greedy forward selection, the layers that read them make
+    up for what is gone, and BatchNorm statistics are measured anew. `model` itself
+    is not changed.
+
+    With `objective="local"` or `"global"` (Ye et al., NeurIPS 2020) one search gives
+    every group's path; it takes a few forward passes over the data. With `"loss"`
+    (Ye et al., ICML 2020) and `"divergence"` groups are pruned one after the other,
+    each search on top of the groups already pruned, and the whole network behind
+    the group is evaluated at each step: minutes to hours.
 
     Args:
         model: A built Functional or Sequential model, channels last.
@@ -51,11 +60,26 @@ def prune(
             Arrays, an `(x, y)` pair of arrays, `tf.data.Dataset`, `PyDataset`, or
             any iterable of `x` or `(x, y)` batches.
         budget: Share of the multiply-accumulates to keep (up to 1), an absolute
-            number of them, or a `Budget`.
-        objective: `"global"` weighs errors by what the network's output makes of
-            them, `"local"` (faster) takes each layer's output for itself.
-        step: `"corrective"`: after each addition all weights are the optimum.
+            number of them, or a `Budget`; by default half.
+        objective: What a channel is to help with. `"local"`: the output of the
+            layers that read it stays as it is. `"global"`: likewise, each error
+            weighed by what the network's output makes of it. `"loss"`: the training
+            loss of the whole network is low; needs labels. `"divergence"`: the
+            network answers as the full one does.
+        step: What weights the channels get. `"corrective"`: after each addition the
+            least-squares optimum (not for `"loss"` and `"divergence"`).
+            `"uniform"`: the same for each pick. `"line_search"`: each step's size is
+            chosen with the channel.
+        tolerance: Instead of a budget, with `objective="loss"`: each group gets
+            channels, in eights, until no more than this share of the top-1 is lost
+            on a fifth of `data` that is held apart.
+        candidates: For `"loss"` and `"divergence"`, the channels evaluated at each
+            step: a number drawn at random (50 in the paper), `"all"`, or
+            `"screened"` (the default): the best of all by one gradient.
+        channels_per_step: For `"loss"` and `"divergence"`, how many of them to add.
         finetune: How to train the compact model afterwards; not at all if `None`.
+        finetune_per_layer: For `"loss"` and `"divergence"`, how to train after each
+            group.
         validation_data: Passed to `fit` while fine-tuning.
         seed: Of everything random in the search, which is a function of it; the
             training of `finetune` follows Keras' own seeds.
@@ -74,18 +98,28 @@ def prune(
     ```python
     compact = keras_greedy.prune(model, images, budget=0.5)
     compact.save("compact.keras")
+    as_published = keras_greedy.prune(
+        model, (images, labels), objective="loss", step="uniform", candidates=50
+    )
     ```
     """
-    budget, graph = Budget.of(budget), trace(model)
+    method = method_of(objective, step, candidates, channels_per_step, seed)
+    budget = _checked_budget(budget, tolerance, method)
+    progress, graph = Progress(verbose), trace(model)
     _check_prunable(graph)
-    check_reachable(budget, Costs(graph), graph.widths)
+    if budget is not None:
+        check_reachable(budget, Costs(graph), graph.widths)
     data = list(data) if isinstance(data, Iterator) else data
-    batches = Batches(data, graph.functional)
-    if finetune is not None:
-        _check_finetune(finetune)
-        finetune.check(data, model)
-    paths = _search(graph, batches, objective, step, seed, verbose)
-    compact = paths.compact(budget)
+    Batches(data, graph.functional)  # Raises when the data do not fit.
+    _check_finetune("finetune", finetune, data, model)
+    _check_finetune("finetune_per_layer", finetune_per_layer, data, model)
+    _check_per_layer(finetune_per_layer, method)
+    if isinstance(method, OutputSearch):
+        compact = _prune_by_output(
+            graph, data, method, budget, tolerance, finetune_per_layer, progress
+        )
+    else:
+        compact = _search(graph, data, method, progress).compact(budget)
     if finetune is not None:
         finetune.apply(
             compact, model, data, validation_data=validation_data, verbose=verbose
@@ -99,6 +133,8 @@ def search(
     *,
     objective: str = "global",
     step: str = "corrective",
+    candidates: int | str | None = None,
+    channels_per_step: int = 1,
     seed: int = 0,
     verbose="auto",
 ) -> SelectionPaths:
@@ -107,8 +143,12 @@ def search(
     Args:
         model: As for `prune`.
         data: As for `prune`.
-        objective: As for `prune`.
+        objective: As for `prune`. With `"loss"` and `"divergence"` each group is
+            searched with all others whole, so that the paths are good for every
+            budget.
         step: As for `prune`.
+        candidates: As for `prune`.
+        channels_per_step: As for `prune`.
         seed: As for `prune`.
         verbose: As for `prune`.
 
@@ -122,62 +162,98 @@ def search(
     half, third = paths.compact(0.5), paths.compact(0.33)
     ```
     """
-    graph = trace(model)
+    method = method_of(objective, step, candidates, channels_per_step, seed)
+    progress, graph = Progress(verbose), trace(model)
     _check_prunable(graph)
+    data = list(data) if isinstance(data, Iterator) else data
+    return _search(graph, data, method, progress)
+
+
+def _search(graph: ChannelGraph, data, method, progress) -> SelectionPaths:
     batches = Batches(data, graph.functional)
-    return _search(graph, batches, objective, step, seed, verbose)
-
-
-def _search(graph, batches, objective, step, seed, verbose) -> SelectionPaths:
-    _check_choice("objective", objective, OBJECTIVES)
-    _check_choice("step", step, STEPS)
-    progress = Progress(verbose)
-    images, count = IMAGES_MEASURED[objective], WIDTHS_MEASURED[objective]
+    images = IMAGES_MEASURED.get(method.objective, 64)
+    count = WIDTHS_MEASURED.get(method.objective, 5)
     inference = folded(graph)
     everything = progress.over(batches, "Observing what each layer reads")
-    apart, others = observe(inference, everything, seed, images)
-    moments, weights = apart.merge(others), {}
-    if objective == "global":
-        few = Batches(batches, graph.functional, batch_size=16).take(images)
-        few = progress.over(few, "Weighing what the output cares for", images // 16)
-        weights = sensitivities(inference, few, seed)
-    groups = progress.over(inference.groups, "Selecting channels", len(graph.groups))
-    reads = reads_of(inference)
-    paths = {g.name: _path(g, reads, moments, weights) for g in groups}
+    apart, others = observe(inference, everything, method.seed, images)
+    moments = apart.merge(others)
+    paths = method.paths(inference, data, moments, progress)
     few = batches.take(images)
     few = progress.over(few, "Measuring each group's cut", -(-images // 32))
     widths = {g.name: widths_to_measure(g.size, count, 8) for g in graph.groups}
     # An overfitted reconstruction shows only on examples it has not seen.
     unseen = others if others.examples >= apart.examples else moments
-    divergence = measure(inference, unseen, paths, few, widths)
-    return SelectionPaths(graph, moments, paths, divergence, batches)
+    reconstruct = STEPS[method.step].reconstruct
+    divergence = measure(inference, unseen, paths, few, widths, reconstruct)
+    return SelectionPaths(graph, moments, paths, divergence, method.step, batches)
 
 
-def _path(group: ChannelGroup, reads, moments: Moments, weights: dict) -> Path:
-    """The group's selection path over all its consumers."""
-    problems = []
-    for name in (call.name for call in group.consumers):
-        own = reads[name].features_of(group.channels)
-        matrix = reads[name].matrix()[own]
-        if name in weights:
-            matrix = matrix * np.sqrt(np.tile(weights[name], reads[name].folds))
-        covariance = regularized(moments.scatters[name])[np.ix_(own, own)]
-        problems.append(Problem(covariance, matrix, group.size))
-    return forward_path(problems)
+def _prune_by_output(graph, data, method, budget, tolerance, finetune, progress):
+    """Layer by layer; the widths of a budget are those of a local imitation."""
+    against, names = method.held_against(graph.model, data), list(graph.widths)
+    if tolerance is None:
+        quick = Imitation("local", method.step, method.seed)
+        widths = _search(graph, data, quick, progress).widths(budget)
+        names = [name for name in names if widths[name] < graph.widths[name]]
+        stop = ToWidths(widths)
+    else:
+        _check_classifier(graph)
+        against, held = held_apart(against)
+        stop = ToTolerance(tolerance, held)
+    names = progress.over(names, "Pruning layer by layer", len(names))
+    return prune_layer_by_layer(
+        graph.model, data, method, against, stop, finetune, names
+    )
 
 
-def _check_choice(name, value, accepted):
-    if value not in accepted:
+def _checked_budget(budget, tolerance, method) -> Budget | None:
+    if tolerance is None:
+        return Budget.of(0.5 if budget is None else budget)
+    if budget is not None:
         raise ValueError(
-            f"Expected `{name}` to be one of {accepted}. Received: {name}={value!r}"
+            "Expected either `budget` or `tolerance`: each says when to stop. "
+            f"Received: budget={budget!r}, tolerance={tolerance!r}"
+        )
+    if not isinstance(method, OutputSearch) or method.objective != "loss":
+        raise ValueError(
+            "Expected `tolerance` with objective='loss', which has the labels that "
+            f"top-1 is of. Received: objective={method.objective!r}"
+        )
+    if not isinstance(tolerance, numbers.Real) or not 0 <= tolerance < 1:
+        raise ValueError(
+            "Expected `tolerance` to be the share of top-1 that a layer may lose, "
+            f"from 0 to 1. Received: tolerance={tolerance!r}"
+        )
+    return None
+
+
+def _check_finetune(name, finetune, data, model):
+    if finetune is None:
+        return
+    if not isinstance(finetune, FineTune):
+        raise ValueError(
+            f"Expected `{name}` to be a keras_greedy.FineTune or None. "
+            f"Received: {name}={finetune!r}"
+        )
+    finetune.check(data, model)
+
+
+def _check_per_layer(finetune, method):
+    if finetune is not None and not isinstance(method, OutputSearch):
+        raise ValueError(
+            "Expected `finetune_per_layer` with an objective that prunes layer by "
+            "layer, 'loss' or 'divergence'. Received: finetune_per_layer="
+            f"{finetune!r} with objective={method.objective!r}"
         )
 
 
-def _check_finetune(finetune):
-    if not isinstance(finetune, FineTune):
+def _check_classifier(graph: ChannelGraph):
+    kinds = [output.kind for output in outputs_of(graph)]
+    if len(kinds) > 1 or kinds == ["real"]:
         raise ValueError(
-            "Expected `finetune` to be a keras_greedy.FineTune or None. "
-            f"Received: finetune={finetune!r}"
+            "Expected `tolerance` with a classifier, of one output that is a softmax, "
+            "a sigmoid, or logits by its compiled loss. Received: a model with "
+            f"outputs of the kind {kinds}"
         )
 
 

@@ -20,10 +20,11 @@ from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.paths import SelectionPaths
 from keras_greedy.selection import outputs
 from keras_greedy.selection.divergence import Divergence, measure, widths_to_measure
-from keras_greedy.selection.greedy import Path
 from keras_greedy.selection.moments import observe
 from keras_greedy.selection.outputs import Output
+from keras_greedy.selection.path import Path
 from keras_greedy.selection.sensitivity import sensitivities
+from keras_greedy.selection.weights import least_squares
 
 # --- The divergence of two outputs ---------------------------------------------------
 
@@ -145,11 +146,11 @@ def assert_measured_as_rebuilt(model, kinds, count=6):
     widths = {g.name: np.unique([1, g.size // 2]) for g in graph.groups if g.size > 1}
     widths |= {g.name: np.array([], int) for g in graph.groups if g.size == 1}
     halves = [[a[: count // 3] for a in flat], [a[count // 3 :] for a in flat]]
-    found = measure(inference, moments, paths, halves, widths)
+    found = measure(inference, moments, paths, halves, widths, least_squares)
     assert found.keys() == graph.widths.keys()
 
     full = outputs_of(model, x)
-    search = SelectionPaths(graph, moments, paths, {})
+    search = SelectionPaths(graph, moments, paths, {}, "corrective")
     for name, measured in found.items():
         np.testing.assert_array_equal(measured.widths, widths[name])
         for width, value in zip(measured.widths, measured.values, strict=True):
@@ -217,10 +218,10 @@ def test_a_measured_cut_of_a_linear_output():
     x = inputs_of(model, 30)
     graph, inference, moments, paths, flat = searched(model, x)
     widths = {g.name: widths_to_measure(g.size, 3, 1) for g in graph.groups}
-    found = measure(inference, moments, paths, [flat], widths)
+    found = measure(inference, moments, paths, [flat], widths, least_squares)
     assert [len(d.widths) for d in found.values()] == [3, 0]
     name, (full,) = graph.groups[0].name, outputs_of(model, x)
-    search = SelectionPaths(graph, moments, paths, {})
+    search = SelectionPaths(graph, moments, paths, {}, "corrective")
     for width, value in zip(found[name].widths, found[name].values, strict=True):
         selection = {name: np.sort(paths[name].order[:width])}
         compact = rebuild(graph, selection, search._reconstructed(selection))

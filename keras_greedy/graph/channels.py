@@ -137,6 +137,17 @@ class ChannelGraph:
             kept[groups[name].channels[indices]] = True
         return kept
 
+    def scales(self, of_groups: dict[str, np.ndarray]) -> np.ndarray:
+        """What each channel number is multiplied by, 1 where no group says more.
+
+        Args:
+            of_groups: Group name -> `(N,)` scale of its channels.
+        """
+        scales = np.ones(1 + max(ids.max() for ids in self.channels.values()))
+        for group in self.groups:
+            scales[group.channels] = of_groups.get(group.name, 1.0)
+        return scales
+
     def run(self, values: dict, calls: list[Call], apply: Callable) -> dict:
         """Evaluates calls, freeing each tensor after its last use.
 

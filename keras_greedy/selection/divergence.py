@@ -2,18 +2,17 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from keras import ops
 
 from keras_greedy.backend import compiled
 from keras_greedy.graph.trace import Call, ChannelGraph, ChannelGroup
-from keras_greedy.selection.greedy import Path
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.outputs import outputs_of
+from keras_greedy.selection.path import Path
 from keras_greedy.selection.reads import reads_of
-from keras_greedy.selection.weights import least_squares
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,6 +64,7 @@ def measure(
     paths: dict[str, Path],
     batches: Iterable,
     widths: dict[str, np.ndarray],
+    reconstruct: Callable,
 ) -> dict[str, Divergence]:
     """Cuts each group alone, weights reconstructed, and compares the outputs.
 
@@ -76,6 +76,7 @@ def measure(
         paths: Group name -> its selection path.
         batches: Lists of arrays, one per model input.
         widths: Group name -> the widths to measure it at.
+        reconstruct: `least_squares` or `rescaled`.
 
     Returns:
         Group name -> its `Divergence`.
@@ -83,7 +84,11 @@ def measure(
     groups = [group for group in graph.groups if len(widths[group.name])]
     reads = reads_of(graph)
     cuts = {
-        g.name: _cuts(reads, moments, g, paths[g.name], widths[g.name]) for g in groups
+        g.name: [
+            _cut(reads, moments, g, graph.scales({g.name: scale}), reconstruct)
+            for scale in map(paths[g.name].scale, widths[g.name])
+        ]
+        for g in groups
     }
     totals = {g.name: np.zeros(len(widths[g.name])) for g in graph.groups}
     segments, count = _segments(graph, reads, groups), 0
@@ -154,19 +159,13 @@ def _run(segments, live, cut):
     return live
 
 
-def _cuts(reads, moments: Moments, group: ChannelGroup, path: Path, widths):
-    """For each width: consumer -> reconstructed kernel and bias."""
-    cuts = []
-    for width in widths:
-        dropped = group.channels[path.order[width:]]
-        cut = {}
-        for name in (call.name for call in group.consumers):
-            kept = ~np.isin(reads[name].features, dropped)
-            cut[name] = _tensors(
-                *least_squares(reads[name], moments.scatters[name], kept)
-            )
-        cuts.append(cut)
-    return cuts
+def _cut(reads, moments: Moments, group: ChannelGroup, scales, reconstruct):
+    """Consumer -> its weights when all channels of the graph are scaled so."""
+    cut = {}
+    for name in (call.name for call in group.consumers):
+        read, scatter = reads[name], moments.scatters[name]
+        cut[name] = _tensors(*reconstruct(read, scatter, scales[read.features]))
+    return cut
 
 
 def _tensors(kernel, bias):

@@ -8,23 +8,11 @@ rank when a channel is added: R loses `c c'` and G loses `c v' + v c'`. As in a
 blocked pivoted Cholesky the updates of many steps wait and are applied together.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
+from keras_greedy.selection.path import Path
+
 BLOCK = 48
-
-
-class Path(NamedTuple):
-    """The order in which a group's channels are added.
-
-    Attributes:
-        order: `(N,)` indices of the group's channels, the most helpful first.
-        errors: `(N + 1,)` error left with the first n channels of the order.
-    """
-
-    order: np.ndarray
-    errors: np.ndarray
 
 
 def forward_path(problems: list["Problem"]) -> Path:

@@ -30,6 +30,11 @@ class Read:
     features: np.ndarray
     folds: int = 1
 
+    @property
+    def has_contributions(self) -> bool:
+        """Whether `contributions` can be computed apart from each other."""
+        return True
+
     def features_of(self, channels: np.ndarray) -> np.ndarray:
         """Indices of the features of these channels, channel by channel."""
         position = {channel: i for i, channel in enumerate(channels)}
@@ -63,8 +68,24 @@ class Read:
 
     def apply(self, x, kernel, bias):
         """The consumer's output with another kernel and bias."""
-        layer = self.call.operation
-        return layer.activation(ops.matmul(x, kernel) + bias)
+        return self.call.operation.activation(self.linear(x, kernel) + bias)
+
+    def linear(self, x, kernel):
+        """What the consumer computes of its input before bias and activation."""
+        return ops.matmul(x, kernel)
+
+    def contributions(self, x, kernel, at):
+        """What single channels add to the linear output, `(K, n, ..., outputs)`.
+
+        Args:
+            x: `(n, ...)` the consumer's input.
+            kernel: Of the consumer.
+            at: `(K,)` the first feature of each channel.
+        """
+        x = ops.reshape(x, (-1, self.folds, len(self.features)))
+        kernel = ops.reshape(kernel, (self.folds, len(self.features), -1))
+        own, weights = ops.take(x, at, axis=2), ops.take(kernel, at, axis=1)
+        return ops.einsum("npk,pko->kno", own, weights)
 
     def _to_rows_first(self, kernel):
         by_fold = kernel.reshape(self.folds, len(self.features), -1)
@@ -81,6 +102,9 @@ class SampledDenseRead(Read):
 
     def positions(self, rng, limit):
         return _sample(math.prod(self.call.inputs[0].shape[1:-1]), rng, limit)
+
+    def contributions(self, x, kernel, at):
+        return _outer(ops.take(x, at, axis=-1), ops.take(kernel, at, axis=0))
 
 
 class ConvRead(Read):
@@ -107,17 +131,34 @@ class ConvRead(Read):
     def positions(self, rng, limit):
         return _sample(math.prod(self.call.outputs[0].shape[1:-1]), rng, limit)
 
-    def apply(self, x, kernel, bias):
+    @property
+    def has_contributions(self):
         layer = self.call.operation
-        y = ops.conv(
-            x,
-            kernel,
-            strides=layer.strides,
-            padding=layer.padding,
-            data_format="channels_last",
-            dilation_rate=layer.dilation_rate,
-        )
-        return layer.activation(y + bias)
+        # A depthwise convolution has no unequal strides.
+        return layer.kernel_size == (1, 1) or len(set(layer.strides)) == 1
+
+    def linear(self, x, kernel):
+        return ops.conv(x, kernel, **self._geometry())
+
+    def contributions(self, x, kernel, at):
+        layer = self.call.operation
+        own, weights = ops.take(x, at, axis=-1), ops.take(kernel, at, axis=2)
+        if layer.kernel_size == (1, 1):
+            own = own[:, :: layer.strides[0], :: layer.strides[1]]
+            return _outer(own, weights[0, 0])
+        apart = ops.depthwise_conv(own, weights, **self._geometry())
+        outputs = layer.filters
+        apart = ops.reshape(apart, (*ops.shape(apart)[:-1], -1, outputs))
+        return ops.moveaxis(apart, -2, 0)
+
+    def _geometry(self):
+        layer = self.call.operation
+        return {
+            "strides": layer.strides,
+            "padding": layer.padding,
+            "data_format": "channels_last",
+            "dilation_rate": layer.dilation_rate,
+        }
 
     def _padding(self, size):
         layer = self.call.operation
@@ -163,6 +204,13 @@ def _period(channels: np.ndarray) -> int:
         ):
             return length // start
     return 1
+
+
+def _outer(own, weights):
+    """`(n, ..., K)` and `(K, outputs)` -> `(K, n, ..., outputs)`."""
+    own = ops.expand_dims(ops.moveaxis(own, -1, 0), -1)
+    shape = (weights.shape[0], *[1] * (len(own.shape) - 2), weights.shape[1])
+    return own * ops.reshape(weights, shape)
 
 
 def _sample(positions: int, rng, limit: int) -> np.ndarray:

@@ -21,7 +21,7 @@ def regularized(scatter: Scatter) -> np.ndarray:
     return covariance + ridge * np.eye(len(covariance))
 
 
-def least_squares(read: Read, scatter: Scatter, kept: np.ndarray):
+def least_squares(read: Read, scatter: Scatter, scale: np.ndarray):
     """The consumer's optimal kernel and bias when it reads only kept features.
 
     Minimises `E ||x W + b - (x_S W'_S + b')||^2`: with C the covariance of x,
@@ -31,18 +31,39 @@ def least_squares(read: Read, scatter: Scatter, kept: np.ndarray):
     Args:
         read: The consumer's `Read`.
         scatter: Moments of its rows.
-        kept: `(F,)` boolean, which features stay.
+        scale: `(F,)`, 0 for the features that are dropped.
 
     Returns:
         `(kernel, bias)`, the kernel in its full shape with zeros for what was
         dropped.
     """
-    matrix = read.matrix()
+    matrix, kept = read.matrix(), scale != 0
     new = np.where(kept[:, None], matrix, 0.0)
     if kept.any() and not kept.all():
         covariance = regularized(scatter)
         lost = covariance[np.ix_(kept, ~kept)] @ matrix[~kept]
         new[kept] += np.linalg.solve(covariance[np.ix_(kept, kept)], lost)
-    change = (matrix - new).reshape(len(matrix), read.folds, -1)
-    shift = np.einsum("pf,fpo->o", scatter.mean, change)
-    return read.kernel(new), read.bias() + shift
+    return read.kernel(new), read.bias() + _shift(read, scatter, matrix - new)
+
+
+def rescaled(read: Read, scatter: Scatter, scale: np.ndarray):
+    """The consumer's own kernel and bias with each feature scaled.
+
+    Args:
+        read: The consumer's `Read`.
+        scatter: Moments of its rows.
+        scale: `(F,)`, 0 for the features that are dropped.
+
+    Returns:
+        `(kernel, bias)` as of `least_squares`; the mean of what changes goes to
+        the bias.
+    """
+    matrix = read.matrix()
+    new = matrix * scale[:, None]
+    return read.kernel(new), read.bias() + _shift(read, scatter, matrix - new)
+
+
+def _shift(read, scatter, lost):
+    """The mean of what the lost part of the kernel gave to each output."""
+    lost = lost.reshape(len(lost), read.folds, -1)
+    return np.einsum("pf,fpo->o", scatter.mean, lost)

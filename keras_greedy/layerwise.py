@@ -1,0 +1,128 @@
+"""Layer by layer, each search on top of the layers already pruned [ICML]."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_greedy.batch_norm import reestimate_batch_norm
+from keras_greedy.batches import Batches
+from keras_greedy.finetune import compile_alike
+from keras_greedy.graph.fold import folded
+from keras_greedy.graph.rebuild import rebuild
+from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.selection.loss import LossSearch, cached
+from keras_greedy.selection.moments import observe
+from keras_greedy.selection.objectives import Part
+from keras_greedy.selection.reconstruction import cut
+
+ROUND_TO = 8
+
+
+def prune_layer_by_layer(
+    model: keras.Model, data, search: LossSearch, objective, stop, finetune, names
+) -> keras.Model:
+    """Prunes one group after the other, in the order the data flow.
+
+    Args:
+        model: The full model, which is left as it is.
+        data: As for `prune`.
+        search: How channels are selected.
+        objective: What they are selected by.
+        stop: `ToWidths` or `ToTolerance`.
+        finetune: A `FineTune` to follow each group, or `None`.
+        names: The groups to prune, as an iterable.
+
+    Returns:
+        The compact model, compiled as `model` is.
+    """
+    compact = rebuild(trace_quietly(model), {})
+    compile_alike(compact, model)
+    for name in names:
+        smaller = _pruned(compact, name, data, search, objective, stop)
+        if smaller is None:
+            continue
+        compact = smaller
+        compile_alike(compact, model)
+        reestimate_batch_norm(compact, data)
+        if finetune is not None:
+            finetune.apply(compact, model, data, verbose=0)
+    return compact
+
+
+class ToWidths:
+    """Stops each group at the width allotted to it.
+
+    Args:
+        widths: Group name -> width.
+    """
+
+    def __init__(self, widths: dict[str, int]):
+        self._widths = widths
+
+    def begin(self, name, suffix) -> None:
+        self._target = self._widths[name]
+
+    def width(self, selection) -> int | None:
+        """How many channels to keep, when it is time to stop."""
+        return self._target if selection.width >= self._target else None
+
+
+class ToTolerance:
+    """Stops each group when top-1 on held examples is nearly what it was before.
+
+    Args:
+        tolerance: How much of the top-1 before this group was pruned may be lost.
+        held: The objective with the held examples, labels its targets.
+    """
+
+    def __init__(self, tolerance: float, held: Part):
+        self._tolerance, self._held = tolerance, held
+
+    def begin(self, name, suffix) -> None:
+        self._suffix, self._batches = suffix, cached(suffix, self._held)
+        everything = np.full(suffix.channels, 1 / suffix.channels)
+        self._least = (1 - self._tolerance) * self._top1(everything)
+        self._next = min(ROUND_TO, suffix.channels)
+
+    def width(self, selection) -> int | None:
+        if selection.width < self._next:
+            return None
+        channels = self._suffix.channels
+        reached = -(-selection.width // ROUND_TO) * ROUND_TO
+        self._next = min(reached + ROUND_TO, channels)
+        enough = self._top1(selection.weights) >= self._least
+        return min(reached, channels) if enough else None
+
+    def _top1(self, weights) -> float:
+        right = [
+            _right(self._suffix.outputs(live, weights.astype("float32"))[0], targets[0])
+            for live, targets in self._batches
+        ]
+        return float(np.mean(np.concatenate(right)))
+
+
+def _pruned(model, name, data, search: LossSearch, objective, stop):
+    """The model with this group pruned, or `None` if that stays whole."""
+    graph = trace_quietly(model)
+    inference = folded(graph)
+    group = next(group for group in inference.groups if group.name == name)
+    _, moments = observe(inference, Batches(data, graph.functional), search.seed)
+    selection = search.begin(inference, group, moments, objective)
+    stop.begin(name, selection.suffix)
+    while (width := stop.width(selection)) is None:
+        if not len(selection.fresh):
+            return None
+        selection.advance()
+    if width == group.size:
+        return None
+    return cut(graph, moments, {name: selection.path()}, {name: width}, search.step)
+
+
+def _right(outputs, labels) -> np.ndarray:
+    """`(n,)` whether the answer is the label, which may be one-hot."""
+    answers, labels = map(ops.convert_to_numpy, (outputs, labels))
+    if answers.shape[-1] == 1:
+        return (answers.ravel() > 0.5) == (labels.ravel() > 0.5)
+    if labels.shape == answers.shape:
+        labels = labels.argmax(axis=-1)
+    return answers.argmax(axis=-1) == labels.reshape(len(answers))

@@ -1,0 +1,55 @@
+"""The compact model of some widths, its consumers making up for what is gone."""
+
+import keras
+
+from keras_greedy.graph.fold import foldable_norms
+from keras_greedy.graph.rebuild import full_weights, rebuild
+from keras_greedy.graph.trace import ChannelGraph
+from keras_greedy.selection.moments import Moments
+from keras_greedy.selection.path import Path
+from keras_greedy.selection.reads import reads_of
+from keras_greedy.selection.steps import STEPS
+
+
+def cut(
+    graph: ChannelGraph,
+    moments: Moments,
+    paths: dict[str, Path],
+    widths: dict[str, int],
+    step: str,
+) -> keras.Model:
+    """Builds the model in which each group keeps the first channels of its path.
+
+    Args:
+        graph: The traced model, which is left as it is.
+        moments: What its consumers read.
+        paths: Group name -> its selection path; groups not named stay whole.
+        widths: Group name -> how many channels it keeps.
+        step: Name of the step rule, which says what weights the consumers get.
+
+    Returns:
+        What `rebuild` returns.
+    """
+    selection = {name: path.kept(widths[name]) for name, path in paths.items()}
+    scales = {name: path.scale(widths[name]) for name, path in paths.items()}
+    scales, norms = graph.scales(scales), foldable_norms(graph)
+    weights = {}
+    for name, read in reads_of(graph).items():
+        own = scales[read.features]
+        if (own != 1).any():
+            new = STEPS[step].reconstruct(read, moments.scatters[name], own)
+            norm = norms.get(read.call.index)
+            weights |= _replacing(read.call.operation, norm, *new)
+    return rebuild(graph, selection, weights)
+
+
+def _replacing(layer, norm, kernel, bias) -> dict[str, dict]:
+    """Where the new kernel and the given-back mean go.
+
+    Into the consumer's own bias; without one, into the moving mean of the BatchNorm
+    that could be folded into the consumer, and only else into a new bias.
+    """
+    if layer.use_bias or norm is None:
+        return {layer.name: {"kernel": kernel, "bias": bias}}
+    moving_mean = full_weights(norm.operation)["moving_mean"] - bias
+    return {layer.name: {"kernel": kernel}, norm.name: {"moving_mean": moving_mean}}
