@@ -15,14 +15,13 @@ from models import (
 )
 
 from keras_greedy.graph.fold import folded
-from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace_quietly
-from keras_greedy.paths import SelectionPaths
 from keras_greedy.selection import outputs
 from keras_greedy.selection.divergence import Divergence, measure, widths_to_measure
 from keras_greedy.selection.moments import observe
 from keras_greedy.selection.outputs import Output
 from keras_greedy.selection.path import Path
+from keras_greedy.selection.reconstruction import cut
 from keras_greedy.selection.sensitivity import sensitivities
 from keras_greedy.selection.weights import least_squares
 
@@ -150,12 +149,11 @@ def assert_measured_as_rebuilt(model, kinds, count=6):
     assert found.keys() == graph.widths.keys()
 
     full = outputs_of(model, x)
-    search = SelectionPaths(graph, moments, paths, {}, "corrective")
     for name, measured in found.items():
         np.testing.assert_array_equal(measured.widths, widths[name])
         for width, value in zip(measured.widths, measured.values, strict=True):
-            selection = {name: np.sort(paths[name].order[:width])}
-            compact = rebuild(graph, selection, search._reconstructed(selection))
+            one, at = {name: paths[name]}, {name: width}
+            compact = cut(graph, moments, one, at, "corrective")
             expected = sum(
                 plain_divergence(kind, f, c).mean()
                 for kind, f, c in zip(kinds, full, outputs_of(compact, x), strict=True)
@@ -221,10 +219,8 @@ def test_a_measured_cut_of_a_linear_output():
     found = measure(inference, moments, paths, [flat], widths, least_squares)
     assert [len(d.widths) for d in found.values()] == [3, 0]
     name, (full,) = graph.groups[0].name, outputs_of(model, x)
-    search = SelectionPaths(graph, moments, paths, {}, "corrective")
     for width, value in zip(found[name].widths, found[name].values, strict=True):
-        selection = {name: np.sort(paths[name].order[:width])}
-        compact = rebuild(graph, selection, search._reconstructed(selection))
+        compact = cut(graph, moments, {name: paths[name]}, {name: width}, "corrective")
         expected = plain_divergence("real", full, outputs_of(compact, x)[0]).mean()
         np.testing.assert_allclose(value, expected, rtol=1e-3)
 
