@@ -2,31 +2,23 @@
 
     python benchmarks/imagenet_mobilenet_v2.py
 
-Calibrates on images of `imagenet_sample`, measures on `imagenet_val650`; both, and
-the weights, lie in `../shared/data` or where `KERAS_GREEDY_DATA` says. Every ratio
+Calibrates on images of `imagenet_sample`, measures on `imagenet_val650`. Every ratio
 is of two measurements of this one run.
 """
 
 import argparse
-import os
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import keras
 import numpy as np
-import tensorflow as tf
+from imagenet import load_model, read_images
 
 import keras_greedy
 import tflite_export
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("KERAS_GREEDY_DATA", ROOT.parent / "shared" / "data"))
 HEADER = """\
 | MACs | top-1 | same top-1 as full | parameters | .tflite | p50 latency | max error |
 |---|---|---|---|---|---|---|"""
@@ -34,11 +26,7 @@ HEADER = """\
 
 def main():
     arguments = parse_arguments()
-    if not DATA.is_dir():
-        sys.exit(f"This benchmark needs the folder {DATA}, which is not there.")
-    model = keras.applications.MobileNetV2(
-        weights=DATA / "mobilenet_v2_imagenet" / "mobilenet_v2_1.0_224.weights.h5"
-    )
+    model = load_model()
     calibration, _ = read_images("imagenet_sample/all.tfrecord", arguments.images)
     images, labels = read_images("imagenet_val650/val.tfrecord")
     for objective in arguments.objectives:
@@ -60,25 +48,6 @@ def parse_arguments():
     )
     parser.add_argument("--runs", type=int, default=100, help="of each .tflite")
     return parser.parse_args()
-
-
-def read_images(name, count=-1):
-    """The first `count` images, 224 x 224 centre crop, as the network wants them."""
-    spec = {
-        "image": tf.io.FixedLenFeature([], tf.string),
-        "label": tf.io.FixedLenFeature([], tf.int64),
-    }
-
-    def parse(record):
-        example = tf.io.parse_single_example(record, spec)
-        image = tf.io.decode_jpeg(example["image"], channels=3)
-        top = (tf.shape(image)[0] - 224) // 2
-        return image[top : top + 224, top : top + 224], example["label"]
-
-    records = tf.data.TFRecordDataset(str(DATA / name)).map(parse).take(count)
-    images, labels = zip(*records.as_numpy_iterator(), strict=True)
-    images = np.stack(images).astype("float32")
-    return keras.applications.mobilenet_v2.preprocess_input(images), np.array(labels)
 
 
 def search(model, calibration, objective):

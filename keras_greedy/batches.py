@@ -124,7 +124,7 @@ class LabelledBatches(Batches):
     """
 
     def __init__(self, data, model: keras.Model, batch_size: int = 32):
-        self._outputs = model.output_names
+        self._outputs = output_keys(model)
         super().__init__(data, model, batch_size)
 
     def _checked(self, batch):
@@ -143,6 +143,15 @@ class LabelledBatches(Batches):
     def _converted(self, arrays):
         inputs = super()._converted(arrays[: len(self._inputs)])
         return [*inputs, *arrays[len(self._inputs) :]]
+
+
+def output_keys(functional: keras.Model) -> list:
+    """What each output is called in a dict of losses or labels."""
+    if not isinstance(functional.output, dict):
+        return list(functional.output_names)
+    flat = keras.tree.flatten(functional.output)
+    places = {id(tensor): key for key, tensor in functional.output.items()}
+    return [places[id(tensor)] for tensor in flat]
 
 
 def _repeatable(data):

@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_greedy.batch_norm import reestimate_batch_norm
 from keras_greedy.batches import Batches
@@ -64,7 +63,11 @@ class ToWidths:
 
     def width(self, selection) -> int | None:
         """How many channels to keep, when it is time to stop."""
-        return self._target if selection.width >= self._target else None
+        if selection.width >= self._target:
+            return self._target
+        if selection.finished:
+            return min(_rounded_up(selection.width), self._target)
+        return None
 
 
 class ToTolerance:
@@ -85,20 +88,26 @@ class ToTolerance:
         self._next = min(ROUND_TO, suffix.channels)
 
     def width(self, selection) -> int | None:
-        if selection.width < self._next:
+        """As of `ToWidths`; all of them when nothing less is enough."""
+        if selection.width < self._next and not selection.finished:
             return None
-        channels = self._suffix.channels
-        reached = -(-selection.width // ROUND_TO) * ROUND_TO
+        channels, reached = self._suffix.channels, _rounded_up(selection.width)
         self._next = min(reached + ROUND_TO, channels)
-        enough = self._top1(selection.weights) >= self._least
-        return min(reached, channels) if enough else None
+        if self._top1(selection.weights) >= self._least:
+            return min(reached, channels)
+        return channels if selection.finished else None
 
     def _top1(self, weights) -> float:
+        (kind,), weights = self._suffix.kinds, weights.astype("float32")
         right = [
-            _right(self._suffix.outputs(live, weights.astype("float32"))[0], targets[0])
+            kind.right(self._suffix.outputs(live, weights)[0], targets[0])
             for live, targets in self._batches
         ]
         return float(np.mean(np.concatenate(right)))
+
+
+def _rounded_up(width: int) -> int:
+    return -(-width // ROUND_TO) * ROUND_TO
 
 
 def _pruned(model, name, data, search: LossSearch, objective, stop):
@@ -110,19 +119,7 @@ def _pruned(model, name, data, search: LossSearch, objective, stop):
     selection = search.begin(inference, group, moments, objective)
     stop.begin(name, selection.suffix)
     while (width := stop.width(selection)) is None:
-        if not len(selection.fresh):
-            return None
         selection.advance()
     if width == group.size:
         return None
     return cut(graph, moments, {name: selection.path()}, {name: width}, search.step)
-
-
-def _right(outputs, labels) -> np.ndarray:
-    """`(n,)` whether the answer is the label, which may be one-hot."""
-    answers, labels = map(ops.convert_to_numpy, (outputs, labels))
-    if answers.shape[-1] == 1:
-        return (answers.ravel() > 0.5) == (labels.ravel() > 0.5)
-    if labels.shape == answers.shape:
-        labels = labels.argmax(axis=-1)
-    return answers.argmax(axis=-1) == labels.reshape(len(answers))

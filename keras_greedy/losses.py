@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_greedy.batches import is_arrays
+from keras_greedy.batches import is_arrays, output_keys
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.selection.outputs import outputs_of
 
@@ -29,23 +29,26 @@ def training_loss(model: keras.Model, data, loss=None):
     return loss or model.loss or _cross_entropy(model, data)
 
 
-def loss_per_example(model: keras.Model, loss):
+def loss_per_example(model: keras.Model, functional: keras.Model, loss):
     """A function of lists of outputs and labels: `(n,)`, summed over the outputs.
 
     Args:
-        model: The Functional whose output names a dict of losses is by.
+        model: The model, whose compile settings have the weights of the losses.
+        functional: The Functional that holds its graph.
         loss: As for `compile`.
     """
-    names = list(model.output_names)
-    if isinstance(loss, dict):
-        loss = [loss[name] for name in names]
-    several = loss if isinstance(loss, (list, tuple)) else [loss] * len(names)
-    functions = [_function(keras.losses.get(own)) for own in several]
+    names = output_keys(functional)
+    config = model.get_compile_config() if len(names) > 1 else {}
+    weights = _for_each(config.get("loss_weights") or 1.0, names)
+    functions = [own and _function(own) for own in _for_each(loss, names)]
 
     def of_each(outputs, labels):
         return sum(
-            _mean_rest(function(_like(y, output), output))
-            for function, y, output in zip(functions, labels, outputs, strict=True)
+            weight * _mean_rest(function(_like(y, output), output))
+            for weight, function, y, output in zip(
+                weights, functions, labels, outputs, strict=True
+            )
+            if function
         )
 
     return of_each
@@ -74,7 +77,17 @@ def _cross_entropy(model: keras.Model, data):
     return getattr(keras.losses, name)()
 
 
+def _for_each(setting, names: list) -> list:
+    """A setting of `compile`, one for all or by output, as a list."""
+    if isinstance(setting, dict):
+        return [setting.get(name) for name in names]
+    return (
+        list(setting) if isinstance(setting, (list, tuple)) else [setting] * len(names)
+    )
+
+
 def _function(loss):
+    loss = keras.losses.get(loss)
     return loss.call if isinstance(loss, keras.losses.Loss) else loss
 
 

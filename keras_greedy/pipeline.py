@@ -5,6 +5,7 @@ import numbers
 from collections.abc import Iterator
 
 import keras
+import numpy as np
 
 from keras_greedy.batches import Batches
 from keras_greedy.finetune import FineTune
@@ -18,7 +19,7 @@ from keras_greedy.selection.allocate import Budget, check_reachable
 from keras_greedy.selection.divergence import measure, widths_to_measure
 from keras_greedy.selection.methods import Imitation, OutputSearch, method_of
 from keras_greedy.selection.moments import observe
-from keras_greedy.selection.objectives import held_apart
+from keras_greedy.selection.objectives import HELD, held_apart
 from keras_greedy.selection.outputs import outputs_of
 from keras_greedy.selection.steps import STEPS
 
@@ -63,9 +64,10 @@ def prune(
             number of them, or a `Budget`; by default half.
         objective: What a channel is to help with. `"local"`: the output of the
             layers that read it stays as it is. `"global"`: likewise, each error
-            weighed by what the network's output makes of it. `"loss"`: the training
-            loss of the whole network is low; needs labels. `"divergence"`: the
-            network answers as the full one does.
+            weighed by what the network's output makes of it. `"best"`: for each
+            group the one of these two that changes the output less. `"loss"`: the
+            training loss of the whole network is low; needs labels.
+            `"divergence"`: the network answers as the full one does.
         step: What weights the channels get. `"corrective"`: after each addition the
             least-squares optimum (not for `"loss"` and `"divergence"`).
             `"uniform"`: the same for each pick. `"line_search"`: each step's size is
@@ -171,21 +173,31 @@ def search(
 
 def _search(graph: ChannelGraph, data, method, progress) -> SelectionPaths:
     batches = Batches(data, graph.functional)
+    method.check(graph.model, data)
     images = IMAGES_MEASURED.get(method.objective, 64)
     count = WIDTHS_MEASURED.get(method.objective, 5)
     inference = folded(graph)
     everything = progress.over(batches, "Observing what each layer reads")
     apart, others = observe(inference, everything, method.seed, images)
     moments = apart.merge(others)
-    paths = method.paths(inference, data, moments, progress)
-    few = batches.take(images)
-    few = progress.over(few, "Measuring each group's cut", -(-images // 32))
     widths = {g.name: widths_to_measure(g.size, count, 8) for g in graph.groups}
     # An overfitted reconstruction shows only on examples it has not seen.
     unseen = others if others.examples >= apart.examples else moments
-    reconstruct = STEPS[method.step].reconstruct
-    divergence = measure(inference, unseen, paths, few, widths, reconstruct)
+    reconstruct, found = STEPS[method.step].reconstruct, []
+    for paths in method.alternatives(inference, data, moments, progress):
+        few = batches.take(images)
+        few = progress.over(few, "Measuring each group's cut", -(-images // 32))
+        divergence = measure(inference, unseen, paths, few, widths, reconstruct)
+        found.append({name: (paths[name], divergence[name]) for name in paths})
+    best = {name: min((f[name] for f in found), key=_mean_log) for name in found[0]}
+    paths, divergence = ({n: pair[i] for n, pair in best.items()} for i in (0, 1))
     return SelectionPaths(graph, moments, paths, divergence, method.step, batches)
+
+
+def _mean_log(path_and_divergence) -> float:
+    """What [NeurIPS] compares local and global imitation of a layer by, measured."""
+    values = path_and_divergence[1].values
+    return float(np.log(values + 1e-12).mean()) if len(values) else 0.0
 
 
 def _prune_by_output(graph, data, method, budget, tolerance, finetune, progress):
@@ -198,6 +210,7 @@ def _prune_by_output(graph, data, method, budget, tolerance, finetune, progress)
         stop = ToWidths(widths)
     else:
         _check_classifier(graph)
+        _check_can_hold_apart(Batches(data, graph.functional))
         against, held = held_apart(against)
         stop = ToTolerance(tolerance, held)
     names = progress.over(names, "Pruning layer by layer", len(names))
@@ -219,7 +232,8 @@ def _checked_budget(budget, tolerance, method) -> Budget | None:
             "Expected `tolerance` with objective='loss', which has the labels that "
             f"top-1 is of. Received: objective={method.objective!r}"
         )
-    if not isinstance(tolerance, numbers.Real) or not 0 <= tolerance < 1:
+    is_number = isinstance(tolerance, numbers.Real) and not isinstance(tolerance, bool)
+    if not is_number or not 0 <= tolerance < 1:
         raise ValueError(
             "Expected `tolerance` to be the share of top-1 that a layer may lose, "
             f"from 0 to 1. Received: tolerance={tolerance!r}"
@@ -254,6 +268,14 @@ def _check_classifier(graph: ChannelGraph):
             "Expected `tolerance` with a classifier, of one output that is a softmax, "
             "a sigmoid, or logits by its compiled loss. Received: a model with "
             f"outputs of the kind {kinds}"
+        )
+
+
+def _check_can_hold_apart(batches: Batches):
+    if len(batches.first[0]) < HELD:
+        raise ValueError(
+            f"Expected `data` to hold at least {HELD} examples for `tolerance`, which "
+            f"holds a part of them apart. Received: {len(batches.first[0])}"
         )
 
 

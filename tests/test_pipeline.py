@@ -568,7 +568,7 @@ def without_channels_to_cut():
         ({"budget": -0.5}, "`macs` to be positive.*Received: -0.5"),
         ({"budget": "half"}, "`budget` to be a number.*Received: budget='half'"),
         ({"budget": 0.01}, r"Received: 431 MACs, 1\.0% .* that or more can be met"),
-        ({"objective": "best"}, r"\['global', 'local', .*objective='best'"),
+        ({"objective": "l1"}, r"\['global', 'local', .*objective='l1'"),
         ({"objective": None}, "Received: objective=None"),
         ({"step": "exact"}, "'corrective', .* Received: step='exact'"),
         ({"finetune": True}, "`finetune` to be a keras_greedy.FineTune or None"),

@@ -19,13 +19,13 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.graph.trace import ChannelGraph, ChannelGroup
-from keras_greedy.selection.imitation import STEPS_PER_CHANNEL, least_sizes
+from keras_greedy.selection.imitation import STEPS_PER_CHANNEL, Imitation, least_sizes
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import MixturePath, mixture_path, move
 from keras_greedy.selection.suffix import Suffix
 
 EXACT = 8
-EXACT_AT_SECOND = 64
+EXACT_AT_FIRST = 64
 BATCHES_PER_STEP = 4
 CACHE_BYTES = 2**30
 
@@ -37,9 +37,9 @@ class Candidates:
     Attributes:
         which: A number of channels drawn at random (50, as published), `"all"`, or
             `"screened"`: the best of all channels by the second-order expansion, 8
-            of them and more in the first steps, where it is coarse. The first step
-            leaves nothing to expand around: unless a number is drawn, it evaluates
-            all.
+            of them and up to 64 in the first steps, where it is coarse. The first
+            step of all has nothing to expand around; there channels are screened
+            by the imitation error.
         per_step: How many channels one step adds, the best of those evaluated.
 
     Raises:
@@ -70,8 +70,8 @@ class Candidates:
             steps: How many were taken.
             rng: Source of the draw.
         """
-        if self.which == "screened" and steps:
-            count = max(EXACT, EXACT_AT_SECOND // steps, self.per_step)
+        if self.which == "screened":
+            count = max(EXACT, EXACT_AT_FIRST // max(steps, 1), self.per_step)
             return allowed[np.argsort(predicted()[allowed], kind="stable")[:count]]
         if _is_count(self.which) and self.which < len(allowed):
             return np.sort(rng.choice(allowed, self.which, replace=False))
@@ -96,9 +96,9 @@ class Uniform:
         """What to evaluate: `(K,)` channels and step sizes."""
         return channels, sizes[channels]
 
-    def shared(self, selection, size, count):
-        """The size of a step that is one of `count` together."""
-        return 1 / (len(selection.picks) + 1)
+    def shares(self, selection, sizes):
+        """`(K,)` the weights that the channels of K steps get, taken together."""
+        return np.full(len(sizes), 1 / (len(selection.picks) + len(sizes)))
 
 
 class LineSearch:
@@ -122,8 +122,8 @@ class LineSearch:
         sizes = np.concatenate([own, own / 2, [0.0]])
         return np.concatenate([channels, channels, stay]), sizes
 
-    def shared(self, selection, size, count):
-        return size / count
+    def shares(self, selection, sizes):
+        return sizes / len(sizes)
 
 
 STEP_SIZES = {"uniform": Uniform(), "line_search": LineSearch()}
@@ -143,13 +143,14 @@ class LossSelection:
         suffix: As given.
         weights: `(N,)` the mixture a.
         picks: The channels of the steps taken.
+        finished: Whether there is nothing left to pick, or no step helps.
     """
 
     def __init__(self, suffix: Suffix, batches: list, step, candidates, rng):
         self.suffix, self._batches, self._rng = suffix, batches, rng
         self._step, self._candidates = STEP_SIZES[step], candidates
         self.weights, self.picks, self._sizes = np.zeros(suffix.channels), [], []
-        self._steps = 0
+        self._steps = self._stays = 0
         self._look_further()
         self._errors = [self._loss(self.weights)]
 
@@ -157,6 +158,11 @@ class LossSelection:
     def width(self) -> int:
         """How many channels the mixture uses."""
         return np.count_nonzero(self.weights)
+
+    @property
+    def finished(self) -> bool:
+        looks = -(-len(self._batches) // BATCHES_PER_STEP)
+        return len(self.fresh) == 0 or self._stays >= looks
 
     @property
     def fresh(self) -> np.ndarray:
@@ -201,6 +207,8 @@ class LossSelection:
         return self.suffix.slopes(live, targets, self.weights, self._rng)
 
     def _predicted(self, sizes):
+        if not self.picks:
+            return Imitation(self.suffix.gram()).trials(sizes)
         slopes, curvatures = self.expansion()
         return sizes * slopes + sizes**2 / 2 * curvatures
 
@@ -219,16 +227,23 @@ class LossSelection:
         return total / _examples(self._looked_at)
 
     def _take(self, channels, sizes, losses):
+        staying = losses[sizes == 0].min(initial=np.inf)
         ranked = np.argsort(losses, kind="stable")
+        ranked = ranked[(losses[ranked] < staying) & (sizes[ranked] != 0)]
         _, first = np.unique(channels[ranked], return_index=True)
         best = ranked[np.sort(first)[: self._candidates.per_step]]
-        for trial in best:
-            size = self._step.shared(self, sizes[trial], len(best))
-            move(self.weights, channels[trial], size)
-            self.picks.append(int(channels[trial]))
+        self._stays = 0 if len(best) else self._stays + 1
+        shares = self._step.shares(self, sizes[best])
+        # Steps that one after the other give the mean of all.
+        later = np.cumsum(shares[::-1])[::-1] - shares
+        moves = shares / (1 - later)
+        for channel, size in zip(channels[best], moves, strict=True):
+            move(self.weights, channel, size)
+            self.picks.append(int(channel))
             self._sizes.append(size)
-        error = losses[best[0]] if len(best) == 1 else self._loss(self.weights)
-        self._errors += [error] * len(best)
+        if len(best):
+            error = losses[best[0]] if len(best) == 1 else self._loss(self.weights)
+            self._errors += [error] * len(best)
 
     def _look_further(self):
         count = min(BATCHES_PER_STEP, len(self._batches))

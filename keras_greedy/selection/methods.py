@@ -17,7 +17,11 @@ from keras_greedy.selection.sensitivity import sensitivities
 from keras_greedy.selection.steps import STEPS
 from keras_greedy.selection.weights import regularized
 
-IMITATION_OBJECTIVES = ("global", "local")
+IMITATION_OBJECTIVES = {
+    "global": ["global"],
+    "local": ["local"],
+    "best": ["global", "local"],
+}
 IMAGES_WEIGHED = 64
 
 
@@ -26,7 +30,7 @@ class Imitation:
     """Selection on moments: the consumers' outputs are to stay what they are.
 
     Attributes:
-        objective: `"global"` or `"local"`.
+        objective: `"global"`, `"local"`, or `"best"` of both for each group.
         step: `"corrective"`, `"line_search"` or `"uniform"`.
         seed: Of everything random.
     """
@@ -35,17 +39,30 @@ class Imitation:
     step: str
     seed: int
 
-    def paths(
+    def check(self, model: keras.Model, data) -> None:
+        """All data that `Batches` takes will do."""
+
+    def alternatives(
         self, graph: ChannelGraph, data, moments: Moments, progress: Progress
-    ) -> dict[str, Path]:
-        """Group name -> its selection path."""
-        weights = self._weights(graph, data, progress)
+    ) -> list[dict[str, Path]]:
+        """Group name -> its selection path, for each objective to choose from."""
+        return [
+            self._paths(
+                self._weights(objective, graph, data, progress),
+                graph,
+                moments,
+                progress,
+            )
+            for objective in IMITATION_OBJECTIVES[self.objective]
+        ]
+
+    def _paths(self, weights, graph, moments, progress):
         groups = progress.over(graph.groups, "Selecting channels", len(graph.groups))
         reads = reads_of(graph)
         return {g.name: self._path(g, reads, moments, weights) for g in groups}
 
-    def _weights(self, graph, data, progress):
-        if self.objective == "local":
+    def _weights(self, objective, graph, data, progress):
+        if objective == "local":
             return {}
         few = Batches(data, graph.functional, batch_size=16).take(IMAGES_WEIGHED)
         title = "Weighing what the output cares for"
@@ -78,17 +95,21 @@ class OutputSearch(LossSearch):
         """The `TrainingLoss` or `OutputDivergence` of a model on data."""
         return OUTPUT_OBJECTIVES[self.objective](model, data)
 
-    def paths(
+    def check(self, model: keras.Model, data) -> None:
+        """Raises a ValueError when labels are needed and missing."""
+        self.held_against(model, data)
+
+    def alternatives(
         self, graph: ChannelGraph, data, moments: Moments, progress: Progress
-    ) -> dict[str, Path]:
+    ) -> list[dict[str, Path]]:
         """Group name -> its selection path, all other groups whole."""
         against = self.held_against(graph.model, data)
         groups = progress.over(graph.groups, "Selecting channels", len(graph.groups))
-        return {g.name: self._path(graph, g, moments, against) for g in groups}
+        return [{g.name: self._path(graph, g, moments, against) for g in groups}]
 
     def _path(self, graph, group, moments, against) -> Path:
         selection = self.begin(graph, group, moments, against)
-        while len(selection.fresh):
+        while not selection.finished:
             selection.advance()
         return selection.path()
 

@@ -10,6 +10,8 @@ from keras_greedy.graph.trace import check_model, trace_quietly
 from keras_greedy.losses import loss_per_example, training_loss
 from keras_greedy.selection.outputs import outputs_of
 
+HELD = 5
+
 
 class TrainingLoss:
     """The loss the model is trained with [ICML].
@@ -24,7 +26,7 @@ class TrainingLoss:
 
     def __init__(self, model: keras.Model, data):
         functional = check_model(model)
-        self.loss = loss_per_example(functional, training_loss(model, data))
+        self.loss = loss_per_example(model, functional, training_loss(model, data))
         self._inputs = len(functional.inputs)
         self._batches = LabelledBatches(data, functional)
 
@@ -86,7 +88,7 @@ class Part:
                 yield [x[own] for x in inputs], [y[own] for y in targets]
 
 
-def held_apart(objective, every: int = 5) -> tuple[Part, Part]:
-    """All examples but one in `every` of a batch, and these."""
-    held = Part(objective, lambda places: places % every == every - 1)
-    return Part(objective, lambda places: places % every != every - 1), held
+def held_apart(objective) -> tuple[Part, Part]:
+    """All examples but every fifth of a batch, and these."""
+    held = Part(objective, lambda places: places % HELD == HELD - 1)
+    return Part(objective, lambda places: places % HELD != HELD - 1), held

@@ -3,6 +3,7 @@
 import dataclasses
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_greedy.graph.trace import ChannelGraph
@@ -33,6 +34,21 @@ class Output:
         if self.kind == "binary":
             terms += (1 - full) * ops.log((1 - full) / (1 - cut))
         return _sum_rest(terms)
+
+    def right(self, output, labels) -> np.ndarray:
+        """Whether the most probable answer is the label, flat, over all positions.
+
+        Args:
+            output: `(n, ..., classes)` the network's output.
+            labels: Class numbers, `(n, ...)` or `(n, ..., 1)`, or of the output's
+                shape, one-hot.
+        """
+        output, labels = map(ops.convert_to_numpy, (output, labels))
+        if self.kind == "binary":
+            return (output.ravel() > 0.5) == (labels.ravel() > 0.5)
+        if labels.shape == output.shape:
+            labels = labels.argmax(axis=-1)
+        return output.argmax(axis=-1).ravel() == labels.ravel()
 
     def sampled_gradient(self, output, uniform):
         """The gradient of -log p(y | output) for a y drawn from the output itself.

@@ -31,6 +31,11 @@ class Read:
     folds: int = 1
 
     @property
+    def taps(self) -> int:
+        """How many features of a row one entry of the input's last axis makes."""
+        return 1
+
+    @property
     def has_contributions(self) -> bool:
         """Whether `contributions` can be computed apart from each other."""
         return True
@@ -80,7 +85,7 @@ class Read:
         Args:
             x: `(n, ...)` the consumer's input.
             kernel: Of the consumer.
-            at: `(K,)` the first feature of each channel.
+            at: `(K,)` the first feature of each channel's entry of the last axis.
         """
         x = ops.reshape(x, (-1, self.folds, len(self.features)))
         kernel = ops.reshape(kernel, (self.folds, len(self.features), -1))
@@ -130,6 +135,10 @@ class ConvRead(Read):
 
     def positions(self, rng, limit):
         return _sample(math.prod(self.call.outputs[0].shape[1:-1]), rng, limit)
+
+    @property
+    def taps(self):
+        return math.prod(self.call.operation.kernel_size)
 
     @property
     def has_contributions(self):

@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_greedy.backend import compiled, gradients
 from keras_greedy.graph.trace import ChannelGraph, ChannelGroup
+from keras_greedy.selection.imitation import gram
 from keras_greedy.selection.moments import Moments, Scatter
 from keras_greedy.selection.outputs import outputs_of
 from keras_greedy.selection.reads import Read, reads_of
@@ -40,7 +41,7 @@ class Suffix:
         loss: Callable,
     ):
         self._graph, self._loss, self.channels = graph, loss, group.size
-        self._kinds, self._first = outputs_of(graph), group.consumers[0].index
+        self.kinds, self._first = outputs_of(graph), group.consumers[0].index
         self._before = graph.live_before(self._first)
         reads = reads_of(graph)
         self._consumers = {
@@ -81,6 +82,10 @@ class Suffix:
         ]
         losses = np.concatenate([ops.convert_to_numpy(part) for part in found])
         return losses[: losses.size - missing].astype(float)
+
+    def gram(self) -> np.ndarray:
+        """`(N, N)` Gram matrix of the channels' contributions to all consumers."""
+        return sum(consumer.gram() for consumer in self._consumers.values())
 
     def loss(self, live, targets, weights) -> float:
         """The loss at the mixture, summed over the examples."""
@@ -126,7 +131,7 @@ class Suffix:
         draws = [
             kind.sampled_gradient(output, u)
             for kind, output, u in zip(
-                self._kinds, self._run_outputs(live, weights), uniform, strict=True
+                self.kinds, self._run_outputs(live, weights), uniform, strict=True
             )
         ]
 
@@ -138,13 +143,13 @@ class Suffix:
             pairs = zip(outputs, draws, strict=True)
             return sum(ops.sum(output * draw) for output, draw in pairs)
 
-        shape = (ops.shape(live[0])[0], 1)
+        shape = (ops.shape(targets[0])[0], 1)
         each = ops.tile(ops.reshape(weights, (1, -1)), shape)
         return [gradients(f, [each])[0] for f in (total, along_draws)]
 
     def _run_trials(self, live, targets, weights, channels, sizes):
         values, made = dict(zip(self._before, live, strict=True)), {}
-        examples, scale = ops.shape(live[0])[0], self.channels * weights
+        examples, scale = ops.shape(targets[0])[0], self.channels * weights
         for call in self._direct:
             consumer, x = self._consumers[call.name], values[id(call.inputs[0])]
             without = consumer.linear(x, ops.zeros((1, self.channels)))
@@ -191,21 +196,29 @@ class _Consumer:
     """A consumer as a linear function of the scales of the group's channels."""
 
     def __init__(self, read: Read, graph, group: ChannelGroup, scatter: Scatter):
-        self._read = read
+        self._read, self._scatter = read, scatter
         features = read.features_of(group.channels).reshape(group.size, -1)
-        matrix = read.matrix()
+        self._features, matrix = features, read.matrix()
         by_fold = matrix.reshape(len(matrix), read.folds, -1)
         means = np.einsum("pf,fpo->fo", scatter.mean, by_fold)
         self._kernel = _tensor(read.kernel(matrix))
-        self._bias, self._first = _tensor(read.bias()), features[:, 0]
+        self._bias = _tensor(read.bias())
+        self._entries = features[:, : features.shape[1] // read.taps]
         self._means = _tensor(means[features].sum(axis=1))
         place = {channel: i for i, channel in enumerate(group.channels)}
         self._places = np.array(
             [place.get(c, group.size) for c in graph.channels_of(read.call.inputs[0])]
         )
 
+    def gram(self):
+        own = self._features.ravel()
+        covariance = self._scatter.covariance()[np.ix_(own, own)]
+        return gram(covariance, self._read.matrix()[own], len(self._features))
+
     def linear(self, x, scale):
         """What it computes before its activation, for `(1 or n, N)` scales."""
+        # A reshape may have made several rows of one example.
+        scale = ops.repeat(scale, ops.shape(x)[0] // ops.shape(scale)[0], axis=0)
         others = ops.ones((ops.shape(scale)[0], 1))
         gate = ops.take(ops.concatenate([scale, others], axis=1), self._places, axis=1)
         linear = self._read.linear(x * _spread(gate, x), self._kernel)
@@ -214,9 +227,11 @@ class _Consumer:
 
     def contributions(self, x, channels):
         """`(K, n, ..., outputs)` what single channels add, but for their means."""
-        at = ops.take(self._first, channels)
         means = ops.take(self._means, channels, axis=0)
-        apart = self._read.contributions(x, self._kernel, at)
+        apart = sum(
+            self._read.contributions(x, self._kernel, ops.take(entry, channels))
+            for entry in self._entries.T
+        )
         return apart - ops.reshape(
             means, (-1, *[1] * (len(apart.shape) - 2), means.shape[-1])
         )

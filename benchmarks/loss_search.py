@@ -1,0 +1,151 @@
+"""The published search on one block of MobileNetV2, as written and as done here.
+
+    python benchmarks/loss_search.py
+
+Both start from the empty layer and add the channel of least training loss, 1 / n
+weight to each of n picks. The plain loop sets the weights of the next layer, runs
+the whole network for each of 50 random candidates, and keeps the best.
+"""
+
+import argparse
+import time
+
+import keras
+import numpy as np
+from imagenet import load_model, read_images
+
+from keras_greedy.batches import Batches
+from keras_greedy.graph.fold import foldable_norms, folded
+from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.report import markdown
+from keras_greedy.selection.imitation import STEPS_PER_CHANNEL
+from keras_greedy.selection.loss import Candidates, LossSearch
+from keras_greedy.selection.moments import observe
+from keras_greedy.selection.objectives import TrainingLoss
+from keras_greedy.selection.path import move
+from keras_greedy.selection.reads import reads_of
+from keras_greedy.selection.weights import rescaled
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--group", default="block_16_expand")
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--candidates", type=int, default=50)
+    options = parser.parse_args()
+    images, labels = read_images("imagenet_sample/all.tfrecord", options.images)
+    network = Network(load_model(), options.group, images, labels)
+    searches = {
+        "plain loop": lambda: plain_search(network, options),
+        f"candidates={options.candidates}": lambda: search(
+            network, options.candidates, options
+        ),
+        "screened": lambda: search(network, "screened", options),
+    }
+    picks, seconds = {}, {}
+    for name, run in searches.items():
+        start = time.perf_counter()
+        picks[name] = run()
+        seconds[name] = time.perf_counter() - start
+        print(f"{name}: {seconds[name]:.1f} s", flush=True)
+    report(network, picks, seconds)
+
+
+class Network:
+    """The whole network with one group's channels in a mixture.
+
+    Args:
+        model: The network.
+        name: Of the group.
+        images: What the loss is of.
+        labels: Theirs.
+    """
+
+    def __init__(self, model, name, images, labels):
+        self.model, self.images, self.labels = model, images, labels
+        self._running = load_model()
+        graph = trace_quietly(model)
+        self.inference = folded(graph)
+        batches = Batches(images, graph.functional)
+        _, self.moments = observe(self.inference, batches)
+        self.group = next(g for g in self.inference.groups if g.name == name)
+        (consumer,) = self.group.consumers
+        self._scatter = self.moments.scatters[consumer.name]
+        self._read = reads_of(graph)[consumer.name]
+        norm = foldable_norms(graph)[self._read.call.index].operation
+        self._mean = keras.ops.convert_to_numpy(norm.moving_mean)
+        self._layer, self._norm = map(
+            self._running.get_layer, (consumer.name, norm.name)
+        )
+
+    def loss(self, weights) -> float:
+        """Cross-entropy over the images for the mixture `(N,)`."""
+        scale = len(weights) * weights
+        kernel, bias = rescaled(self._read, self._scatter, scale)
+        self._layer.kernel.assign(kernel)
+        self._norm.moving_mean.assign(self._mean - bias)
+        answers = self._running.predict_on_batch(self.images)
+        right = answers[np.arange(len(answers)), self.labels]
+        return float(-np.log(np.maximum(right, 1e-7)).mean())
+
+
+def plain_search(network, options) -> list[int]:
+    """Runs the whole network for each candidate."""
+    size, rng = network.group.size, np.random.default_rng(0)
+    weights, picks = np.zeros(size), []
+    for n in range(options.steps):
+        may_repeat = n < STEPS_PER_CHANNEL * len(set(picks)) or not picks
+        allowed = np.setdiff1d(np.arange(size), [] if may_repeat else picks)
+        candidates = np.sort(rng.choice(allowed, options.candidates, replace=False))
+        losses = []
+        for candidate in candidates:
+            trial = weights.copy()
+            move(trial, candidate, 1 / (n + 1))
+            losses.append(network.loss(trial))
+        picks.append(int(candidates[np.argmin(losses)]))
+        move(weights, picks[-1], 1 / (n + 1))
+    return picks
+
+
+def search(network, which, options) -> list[int]:
+    """Runs what lies behind the group for the candidates, as one batch."""
+    against = TrainingLoss(network.model, (network.images, network.labels))
+    how = LossSearch("uniform", Candidates(which), seed=0)
+    group, moments = network.group, network.moments
+    selection = how.begin(network.inference, group, moments, against)
+    for _ in range(options.steps):
+        selection.advance()
+    return selection.picks
+
+
+def losses_of(network, picks) -> dict[int, float]:
+    """Number of different channels -> the whole network's loss."""
+    weights, losses = np.zeros(network.group.size), {}
+    for n, pick in enumerate(picks):
+        move(weights, pick, 1 / (n + 1))
+        losses[np.count_nonzero(weights)] = network.loss(weights)
+    return losses
+
+
+def report(network, picks, seconds) -> None:
+    losses = {name: losses_of(network, own) for name, own in picks.items()}
+    plain, slow = losses.pop("plain loop"), seconds.pop("plain loop")
+    print(f"plain loop: {slow:.0f} s")
+    for name, fast in seconds.items():
+        widths = sorted(plain.keys() & losses[name].keys())
+        worst = max(losses[name][w] / plain[w] - 1 for w in widths)
+        print(
+            f"{name}: {fast:.1f} s, {slow / fast:.0f} x faster; loss at most "
+            f"{worst:+.1%} above the plain loop's, at widths {widths[0]} to "
+            f"{widths[-1]}; same picks: {picks[name] == picks['plain loop']}"
+        )
+    rows = [("channels", "plain loop", *losses)]
+    for width in sorted(plain):
+        own = (losses[name].get(width, np.nan) for name in losses)
+        rows.append((str(width), f"{plain[width]:.4f}", *(f"{x:.4f}" for x in own)))
+    print("\n" + markdown(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,406 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from models import conv, head, image, outputs_of, randomize
+
+from keras_greedy.graph.fold import folded
+from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.selection.loss import (
+    EXACT,
+    Candidates,
+    LossSearch,
+    LossSelection,
+    cached,
+)
+from keras_greedy.selection.moments import observe
+from keras_greedy.selection.objectives import OUTPUT_OBJECTIVES
+from keras_greedy.selection.path import mixture
+from keras_greedy.selection.reads import reads_of
+from keras_greedy.selection.suffix import Suffix
+from keras_greedy.selection.weights import rescaled
+
+# --- Small networks ------------------------------------------------------------------
+
+
+def two_dense():
+    x = layers.Dense(7, activation="relu", name="a")(vector := keras.Input((6,)))
+    x = layers.Dense(6, activation="tanh", name="b")(x)
+    return keras.Model(vector, layers.Dense(5, activation="softmax")(x))
+
+
+def behind_flatten():
+    x = conv(picture := image(size=4), 6, name="a", activation="relu")
+    x = layers.Flatten()(conv(x, 5, name="b", activation="relu", strides=2))
+    return keras.Model(picture, layers.Dense(5, activation="softmax")(x))
+
+
+def a_residual_stream():
+    x = conv(picture := image(size=4), 6, name="a", activation="relu")
+    x = layers.Add()([x, conv(conv(x, 5, 1, "b", activation="relu"), 6, name="c")])
+    return keras.Model(picture, head(layers.ReLU()(x)))
+
+
+BUILDERS = [two_dense, behind_flatten, a_residual_stream]
+
+
+class Task:
+    """A network, 64 examples of it in two batches, and one of its groups."""
+
+    def __init__(self, build, objective="loss", group="a", examples=64):
+        rng = np.random.default_rng(0)
+        self.model = randomize(build())
+        shape = (examples, *self.model.input_shape[1:])
+        self.x = rng.normal(size=shape).astype("float32")
+        answers = outputs_of(self.model, self.x)[0].argmax(axis=1)
+        wrong = rng.random(examples) < 0.1
+        self.y = np.where(wrong, rng.integers(0, 5, examples), answers)
+        self.graph = folded(trace_quietly(self.model))
+        self.group = next(g for g in self.graph.groups if g.name == group)
+        batches = [[x] for x in np.split(self.x, examples // 32)]
+        _, self.moments = observe(self.graph, batches)
+        data = (self.x, self.y)
+        self.objective = OUTPUT_OBJECTIVES[objective](self.model, data)
+        self.full = outputs_of(self.model, self.x)[0].astype(float)
+        self.kind = objective
+        self._copy = keras.models.clone_model(self.model)
+
+    def begin(self, step="uniform", which="all", per_step=1, seed=0):
+        search = LossSearch(step, Candidates(which, per_step), seed)
+        return search.begin(self.graph, self.group, self.moments, self.objective)
+
+    def loss(self, weights):
+        """Of the whole network made anew with rescaled consumers."""
+        self._copy.set_weights(self.model.get_weights())
+        scales = self.graph.scales({self.group.name: self.group.size * weights})
+        for name, read in reads_of(self.graph).items():
+            if name in [call.name for call in self.group.consumers]:
+                scatter = self.moments.scatters[name]
+                new = rescaled(read, scatter, scales[read.features])
+                self._copy.get_layer(name).set_weights(new)
+        p = outputs_of(self._copy, self.x)[0].astype(float)
+        if self.kind == "loss":
+            return -np.log(p[np.arange(len(p)), self.y]).mean()
+        return (self.full * np.log(self.full / p)).sum(axis=1).mean()
+
+
+def run(selection):
+    while not selection.finished:
+        selection.advance()
+    return selection
+
+
+def plain_greedy(task):
+    """Uniform steps, each candidate evaluated by the whole network."""
+    a, picks, one = np.zeros(task.group.size), [], np.eye(task.group.size)
+    while len(set(picks)) < len(a):
+        g = 1 / (len(picks) + 1)
+        repeat = len(picks) < 3 * len(set(picks))
+        may = [i for i in range(len(a)) if repeat or i not in picks]
+        best = min(may, key=lambda i, a=a, g=g: task.loss((1 - g) * a + g * one[i]))
+        a = (1 - g) * a + g * one[best]
+        picks.append(best)
+    return picks
+
+
+# --- Picks ---------------------------------------------------------------------------
+
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize("objective", ["loss", pytest.param("divergence", marks=slow)])
+@pytest.mark.parametrize("build", BUILDERS)
+def test_the_picks_are_those_of_a_plain_loop_over_whole_networks(build, objective):
+    task = Task(build, objective)
+    selection = run(task.begin())
+    picks = plain_greedy(task)
+    assert selection.picks == picks
+    path = selection.path()
+    full = task.loss(np.full(task.group.size, 1 / task.group.size))
+    for width in range(task.group.size):
+        reached = [max(0, task.loss(path.mixture(w)) - full) for w in range(width + 1)]
+        np.testing.assert_allclose(path.errors[width], min(reached), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "step, which",
+    [
+        ("line_search", "screened"),
+        ("uniform", 50),
+        *(pytest.param("uniform", n, marks=slow) for n in ("all", "screened")),
+        *(pytest.param("line_search", n, marks=slow) for n in ("all", 50)),
+    ],
+)
+def test_the_first_pick_equals_exhaustive_search(step, which):
+    task = Task(two_dense)
+    selection = task.begin(step, which)
+    selection.advance()
+    alone = [task.loss(one) for one in np.eye(task.group.size)]
+    assert selection.picks == [np.argmin(alone)]
+    assert (
+        selection.weights.tolist() == np.eye(task.group.size)[np.argmin(alone)].tolist()
+    )
+
+
+@pytest.mark.parametrize("group", ["a", pytest.param("b", marks=slow)])
+def test_screening_ends_as_low_as_evaluating_all(group):
+    def wide():
+        x = layers.Dense(24, activation="relu", name="a")(vector := keras.Input((6,)))
+        x = layers.Dense(24, activation="relu", name="b")(x)
+        return keras.Model(vector, layers.Dense(5, activation="softmax")(x))
+
+    task = Task(wide, group=group)
+    losses = {}
+    for which in ("all", "screened"):
+        selection = task.begin("uniform", which)
+        while selection.width < 12:
+            selection.advance()
+        losses[which] = task.loss(selection.weights)
+    nothing = task.loss(np.zeros(24))
+    assert losses["all"] < 0.6 * nothing
+    assert losses["screened"] - losses["all"] < 0.05 * nothing
+
+
+@pytest.mark.parametrize(
+    "which, objective",
+    [
+        ("screened", "loss"),
+        ("screened", "divergence"),
+        *(pytest.param(n, "loss", marks=slow) for n in ("all", 3)),
+        *(pytest.param(n, "divergence", marks=slow) for n in ("all", 3)),
+    ],
+)
+def test_line_search_never_raises_the_loss(which, objective):
+    """Of few batches each step sees all."""
+    task = Task(a_residual_stream, objective)
+    selection = task.begin("line_search", which)
+    before = task.loss(selection.weights)
+    selection.advance()
+    assert selection.weights.max() == 1
+    before = task.loss(selection.weights)
+    while not selection.finished:
+        selection.advance()
+        after = task.loss(selection.weights)
+        assert after <= before + 1e-5
+        before = after
+
+
+def test_line_search_steps_take_back_at_most_the_whole_weight():
+    task = Task(two_dense)
+    path = run(task.begin("line_search", "all")).path()
+    for n, (pick, size) in enumerate(zip(path.picks, path.sizes, strict=True)):
+        before = mixture(path.picks, path.sizes, task.group.size, n)
+        assert -before[pick] / max(1 - before[pick], 1e-12) - 1e-9 <= size <= 1
+    weights = mixture(path.picks, path.sizes, task.group.size, len(path.picks))
+    assert weights.min() >= 0
+    np.testing.assert_allclose(weights.sum(), 1)
+
+
+# --- Candidates ----------------------------------------------------------------------
+
+
+class Watched(Suffix):
+    """Notes which steps it evaluates."""
+
+    def trials(self, live, targets, weights, channels, sizes):
+        self.seen = [*vars(self).get("seen", []), np.array(channels)]
+        return super().trials(live, targets, weights, channels, sizes)
+
+
+def watched(task, step="uniform", which="all", per_step=1, seed=0):
+    suffix = Watched(task.graph, task.group, task.moments, task.objective.loss)
+    batches = cached(suffix, task.objective)[:1]
+    candidates, rng = Candidates(which, per_step), np.random.default_rng(seed)
+    return suffix, LossSelection(suffix, batches, step, candidates, rng)
+
+
+def test_so_many_candidates_are_drawn_without_repeats():
+    suffix, selection = watched(Task(two_dense), which=3)
+    for _ in range(4):
+        selection.advance()
+    assert [len(set(seen)) for seen in suffix.seen] == [3] * 4
+    assert [len(seen) for seen in suffix.seen] == [3] * 4
+    assert len({tuple(seen) for seen in suffix.seen}) > 1
+    assert all(p in s for p, s in zip(selection.picks, suffix.seen, strict=True))
+
+
+def test_the_draws_are_a_function_of_the_seed():
+    def drawn(seed):
+        suffix, selection = watched(Task(two_dense), which=3, seed=seed)
+        run(selection)
+        return [seen.tolist() for seen in suffix.seen], selection.picks
+
+    assert drawn(0) == drawn(0)
+    assert drawn(0)[0] != drawn(1)[0]
+
+
+def test_more_candidates_than_channels_are_all_of_them():
+    suffix, selection = watched(Task(two_dense), which=50)
+    selection.advance()
+    assert suffix.seen[0].tolist() == list(range(7))
+
+
+def test_every_channel_is_evaluated_unless_told_otherwise():
+    suffix, selection = watched(Task(two_dense), which="all")
+    selection.advance()
+    selection.advance()
+    assert [seen.tolist() for seen in suffix.seen] == [list(range(7))] * 2
+
+
+def test_screening_evaluates_the_most_promising_and_fewer_as_it_goes():
+    predicted = np.random.default_rng(0).permutation(100).astype(float)
+    allowed = np.arange(1, 100)
+
+    def chosen(steps, **options):
+        candidates = Candidates("screened", **options)
+        return candidates.chosen(allowed, lambda: predicted, steps, None)
+
+    assert chosen(0).tolist() == allowed.tolist()
+    counts = [len(chosen(steps)) for steps in (1, 2, 4, 8, 20)]
+    assert counts == [64, 32, 16, EXACT, EXACT]
+    assert len(chosen(20, per_step=12)) == 12
+    for steps in (1, 20):
+        best = np.sort(predicted[allowed])[: len(chosen(steps))]
+        np.testing.assert_array_equal(np.sort(predicted[chosen(steps)]), best)
+
+
+@pytest.mark.parametrize("step", ["uniform", "line_search"])
+@pytest.mark.parametrize("per_step", [2, 3])
+def test_a_step_adds_as_many_channels_as_told(step, per_step):
+    task = Task(two_dense)
+    selection = task.begin(step, "all", per_step)
+    for steps in range(1, 3):
+        selection.advance()
+        assert len(selection.picks) == steps * per_step
+        assert len(set(selection.picks[-per_step:])) == per_step
+    np.testing.assert_allclose(selection.weights.sum(), 1)
+    path = run(selection).path()
+    assert sorted(path.order) == list(range(7))
+    assert (np.diff(path.errors) <= 0).all()
+
+
+def test_the_channels_of_one_step_are_the_best_of_it():
+    task = Task(two_dense)
+    selection = task.begin("uniform", "all", 3)
+    selection.advance()
+    alone = [task.loss(one) for one in np.eye(7)]
+    assert selection.picks == np.argsort(alone)[:3].tolist()
+    assert np.flatnonzero(selection.weights).tolist() == sorted(selection.picks)
+    np.testing.assert_allclose(selection.weights[selection.picks], 1 / 3)
+
+
+def test_more_channels_per_step_than_there_are_are_all_of_them():
+    selection = Task(two_dense).begin("uniform", "all", 100)
+    selection.advance()
+    assert sorted(selection.picks) == list(range(7))
+
+
+@pytest.mark.parametrize("which", ["some", "", 0, -1, 2.0, True, None])
+def test_candidates_that_are_none_name_what_came(which):
+    with pytest.raises(ValueError, match=r"`candidates`.*candidates=") as error:
+        Candidates(which)
+    assert repr(which) in str(error.value)
+
+
+@pytest.mark.parametrize("per_step", [0, -3, 1.5, True, None, "2"])
+def test_channels_per_step_that_are_none_name_what_came(per_step):
+    with pytest.raises(ValueError, match="`channels_per_step`") as error:
+        Candidates("all", per_step)
+    assert f"channels_per_step={per_step!r}" in str(error.value)
+
+
+def test_numpy_integers_are_numbers_of_candidates():
+    assert Candidates(np.int64(5), np.int32(2)).which == 5
+
+
+# --- The course of a search ----------------------------------------------------------
+
+
+def test_a_channel_that_was_never_picked_has_no_weight():
+    selection = Task(two_dense).begin("uniform", "all")
+    for _ in range(4):
+        selection.advance()
+    assert selection.width == len(set(selection.picks))
+    assert sorted([*selection.fresh, *set(selection.picks)]) == list(range(7))
+    assert (selection.weights[selection.fresh] == 0).all()
+    path = selection.path()
+    assert set(path.order[selection.width :]) == set(selection.fresh)
+
+
+def test_the_expansion_is_along_the_steps():
+    """Slopes against the change of the loss a small step makes."""
+    task = Task(two_dense)
+    selection = task.begin("line_search", "all")
+    selection.weights[:] = np.arange(7) / 21
+    slopes, curvatures = selection.expansion()
+    a, one = selection.weights, np.eye(7)
+    for i in range(7):
+        rise = task.loss(a + 1e-2 * (one[i] - a)) - task.loss(a - 1e-2 * (one[i] - a))
+        np.testing.assert_allclose(slopes[i], rise / 2e-2, rtol=0.02, atol=2e-3)
+    assert (curvatures >= 0).all()
+
+
+@pytest.mark.parametrize("step", ["uniform", "line_search"])
+def test_each_function_of_the_network_is_traced_once(step):
+    task, traces = Task(two_dense), []
+
+    class Counted:
+        examples = task.objective.examples
+
+        def loss(self, outputs, targets):
+            traces.append(1)
+            return task.objective.loss(outputs, targets)
+
+    search = LossSearch(step, Candidates("screened"), seed=0)
+    selection = search.begin(task.graph, task.group, task.moments, Counted())
+    for _ in range(2):
+        selection.advance()
+    early = len(traces)
+    run(selection).path()
+    assert len(traces) == early
+    assert early == 3, "the loss, the trials and the slopes"
+
+
+def test_each_step_looks_at_the_next_four_batches():
+    task = Task(two_dense, examples=192)
+    suffix = Watched(task.graph, task.group, task.moments, task.objective.loss)
+    batches = cached(suffix, task.objective)
+    assert len(batches) == 6
+    looked = []
+
+    class Noting(Watched):
+        def trials(self, live, targets, *step):
+            places = [i for i, (_, t) in enumerate(batches) if t[0] is targets[0]]
+            looked.extend(places)
+            return super().trials(live, targets, *step)
+
+    suffix = Noting(task.graph, task.group, task.moments, task.objective.loss)
+    rng = np.random.default_rng(0)
+    selection = LossSelection(suffix, batches, "uniform", Candidates("all"), rng)
+    for _ in range(3):
+        selection.advance()
+    assert all(len(set(looked[i : i + 4])) == 4 for i in (0, 4, 8))
+    assert set(looked) == set(range(6))
+
+
+def test_the_whole_search_is_a_function_of_the_seed():
+    def found(seed):
+        return run(Task(two_dense).begin("line_search", 3, 1, seed)).path()
+
+    one, same, other = found(0), found(0), found(1)
+    for field in ("order", "errors", "picks", "sizes", "steps"):
+        np.testing.assert_array_equal(getattr(one, field), getattr(same, field))
+    assert one.picks.tolist() != other.picks.tolist()
+
+
+def test_a_group_of_one_channel_has_a_path():
+    def narrow():
+        x = layers.Dense(1, activation="relu", name="a")(vector := keras.Input((6,)))
+        return keras.Model(vector, layers.Dense(5, activation="softmax")(x))
+
+    for step in ("uniform", "line_search"):
+        path = run(Task(narrow).begin(step, "screened")).path()
+        assert path.order.tolist() == [0]
+        assert path.scale(1).tolist() == [1]
+        assert path.errors[-1] == 0
