@@ -8,7 +8,6 @@ PYTHON      ?= python3
 VENV        ?= .venv
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 DEMO_ARGS   ?=
-BENCH_ARGS  ?=
 
 export KERAS_BACKEND        ?= tensorflow
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -36,8 +35,14 @@ test-all: $(STAMP) ## run all tests, the slow ones too
 lint: $(STAMP) ## check the code with ruff
 	@$(BIN)/ruff check .
 
-bench: $(STAMP) ## prune, export and time MobileNetV2 at ImageNet's size
-	@$(BIN)/python benchmarks/imagenet_mobilenet_v2.py $(BENCH_ARGS)
+bench: $(STAMP) ## run the benchmarks of the README, most of an hour
+	$(BIN)/python benchmarks/imagenet_mobilenet_v2.py
+	$(BIN)/python benchmarks/allocation.py mobilenet_v2
+	$(BIN)/python benchmarks/allocation.py resnet56
+	$(BIN)/python benchmarks/loss_search.py
+	$(BIN)/python benchmarks/retraining.py digits
+	$(BIN)/python benchmarks/retraining.py cifar10
+	$(BIN)/python benchmarks/theory.py
 
 clean: ## remove .venv, caches, builds and the demo's output
 	rm -rf .venv build dist demo_output *.egg-info .hypothesis .pytest_cache .ruff_cache

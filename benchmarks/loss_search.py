@@ -18,8 +18,9 @@ from keras_greedy.batches import Batches
 from keras_greedy.graph.fold import foldable_norms, folded
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.report import markdown
+from keras_greedy.selection.candidates import Candidates
 from keras_greedy.selection.imitation import STEPS_PER_CHANNEL
-from keras_greedy.selection.loss import Candidates, LossSearch
+from keras_greedy.selection.loss import LossSearch
 from keras_greedy.selection.moments import observe
 from keras_greedy.selection.objectives import TrainingLoss
 from keras_greedy.selection.path import move

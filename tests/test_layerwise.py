@@ -26,7 +26,8 @@ from keras_greedy.batches import Batches
 from keras_greedy.graph.fold import folded
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace_quietly
-from keras_greedy.selection.loss import Candidates, LossSearch, cached
+from keras_greedy.selection.candidates import Candidates
+from keras_greedy.selection.loss import LossSearch, cached
 from keras_greedy.selection.moments import observe
 from keras_greedy.selection.objectives import (
     OUTPUT_OBJECTIVES,

@@ -13,77 +13,19 @@ best few are evaluated exactly.
 """
 
 import dataclasses
-import numbers
 
 import numpy as np
 from keras import ops
 
 from keras_greedy.graph.trace import ChannelGraph, ChannelGroup
+from keras_greedy.selection.candidates import Candidates
 from keras_greedy.selection.imitation import STEPS_PER_CHANNEL, Imitation, least_sizes
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import MixturePath, mixture_path, move
 from keras_greedy.selection.suffix import Suffix
 
-EXACT = 8
-EXACT_AT_FIRST = 64
 BATCHES_PER_STEP = 4
 CACHE_BYTES = 2**30
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidates:
-    """Which channels are evaluated exactly at each step, and how many are added.
-
-    Attributes:
-        which: A number of channels drawn at random (50, as published), `"all"`, or
-            `"screened"`: the best of all channels by the second-order expansion, 8
-            of them and up to 64 in the first steps, where it is coarse. The first
-            step of all has nothing to expand around; there channels are screened
-            by the imitation error.
-        per_step: How many channels one step adds, the best of those evaluated.
-
-    Raises:
-        ValueError: When they are not as described.
-    """
-
-    which: int | str = "screened"
-    per_step: int = 1
-
-    def __post_init__(self):
-        if self.which not in ("all", "screened") and not _is_count(self.which):
-            raise ValueError(
-                "Expected `candidates` to be 'screened', 'all' or a positive integer. "
-                f"Received: candidates={self.which!r}"
-            )
-        if not _is_count(self.per_step):
-            raise ValueError(
-                "Expected `channels_per_step` to be a positive integer. "
-                f"Received: channels_per_step={self.per_step!r}"
-            )
-
-    def chosen(self, allowed, predicted, steps: int, rng) -> np.ndarray:
-        """The channels to evaluate.
-
-        Args:
-            allowed: Channels that may be picked.
-            predicted: A function that gives `(N,)` expected loss.
-            steps: How many were taken.
-            rng: Source of the draw.
-        """
-        if self.which == "screened":
-            count = max(EXACT, EXACT_AT_FIRST // max(steps, 1), self.per_step)
-            return allowed[np.argsort(predicted()[allowed], kind="stable")[:count]]
-        if _is_count(self.which) and self.which < len(allowed):
-            return np.sort(rng.choice(allowed, self.which, replace=False))
-        return allowed
-
-
-def _is_count(value) -> bool:
-    return (
-        isinstance(value, numbers.Integral)
-        and not isinstance(value, bool)
-        and value > 0
-    )
 
 
 class Uniform:

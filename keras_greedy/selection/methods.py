@@ -8,7 +8,8 @@ import numpy as np
 from keras_greedy.batches import Batches
 from keras_greedy.graph.trace import ChannelGraph, ChannelGroup
 from keras_greedy.progress import Progress
-from keras_greedy.selection.loss import STEP_SIZES, Candidates, LossSearch
+from keras_greedy.selection.candidates import Candidates
+from keras_greedy.selection.loss import STEP_SIZES, LossSearch
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.objectives import OUTPUT_OBJECTIVES
 from keras_greedy.selection.path import Path
