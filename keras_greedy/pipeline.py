@@ -77,7 +77,8 @@ def prune(
             on a fifth of `data` that is held apart.
         candidates: For `"loss"` and `"divergence"`, the channels evaluated at each
             step: a number drawn at random (50 in the paper), `"all"`, or
-            `"screened"` (the default): the best of all by one gradient.
+            `"screened"` (the default): the best of all by their gradient, and some
+            at random.
         channels_per_step: For `"loss"` and `"divergence"`, how many of them to add.
         finetune: How to train the compact model afterwards; not at all if `None`.
         finetune_per_layer: For `"loss"` and `"divergence"`, how to train after each

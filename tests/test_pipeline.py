@@ -155,6 +155,34 @@ def test_the_greedy_choice_loses_less_than_a_random_one():
         assert greedy < 0.8 * loss()
 
 
+def test_best_takes_for_each_group_the_path_that_changes_the_output_less():
+    model = small()
+    both, of_global, local = (
+        search(model, IMAGES, objective=objective, verbose=0)
+        for objective in ("best", "global", "local")
+    )
+    for name, path in both.paths.items():
+        orders = [own.paths[name].order.tolist() for own in (of_global, local)]
+        assert path.order.tolist() in orders
+        found, other = (own.divergence[name].values for own in (both, of_global))
+        assert np.log(found).mean() <= np.log(other).mean() + 1e-6
+
+
+@pytest.mark.parametrize("step", ["uniform", "line_search"])
+@pytest.mark.parametrize("objective", ["local", "global"])
+def test_a_mixture_meets_the_budget_and_keeps_its_weights(objective, step):
+    model = small()
+    paths = search(model, IMAGES, objective=objective, step=step, verbose=0)
+    compact, budget = paths.compact(Budget(0.5, round_to=4)), 0.5
+    assert keras_greedy.macs(compact) <= budget * keras_greedy.macs(model)
+    kernel, full = (m.get_layer("b").kernel.numpy() for m in (compact, model))
+    width = paths.widths(Budget(0.5, round_to=4))["a"]
+    kept, scale = (of(width) for of in (paths.paths["a"].kept, paths.paths["a"].scale))
+    columns = paths.paths["b"].kept(paths.widths(Budget(0.5, round_to=4))["b"])
+    expected = scale[kept, None] * full[0, 0][kept][:, columns]
+    np.testing.assert_allclose(kernel[0, 0], expected, rtol=1e-4, atol=1e-6)
+
+
 def read_by_dense():
     x = layers.Dense(16, name="a")(vector := keras.Input((20,)))
     return vector, layers.Dense(6, name="b")(x)

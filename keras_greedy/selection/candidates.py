@@ -5,7 +5,7 @@ import numbers
 
 import numpy as np
 
-EXACT = 8
+EXACT = 16
 EXACT_AT_FIRST = 64
 
 
@@ -15,10 +15,10 @@ class Candidates:
 
     Attributes:
         which: A number of channels drawn at random (50, as published), `"all"`, or
-            `"screened"`: the best of all channels by the second-order expansion, 8
-            of them and up to 64 in the first steps, where it is coarse. The first
-            step of all has nothing to expand around; there channels are screened
-            by the imitation error.
+            `"screened"`: the best 8 of all channels by the second-order expansion
+            and 8 others at random, since it favours channels that do nothing while
+            the steps are large; up to 64 in the first steps. The very first has
+            nothing to expand around and goes by the imitation error.
         per_step: How many channels one step adds, the best of those evaluated.
 
     Raises:
@@ -50,8 +50,10 @@ class Candidates:
             rng: Source of the draw.
         """
         if self.which == "screened":
-            count = max(EXACT, EXACT_AT_FIRST // max(steps, 1), self.per_step)
-            return allowed[np.argsort(predicted()[allowed], kind="stable")[:count]]
+            count = max(EXACT, EXACT_AT_FIRST // max(steps, 1), 2 * self.per_step)
+            ranked = allowed[np.argsort(predicted()[allowed], kind="stable")]
+            best, others = np.split(ranked, [(count + 1) // 2])
+            return np.concatenate([best, rng.permutation(others)[: count // 2]])
         if _is_count(self.which) and self.which < len(allowed):
             return np.sort(rng.choice(allowed, self.which, replace=False))
         return allowed
