@@ -32,7 +32,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--group", default="block_16_expand")
     parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--candidates", type=int, default=50)
     options = parser.parse_args()
     images, labels = read_images("imagenet_sample/all.tfrecord", options.images)

@@ -198,7 +198,7 @@ def _search(graph: ChannelGraph, data, method, progress) -> SelectionPaths:
 def _mean_log(path_and_divergence) -> float:
     """What [NeurIPS] compares local and global imitation of a layer by, measured."""
     values = path_and_divergence[1].values
-    return float(np.log(values + 1e-12).mean()) if len(values) else 0.0
+    return float(np.log(np.maximum(values, 0) + 1e-12).mean()) if len(values) else 0.0
 
 
 def _prune_by_output(graph, data, method, budget, tolerance, finetune, progress):
