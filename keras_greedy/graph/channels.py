@@ -1,12 +1,36 @@
 """What a traced model is made of: calls, channels, groups of channels."""
 
+import collections
 import dataclasses
+import re
 from collections.abc import Callable
 
 import keras
 import numpy as np
 
 from keras_greedy.graph.registry import Rule
+
+AUTO_NAME = re.compile(r"variable(_\d+)?")
+
+
+def named_weights(layer: keras.Layer) -> dict[str, keras.Variable]:
+    """Name -> weight; one made without a name has that of the layer's attribute.
+
+    Weights that share a name, of layers inside the layer, have their path for one.
+    """
+    attributes = {
+        id(value): name
+        for name, value in vars(layer).items()
+        if isinstance(value, keras.Variable)
+    }
+    times = collections.Counter(weight.name for weight in layer.weights)
+
+    def name_of(weight):
+        if AUTO_NAME.fullmatch(weight.name):
+            return attributes.get(id(weight), weight.path)
+        return weight.name if times[weight.name] == 1 else weight.path
+
+    return {name_of(weight): weight for weight in layer.weights}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -15,6 +39,8 @@ class Call:
 
     Attributes:
         index: Position in the graph's topological order.
+        name: Name of the operation, behind those of the models it is nested in,
+            as in `"backbone/conv1"`.
         operation: The `keras.Operation` (a layer or a raw operation).
         args: Positional arguments, symbolic tensors included.
         kwargs: Keyword arguments, symbolic tensors included.
@@ -23,6 +49,7 @@ class Call:
     """
 
     index: int
+    name: str
     operation: keras.Operation
     args: tuple
     kwargs: dict
@@ -30,12 +57,13 @@ class Call:
     rule: Rule | None
 
     @property
-    def name(self) -> str:
-        return self.operation.name
-
-    @property
     def is_layer(self) -> bool:
         return isinstance(self.operation, keras.Layer)
+
+    @property
+    def weights(self) -> dict[str, keras.Variable]:
+        """Name -> weight, nothing for a raw operation."""
+        return named_weights(self.operation) if self.is_layer else {}
 
     @property
     def inputs(self) -> list:
@@ -60,27 +88,40 @@ class ChannelGroup:
         channels: `(N,)` channel numbers, in that layer's order.
         producers: Calls that make the channels.
         consumers: Calls that read them all at once.
+        normalizers: Calls on the way that normalise each channel by statistics
+            over all, as a LayerNormalization does.
     """
 
     name: str
     channels: np.ndarray
     producers: tuple[Call, ...]
     consumers: tuple[Call, ...]
+    normalizers: tuple[Call, ...] = ()
 
     @property
     def size(self) -> int:
         return len(self.channels)
+
+    @property
+    def first_reader(self) -> int:
+        """Index of the first call that computes otherwise when channels are cut."""
+        return min(call.index for call in (*self.consumers, *self.normalizers))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChannelGraph:
     """What `trace` returns: the calls of a model, its channels, its groups.
 
+    The layers of models inside the model are calls like all others.
+
     Attributes:
         model: The traced model, never modified.
         functional: The Functional that holds its graph: `model` itself, or what
             backs a Sequential.
         calls: All calls in topological order.
+        outputs: The symbolic tensors the model returns, as the calls make them.
+        stand_ins: Id of a tensor, as the model it is part of has it, -> the tensor of
+            the calls that it is, the first time that model is called.
         channels: Tensor id -> `(C,)` channel numbers of its last axis.
         groups: The prunable groups, in the order of their first producer.
         unprunable: `(layer name, reason)` of what had to stay whole.
@@ -89,6 +130,8 @@ class ChannelGraph:
     model: keras.Model
     functional: keras.Model
     calls: list[Call]
+    outputs: list
+    stand_ins: dict[int, keras.KerasTensor]
     channels: dict[int, np.ndarray]
     groups: list[ChannelGroup]
     unprunable: list[tuple[str, str]]
@@ -96,10 +139,6 @@ class ChannelGraph:
     @property
     def inputs(self) -> list:
         return self.functional.inputs
-
-    @property
-    def outputs(self) -> list:
-        return self.functional.outputs
 
     @property
     def widths(self) -> dict[str, int]:

@@ -89,21 +89,23 @@ class Costs:
         return self._total(self._params, widths or {})
 
     def _add_call(self, graph, call, first_use):
-        counts = {None: 0}
+        channels = {}
         if call.rule:
-            counts[IN] = self._add_count(graph.channels_of(call.inputs[0]))
-            counts[OUT] = self._add_count(graph.channels_of(call.outputs[0]))
+            channels[IN] = graph.channels_of(call.inputs[0])
+            channels[OUT] = graph.channels_of(call.outputs[0])
+        counts = {axis: self._add_count(ids) for axis, ids in channels.items()}
         if has_graph(call.operation):
             self._macs.append((macs(call.operation), 0, 0))
-        for weight in call.operation.weights:
+        for name, weight in call.weights.items():
             none = (None,) * len(weight.shape)
-            axes = call.rule.axes_of(weight.name, len(none)) if call.rule else none
-            pairs = list(zip(weight.shape, axes, strict=True))
-            coefficient = math.prod(n for n, axis in pairs if axis is None)
-            first, second = ([counts[a] for _, a in pairs if a] + [0, 0])[:2]
+            axes = call.rule.axes_of(name, len(none)) if call.rule else none
+            cut = [axis for axis in axes if axis]
+            widths = [len(channels[axis]) for axis in cut]
+            coefficient = math.prod(weight.shape) / math.prod(widths)
+            first, second = ([counts[axis] for axis in cut] + [0, 0])[:2]
             if first_use:
                 self._params.append((coefficient, first, second))
-            if isinstance(call.operation, COUNTED) and weight.name.endswith("kernel"):
+            if isinstance(call.operation, COUNTED) and name.endswith("kernel"):
                 self._macs.append((coefficient * _positions(call), first, second))
 
     def _add_count(self, channels) -> int:
@@ -143,5 +145,5 @@ def _positions(call: Call) -> int:
 
 def _columns(terms):
     """`(coefficients, first, second)`, one array each."""
-    coefficients, first, second = np.array(terms, dtype=int).reshape(-1, 3).T
-    return coefficients.astype(float), first, second
+    coefficients, first, second = np.array(terms, dtype=float).reshape(-1, 3).T
+    return coefficients, first.astype(int), second.astype(int)

@@ -4,15 +4,23 @@ The search evaluates a network at inference only, and there a BatchNorm behind a
 linear layer is a scale of its kernel and a shift of its bias.
 """
 
+import collections
 import dataclasses
 
 import keras
 import numpy as np
+from keras import layers
 
-from keras_greedy.graph.channels import Call, ChannelGraph
-from keras_greedy.graph.rebuild import copy_weights, full_weights, remake, replay
+from keras_greedy.graph.channels import Call, ChannelGraph, named_weights
+from keras_greedy.graph.rebuild import copy_weights, full_weights, remake, replay_flat
 
-FOLDABLE = (keras.layers.Conv2D, keras.layers.Dense, keras.layers.DepthwiseConv2D)
+TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose)
+DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+FOLDABLE = (
+    *(layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D),
+    *(*TRANSPOSED, *DEPTHWISE, *SEPARABLE),
+)
 
 
 def folded(graph: ChannelGraph) -> ChannelGraph:
@@ -24,37 +32,40 @@ def folded(graph: ChannelGraph) -> ChannelGraph:
     norms = foldable_norms(graph)
     gone = {norm.index for norm in norms.values()}
     calls: dict[int, Call] = {}
-    new: dict[str, keras.Operation] = {}
+    new: dict[int, keras.Operation] = {}
     channels = {}
 
     def apply(call, *args, **kwargs):
         if call.index in gone:
             return args[0]
-        if call.name not in new:
-            new[call.name] = _remade(call.operation, biased=call.index in norms)
-        outputs = new[call.name](*args, **kwargs)
+        key = id(call.operation)
+        if key not in new:
+            new[key] = _remade(call, biased=call.index in norms)
+        outputs = new[key](*args, **kwargs)
         made = tuple(keras.tree.flatten(outputs))
         calls[call.index] = Call(
-            len(calls), new[call.name], args, kwargs, made, call.rule
+            len(calls), call.name, new[key], args, kwargs, made, call.rule
         )
         channels.update(_channels(graph, call.outputs, made))
         return outputs
 
-    functional = replay(graph, apply)
+    functional = replay_flat(graph, apply)
     channels |= _channels(graph, graph.inputs, functional.inputs)
     for call in graph.calls:
         if call.index in norms:
-            weights = _folded_weights(call.operation, norms[call.index].operation)
-            new[call.name].set_weights(weights)
-        elif call.is_layer and call.name in new:
-            copy_weights(call.operation, new[call.name])
+            _fold(call.operation, norms[call.index].operation, new[id(call.operation)])
+        elif call.is_layer and call.index not in gone:
+            copy_weights(call.operation, new[id(call.operation)])
 
     def copies(originals):
         return tuple(calls[call.index] for call in originals)
 
     groups = [
         dataclasses.replace(
-            g, producers=copies(g.producers), consumers=copies(g.consumers)
+            g,
+            producers=copies(g.producers),
+            consumers=copies(g.consumers),
+            normalizers=copies(g.normalizers),
         )
         for g in graph.groups
     ]
@@ -62,6 +73,8 @@ def folded(graph: ChannelGraph) -> ChannelGraph:
         graph,
         functional=functional,
         calls=[*calls.values()],
+        outputs=functional.outputs,
+        stand_ins={},
         channels=channels,
         groups=groups,
     )
@@ -70,6 +83,7 @@ def folded(graph: ChannelGraph) -> ChannelGraph:
 def foldable_norms(graph: ChannelGraph) -> dict[int, Call]:
     """Index of a linear layer's call -> the call of the only BatchNorm behind it."""
     outputs = {id(tensor) for tensor in graph.outputs}
+    times_called = collections.Counter(id(call.operation) for call in graph.calls)
     norms = {}
     for call in graph.calls:
         layer = call.operation
@@ -83,20 +97,22 @@ def foldable_norms(graph: ChannelGraph) -> dict[int, Call]:
             layer.activation is keras.activations.linear
             and len(readers) == 1
             and readers[0].rule
-            and type(readers[0].operation) is keras.layers.BatchNormalization
+            and type(readers[0].operation) is layers.BatchNormalization
+            and times_called[id(layer)] == times_called[id(readers[0].operation)] == 1
             and not readers[0].kwargs.get("training")
         ):
             norms[call.index] = readers[0]
     return norms
 
 
-def _remade(operation: keras.Operation, biased: bool) -> keras.Operation:
+def _remade(call: Call, biased: bool) -> keras.Operation:
     """A copy that computes in float32, whatever the precision of the model."""
-    changes = {"use_bias": True} if biased else {}
-    is_layer = isinstance(operation, keras.Layer)
-    if is_layer and operation.compute_dtype != operation.variable_dtype:
+    operation, changes = call.operation, {"use_bias": True} if biased else {}
+    if call.is_layer and operation.compute_dtype != operation.variable_dtype:
         changes["dtype"] = operation.variable_dtype
-    return remake(operation, changes)
+    new = remake(operation, changes)
+    new.name = f"call_{call.index}.{operation.name}"
+    return new
 
 
 def _channels(graph: ChannelGraph, old, new) -> dict[int, np.ndarray]:
@@ -104,20 +120,23 @@ def _channels(graph: ChannelGraph, old, new) -> dict[int, np.ndarray]:
     return {id(tensor): graph.channels_of(original) for original, tensor in pairs}
 
 
-def _folded_weights(layer, norm) -> list[np.ndarray]:
+def _fold(layer, norm, new) -> None:
+    """Gives `new` the weights that compute what `layer` and `norm` do."""
     weights, statistics = full_weights(layer), full_weights(norm)
     scale = 1 / np.sqrt(statistics["moving_variance"] + norm.epsilon)
     scale = scale * statistics.get("gamma", 1.0)
+    name = "pointwise_kernel" if isinstance(layer, SEPARABLE) else "kernel"
     bias = weights.get("bias", 0.0) - statistics["moving_mean"]
-    kernel = weights["kernel"]
-    per_output = (
-        kernel.reshape(*kernel.shape[:-2], -1) if _is_depthwise(layer) else kernel
-    )
-    return [
-        (per_output * scale).reshape(kernel.shape),
-        bias * scale + statistics.get("beta", 0.0),
-    ]
+    weights["bias"] = bias * scale + statistics.get("beta", 0.0)
+    weights[name] = _scaled(layer, weights[name], scale)
+    for own, weight in named_weights(new).items():
+        weight.assign(weights[own])
 
 
-def _is_depthwise(layer) -> bool:
-    return isinstance(layer, keras.layers.DepthwiseConv2D)
+def _scaled(layer, kernel, scale):
+    """The kernel with each output channel multiplied by its factor."""
+    if isinstance(layer, TRANSPOSED):
+        return kernel * scale[:, None]
+    if isinstance(layer, DEPTHWISE):
+        return (kernel.reshape(*kernel.shape[:-2], -1) * scale).reshape(kernel.shape)
+    return kernel * scale

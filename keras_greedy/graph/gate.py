@@ -5,12 +5,16 @@ the group a BatchNorm beta or an activation with f(0) != 0 would leak a constant
 behind the gate; at the consumers, multiplying by 0 equals removing. This holds
 for residual streams as well: a gate on what every consumer reads is a gate on
 every branch that adds into the stream.
+
+A normalisation over the channels is another function of the kept ones: the compact
+model takes its statistics over those alone, and so does the gated one.
 """
 
 import keras
+from keras import ops
 
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.rebuild import Cutter, replay
+from keras_greedy.graph.rebuild import Cutter, replay_flat
 
 
 def gated(graph: ChannelGraph, selection: dict) -> keras.Model:
@@ -29,16 +33,35 @@ def gated(graph: ChannelGraph, selection: dict) -> keras.Model:
     whole = Cutter(graph, graph.kept_mask({}), {})
 
     def apply(call, *args, **kwargs):
+        operation = whole.operation(call.operation)
+        operation.name = f"call_{call.index}.{call.operation.name}"
+        if call.rule and call.rule.normalizes:
+            mask = kept[graph.channels_of(call.inputs[0])]
+            return OverKept(call.rule, operation, mask)(args[0])
         if call.rule and call.rule.consumes:
             mask = kept[graph.channels_of(call.inputs[0])].astype(float).tolist()
             gate = keras.layers.Rescaling(
-                mask,
-                name=f"gate_{call.index}_of_{call.name}",
-                dtype=call.operation.dtype_policy,
+                mask, name=f"gate_{call.index}", dtype=call.operation.dtype_policy
             )
             args = (gate(args[0]), *args[1:])
         return whole.apply(call, *args, **kwargs)
 
-    model = replay(graph, apply)
+    model = replay_flat(graph, apply)
     whole.copy_weights()
     return model
+
+
+class OverKept(keras.layers.Layer):
+    """A normalisation whose statistics are over the kept channels only."""
+
+    def __init__(self, rule, layer, mask):
+        super().__init__(dtype=layer.dtype_policy)
+        self._rule, self._layer = rule, layer
+        self._mask = mask.astype("float32")
+
+    def build(self, shape):
+        self._layer.build(shape)
+
+    def call(self, x):
+        mask = ops.cast(self._mask, x.dtype)
+        return self._rule.over_kept(self._layer, x, mask)

@@ -5,9 +5,9 @@ import inspect
 import keras
 import numpy as np
 
-from keras_greedy.graph.channels import Call, ChannelGraph
+from keras_greedy.graph.channels import Call, ChannelGraph, named_weights
 from keras_greedy.graph.registry import IN, OUT
-from keras_greedy.graph.trace import has_graph, trace_quietly
+from keras_greedy.graph.trace import check_model, has_graph, own_calls, trace_quietly
 
 
 def rebuild(
@@ -38,44 +38,49 @@ def rebuild(
     ```
     """
     cutter = Cutter(graph, graph.kept_mask(selection), weights or {})
-    if isinstance(graph.model, keras.Sequential):
-        layers = [*fresh_inputs(graph), *map(cutter.operation, graph.calls)]
-        compact = keras.Sequential(
-            layers, trainable=graph.model.trainable, name=graph.model.name
-        )
-    else:
-        compact = replay(graph, cutter.apply)
+    compact = cutter.model(graph.model)
     cutter.copy_weights()
     return compact
 
 
-def replay(graph: ChannelGraph, apply) -> keras.Model:
-    """Calls the graph anew on fresh inputs, each call through `apply`."""
-    inputs = fresh_inputs(graph)
-    keys = [id(tensor) for tensor in graph.inputs]
-    values = graph.run(dict(zip(keys, inputs, strict=True)), graph.calls, apply)
-    values |= zip(keys, inputs, strict=True)
+def replay(model: keras.Model, fresh, outputs, calls, apply) -> keras.Model:
+    """A functional model of calls made anew on fresh inputs, each through `apply`.
 
-    def renew(structure):
-        return keras.tree.map_structure(lambda old: values[id(old)], structure)
-
+    Args:
+        model: What the new model is like: its structures, its name.
+        fresh: The new inputs.
+        outputs: The symbolic tensors of the calls that the model is to return.
+        calls: In topological order.
+        apply: `apply(call, *args, **kwargs)` makes one call.
+    """
+    functional = check_model(model)
+    values = dict(zip(map(id, functional.inputs), fresh, strict=True))
+    for call in calls:
+        args, kwargs = call.arguments(values)
+        made = keras.tree.flatten(apply(call, *args, **kwargs))
+        values.update(zip(map(id, call.outputs), made, strict=True))
+    outputs = [values[id(tensor)] for tensor in outputs]
     return keras.Model(
-        renew(graph.functional.input),
-        renew(graph.functional.output),
-        trainable=graph.model.trainable,
-        name=graph.model.name,
+        keras.tree.pack_sequence_as(functional.input, fresh),
+        keras.tree.pack_sequence_as(functional.output, outputs),
+        trainable=model.trainable,
+        name=model.name,
     )
 
 
-def fresh_inputs(graph: ChannelGraph) -> list:
-    """New symbolic inputs like the model's."""
-    operations = graph.functional.operations
-    makers = {
+def replay_flat(graph: ChannelGraph, apply) -> keras.Model:
+    """`replay` of all calls of a graph: no models inside are left."""
+    fresh = [remake(layer).output for layer in _input_layers(graph.functional)]
+    return replay(graph.model, fresh, graph.outputs, graph.calls, apply)
+
+
+def _input_layers(functional) -> list:
+    layers = {
         id(layer.output): layer
-        for layer in operations
+        for layer in functional.operations
         if isinstance(layer, keras.layers.InputLayer)
     }
-    return [remake(makers[id(tensor)]).output for tensor in graph.inputs]
+    return [layers[id(tensor)] for tensor in functional.inputs]
 
 
 class Cutter:
@@ -89,26 +94,59 @@ class Cutter:
 
     def __init__(self, graph: ChannelGraph, kept: np.ndarray, weights: dict):
         self._graph, self._kept, self._weights = graph, kept, weights
-        self._made: dict[int, tuple[Call, keras.Operation]] = {}
+        self._calls = {id(call.operation): call for call in graph.calls}
+        self._makers = {id(call.outputs[0]): call for call in graph.calls}
+        self._made: dict[int, keras.Operation] = {}
         _check_names(graph, weights)
 
+    def model(self, model: keras.Model) -> keras.Model:
+        """The new one of the traced model, or of one inside it."""
+        functional = check_model(model)
+        calls = own_calls(functional)
+        fresh = [*map(self._input, functional.inputs, _input_layers(functional))]
+        if not isinstance(model, keras.Sequential):
+            return replay(model, fresh, functional.outputs, calls, self._apply_own)
+        new = [self.operation(call.operation) for call in calls]
+        return keras.Sequential(
+            [*fresh, *new], trainable=model.trainable, name=model.name
+        )
+
     def apply(self, call: Call, *args, **kwargs):
+        """Makes a call of the graph with the new operation."""
         if call.rule:
             args = call.rule.cut_arguments(call, args, self._kept_out(call))
-        return self.operation(call)(*args, **kwargs)
+        return self.operation(call.operation)(*args, **kwargs)
 
-    def operation(self, call: Call) -> keras.Operation:
-        key = id(call.operation)
+    def operation(self, operation: keras.Operation) -> keras.Operation:
+        """The new one of an operation; for a model inside, with all of its layers."""
+        key = id(operation)
         if key not in self._made:
-            self._made[key] = call, remake(call.operation, self._config_changes(call))
-        return self._made[key][1]
+            if key in self._calls:
+                changes = self._config_changes(self._calls[key])
+                self._made[key] = remake(operation, changes)
+            else:
+                self._made[key] = self.model(operation)
+        return self._made[key]
 
     def copy_weights(self) -> None:
-        for call, new in self._made.values():
+        for key, call in self._calls.items():
             if call.rule and call.is_layer:
-                self._cut_weights(call, new)
+                self._cut_weights(call, self._made[key])
             elif call.is_layer:
-                copy_weights(call.operation, new)
+                copy_weights(call.operation, self._made[key])
+
+    def _apply_own(self, own: Call, *args, **kwargs):
+        if id(own.operation) not in self._calls:
+            return self.operation(own.operation)(*args, **kwargs)
+        made = self._graph.stand_ins[id(own.outputs[0])]
+        return self.apply(self._makers[id(made)], *args, **kwargs)
+
+    def _input(self, tensor, layer):
+        """The new input, which in a model inside may have been cut."""
+        kept = self._kept[self._graph.channels_of(self._graph.stand_ins[id(tensor)])]
+        if kept.all():
+            return remake(layer).output
+        return remake(layer, {"batch_shape": (*tensor.shape[:-1], sum(kept))}).output
 
     def _config_changes(self, call: Call) -> dict:
         if not call.rule:
@@ -123,26 +161,35 @@ class Cutter:
     def _cut_weights(self, call: Call, new: keras.Layer) -> None:
         kept = {IN: self._kept_in(call), OUT: self._kept_out(call)}
         arrays = full_weights(call.operation) | self._weights.get(call.name, {})
-        for weight in new.weights:
-            array = arrays[weight.name]
-            axes = call.rule.axes_of(weight.name, len(weight.shape))
-            sizes = zip(weight.shape, axes, strict=True)
-            full = tuple(len(kept[axis]) if axis else size for size, axis in sizes)
+        shapes = {name: tuple(weight.shape) for name, weight in call.weights.items()}
+        for name, weight in named_weights(new).items():
+            array, full = arrays[name], shapes.get(name, (len(kept[OUT]),))
             if np.shape(array) != full:
                 raise ValueError(
-                    f"Expected `weights[{call.name!r}][{weight.name!r}]` to have the "
+                    f"Expected `weights[{call.name!r}][{name!r}]` to have the "
                     f"full shape {full}. Received: an array of shape {np.shape(array)}"
                 )
-            for i, axis in enumerate(axes):
+            for i, axis in enumerate(call.rule.axes_of(name, len(full))):
                 if axis:
-                    array = np.compress(kept[axis], array, i)
+                    array = np.compress(entries_of(kept[axis], full[i]), array, i)
             weight.assign(array)
+        if isinstance(new, keras.layers.Normalization):
+            new.finalize_state()  # It computes from copies of its weights.
 
     def _kept_in(self, call: Call) -> np.ndarray:
         return self._kept[self._graph.channels_of(call.inputs[0])]
 
     def _kept_out(self, call: Call) -> np.ndarray:
         return self._kept[self._graph.channels_of(call.outputs[0])]
+
+
+def entries_of(channels: np.ndarray, size: int) -> np.ndarray:
+    """What holds for each channel, for each entry of a weight's axis of that size.
+
+    An axis may have several entries in a row for each channel, or, in a grouped
+    convolution, entries for the channels of one group only, which all are alike.
+    """
+    return np.repeat(channels, max(1, size // len(channels)))[:size]
 
 
 def remake(operation: keras.Operation, changes: dict | None = None) -> keras.Operation:
@@ -173,7 +220,10 @@ def copy_weights(layer: keras.Layer, new: keras.Layer) -> None:
 
 def full_weights(layer: keras.Layer) -> dict[str, np.ndarray]:
     """Weight name -> value."""
-    return {w.name: keras.ops.convert_to_numpy(w) for w in layer.weights}
+    return {
+        name: keras.ops.convert_to_numpy(weight)
+        for name, weight in named_weights(layer).items()
+    }
 
 
 def _live_entries(operation, config) -> dict:

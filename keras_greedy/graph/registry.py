@@ -3,7 +3,8 @@
 A rule says which channels come out of a call, which axes of the layer's weights
 belong to the channels going in or out, and how its config changes when some are
 cut. Raw operations are registered under their public `keras.ops` function,
-activations under their function.
+activations under their function, layers that `keras.applications` keeps to itself
+under the name of their class.
 """
 
 import keras
@@ -19,28 +20,66 @@ class Unprunable(Exception):
 
 
 class Rule:
-    """A layer that acts on each channel alone (a follower); the base of all rules.
+    """How a layer carries channels, the entries of its input's and output's last axis.
+
+    As it stands, it is the rule of a layer that acts on each channel alone (a
+    follower). Others say so by the attributes, and by the methods where those do not
+    suffice.
 
     Attributes:
         produces: Whether the call makes channels of its own.
-        consumes: Whether it reads all channels of its input at once.
+        consumes: Whether it reads all channels of its input at once, so that a
+            channel which is 0 there might as well be absent.
+        normalizes: Whether it divides each channel by statistics over all of them.
+        width: Name of the layer's argument that is the number of channels coming
+            out, if it has one.
         weight_axes: Weight name -> what its last axes run over: the channels
-            going `IN`, the channels coming `OUT`, or `None` for neither.
+            going `IN`, the channels coming `OUT`, or `None` for neither. An axis may
+            have several entries in a row for each channel.
+
+    Example:
+
+    ```python
+    @keras_greedy.register_rule(MyDense)
+    class MyDenseRule(keras_greedy.Rule):
+        produces = consumes = True
+        width = "units"
+        weight_axes = {"kernel": (keras_greedy.IN, keras_greedy.OUT)}
+    ```
     """
 
     produces = False
     consumes = False
+    normalizes = False
+    width: str | None = None
     weight_axes: dict[str, tuple] = {}
 
+    def specialised(self, operation) -> "Rule":
+        """The rule of one operation of the kind, where its settings matter."""
+        return self
+
     def carry(self, call, channels, space):
-        """Returns the `(C,)` channel numbers of the call's output."""
+        """Returns the `(C,)` channel numbers of the call's output.
+
+        Args:
+            call: The `Call`.
+            channels: `(C,)` channel numbers of each of the call's inputs.
+            space: The `ChannelSpace` to draw fresh numbers from, to declare numbers
+                equal in, or to pin them.
+
+        Raises:
+            Unprunable: When the channels cannot be cut; says why.
+        """
         require_channels_last(call)
-        pin_mixed(call, channels[0], space)
-        return channels[0]
+        carried = channels[0]
+        if self.produces:
+            carried = space.fresh(call.outputs[0].shape[-1])
+        pin_mixed(call, carried, space)
+        return carried
 
     def cut_config(self, call, kept_in, kept_out) -> dict:
         """Returns the config entries that change; masks are over positions."""
-        return {}
+        return {self.width: int(kept_out.sum())} if self.width else {}
 
     def cut_arguments(self, call, args, kept_out):
         """Returns the positional arguments with per-channel constants cut."""
@@ -51,24 +90,59 @@ class Rule:
         axes = self.weight_axes[weight_name]
         return (None,) * (rank - len(axes)) + axes
 
+    def is_cut(self, call) -> bool:
+        """Whether the operation itself is another one after a cut."""
+        cls = type(self)
+        has_constants = cls.cut_arguments is not Rule.cut_arguments and any(
+            np.ndim(leaf)
+            for leaf in keras.tree.flatten(call.args)
+            if not isinstance(leaf, keras.KerasTensor)
+        )
+        cuts_config = self.width or cls.cut_config is not Rule.cut_config
+        return bool(self.weight_axes or cuts_config or has_constants)
+
 
 def register_rule(*keys):
     """Class decorator: this rule is the one for these layers or operations.
 
+    Channels that a layer without a rule touches are kept.
+
+    Args:
+        *keys: Layer classes; functions of `keras.ops`, of `keras.activations`, or of
+            yours that serve as an activation.
+
     Example:
 
     ```python
-    @register_rule(LayerScale)
-    class LayerScaleRule(Rule):
-        weight_axes = {"gamma": (OUT,)}
+    class ChannelScale(keras.layers.Layer):
+        def build(self, shape):
+            self.factor = self.add_weight(shape=(shape[-1],), name="factor")
+
+        def call(self, x):
+            return x * self.factor
+
+    @keras_greedy.register_rule(ChannelScale)
+    class ChannelScaleRule(keras_greedy.Rule):
+        weight_axes = {"factor": (keras_greedy.OUT,)}
     ```
     """
 
     def register(rule):
+        if not (isinstance(rule, type) and issubclass(rule, Rule)):
+            raise ValueError(
+                "Expected `register_rule` to decorate a subclass of keras_greedy.Rule. "
+                f"Received: {rule!r}"
+            )
         RULES.update(dict.fromkeys(keys, rule()))
         return rule
 
     return register
+
+
+def rule_for(key, operation) -> Rule | None:
+    """The rule of an operation that is registered under `key`, if one is."""
+    rule = RULES.get(key)
+    return rule and rule.specialised(operation)
 
 
 def require_channels_last(call):
@@ -95,7 +169,8 @@ def cut_constant(value, kept):
 def _is_per_channel(activation) -> bool:
     if activation is None:
         return True
-    if not isinstance(activation, keras.Layer):
-        return type(RULES.get(activation)) is Rule
-    inner = getattr(activation, "activation", None)
-    return type(RULES.get(type(activation))) is Rule and _is_per_channel(inner)
+    is_layer = isinstance(activation, keras.Layer)
+    rule = RULES.get(type(activation) if is_layer else activation)
+    if rule is None or type(rule).carry is not Rule.carry or rule.weight_axes:
+        return False
+    return not is_layer or _is_per_channel(getattr(activation, "activation", None))

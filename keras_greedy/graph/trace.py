@@ -8,18 +8,17 @@ positions that can only be removed together.
 This is the one module that touches Keras' private node API.
 """
 
-import collections
-import dataclasses
 import inspect
 import sys
 import warnings
 
 import keras
-import numpy as np
 from keras.src.models.functional import Functional
 
-from keras_greedy.graph.channels import Call, ChannelGraph, ChannelGroup
-from keras_greedy.graph.rules import RULES, Rule, Unprunable
+from keras_greedy.graph.carry import Carrier
+from keras_greedy.graph.channels import Call, ChannelGraph
+from keras_greedy.graph.groups import find_groups
+from keras_greedy.graph.rules import rule_for
 
 
 def trace(model: keras.Model) -> ChannelGraph:
@@ -28,7 +27,9 @@ def trace(model: keras.Model) -> ChannelGraph:
     Layers without a rule keep all channels they touch; one warning lists them.
 
     Args:
-        model: A built Functional or Sequential model, channels last.
+        model: A built Functional or Sequential model, channels last. The layers of
+            such models inside it are traced too, a group's name then begins with
+            that model's: `"backbone/conv1"`.
 
     Returns:
         The `ChannelGraph`.
@@ -61,51 +62,24 @@ def trace(model: keras.Model) -> ChannelGraph:
 def trace_quietly(model: keras.Model) -> ChannelGraph:
     """`trace` without its warning, for copies of a model traced before."""
     functional = check_model(model)
-    calls = [_call(i, node) for i, node in enumerate(_nodes(functional))]
-    space, channels = ChannelSpace(), {}
-    calls = _carry_all(functional, calls, space, channels)
-    channels = {key: space.resolve(ids) for key, ids in channels.items()}
-    groups, unprunable = _groups(calls, channels, space.pins())
-    return ChannelGraph(model, functional, calls, channels, groups, unprunable)
-
-
-class ChannelSpace:
-    """Channel numbers with equality (union-find) and pins that forbid cutting."""
-
-    def __init__(self):
-        self._parent: list[int] = []
-        self._pins: list[tuple[int, str | None, str]] = []
-
-    def fresh(self, n: int) -> np.ndarray:
-        start = len(self._parent)
-        self._parent.extend(range(start, start + n))
-        return np.arange(start, start + n)
-
-    def unify(self, first: np.ndarray, second: np.ndarray) -> None:
-        for a, b in zip(first, second, strict=True):
-            a, b = self._find(a), self._find(b)
-            self._parent[max(a, b)] = min(a, b)
-
-    def pin(self, ids: np.ndarray, layer: str | None, reason: str) -> None:
-        """Forbids cutting `ids`; `layer=None` for what no user would expect cut."""
-        self._pins.extend((i, layer, reason) for i in ids)
-
-    def resolve(self, ids: np.ndarray) -> np.ndarray:
-        return np.array([self._find(i) for i in ids], dtype=int)
-
-    def pins(self) -> dict[int, tuple[str | None, str]]:
-        pins = {}
-        for i, layer, reason in self._pins:
-            root = self._find(i)
-            if layer is None or root not in pins:
-                pins[root] = (layer, reason)
-        return pins
-
-    def _find(self, i: int) -> int:
-        while self._parent[i] != i:
-            self._parent[i] = self._parent[self._parent[i]]
-            i = self._parent[i]
-        return int(i)
+    layout = Layout(functional)
+    carrier = Carrier(functional.inputs)
+    for call in layout.calls:
+        carrier.carry(call)
+    for one, other in layout.shared_inputs:
+        carrier.tie(one, other)
+    channels, pins = carrier.finish(layout.outputs)
+    groups, unprunable = find_groups(carrier.calls, channels, pins)
+    return ChannelGraph(
+        model=model,
+        functional=functional,
+        calls=carrier.calls,
+        outputs=layout.outputs,
+        stand_ins=layout.stand_ins,
+        channels=channels,
+        groups=groups,
+        unprunable=unprunable,
+    )
 
 
 def check_model(model) -> Functional:
@@ -136,6 +110,121 @@ def _calls_as(model, base: type) -> bool:
     return type(model).call is base.call
 
 
+def own_calls(functional) -> list[Call]:
+    """The calls of a model's graph, one of a model inside it being a single one."""
+    return [
+        _call(i, node.operation.name, node.operation, *_arguments(node), node.outputs)
+        for i, node in enumerate(_nodes(functional))
+    ]
+
+
+class Layout:
+    """All calls of a model, those of the models inside it among them.
+
+    A model inside gets fresh symbolic tensors, as it may be called several times.
+
+    Attributes:
+        calls: In topological order.
+        outputs: What the model returns, as the calls make it.
+        stand_ins: As of `ChannelGraph`.
+        shared_inputs: Pairs of tensors that are the same input of a model inside, at
+            different times.
+    """
+
+    def __init__(self, functional):
+        self.calls: list[Call] = []
+        self.stand_ins: dict[int, keras.KerasTensor] = {}
+        self.shared_inputs: list[tuple] = []
+        self._names: dict[int, str] = {}
+        self.outputs = self._add(functional, functional.inputs, (), None)
+
+    def _add(self, functional, inputs, path, training) -> list:
+        """Adds a model's calls; returns the tensors that stand for its outputs."""
+        here = dict(zip(map(id, functional.inputs), inputs, strict=True))
+        for key, tensor in here.items():
+            self.shared_inputs.append((self.stand_ins.get(key, tensor), tensor))
+        for own in own_calls(functional):
+            args, kwargs = own.arguments(here)
+            if _is_transparent(own):
+                inner, inner_path = check_model(own.operation), (*path, own.name)
+                mode = kwargs.get("training", training)
+                inputs = keras.tree.flatten(args[0])
+                outputs = self._add(inner, inputs, inner_path, mode)
+            else:
+                kwargs |= _training(own, training)
+                outputs = _fresh_outputs(own, args, kwargs) if path else own.outputs
+                name = "/".join((*path, own.name))
+                name = self._names.setdefault(id(own.operation), name)
+                index = len(self.calls)
+                call = _call(index, name, own.operation, args, kwargs, outputs)
+                self.calls.append(call)
+            here |= zip(map(id, own.outputs), outputs, strict=True)
+        self.stand_ins = here | self.stand_ins
+        return [here[id(tensor)] for tensor in functional.outputs]
+
+
+def _is_transparent(call: Call) -> bool:
+    """Whether the call is of a model that is the calls of its layers, no more."""
+    options = {name for name, value in call.kwargs.items() if value is not None}
+    if not has_graph(call.operation) or len(call.args) > 1 or options - {"training"}:
+        return False
+    inputs, given = check_model(call.operation).input, call.args[0]
+    if isinstance(inputs, dict) or isinstance(given, dict):
+        return isinstance(given, dict) and inputs.keys() == given.keys()
+    inputs, given = keras.tree.flatten(inputs), keras.tree.flatten(given)
+    ranks = [len(getattr(tensor, "shape", ())) for tensor in given]
+    return call.inputs == given and ranks == [len(tensor.shape) for tensor in inputs]
+
+
+def _training(call: Call, training) -> dict:
+    """The mode of the model around, for a layer that was called without one."""
+    takes = inspect.signature(call.operation.call).parameters
+    if training is None or "training" not in takes or "training" in call.kwargs:
+        return {}
+    return {"training": training}
+
+
+def _fresh_outputs(call: Call, args, kwargs) -> tuple:
+    """Tensors like the call's outputs, of the sizes that these arguments make."""
+    inputs = keras.tree.flatten((args, kwargs))
+    shapes = [x.shape for x in inputs if isinstance(x, keras.KerasTensor)]
+    made = call.outputs
+    if shapes != [tensor.shape for tensor in call.inputs]:
+        made = keras.tree.flatten(call.operation.compute_output_spec(*args, **kwargs))
+    return tuple(keras.KerasTensor(t.shape, t.dtype, name=t.name) for t in made)
+
+
+def _nodes(functional):
+    """The nodes that belong to this model alone, in topological order."""
+    by_depth = functional._nodes_by_depth
+    nodes = [
+        node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]
+    ]
+    return [node for node in nodes if not node.is_input]
+
+
+def _arguments(node) -> tuple[tuple, dict]:
+    args, kwargs = node.arguments.args, dict(node.arguments.kwargs)
+    first = next(iter(inspect.signature(node.operation.call).parameters), None)
+    return ((kwargs.pop(first),), kwargs) if first in kwargs else (args, kwargs)
+
+
+def _call(index, name, operation, args, kwargs, outputs) -> Call:
+    rule = rule_for(_public_key(operation), operation)
+    return Call(index, name, operation, args, kwargs, tuple(outputs), rule)
+
+
+def _public_key(operation):
+    """A layer's class; for a raw operation its public `keras.ops` function."""
+    cls = type(operation)
+    if cls.__module__.startswith("keras.src.applications."):
+        return cls.__name__
+    if isinstance(operation, keras.Layer) or not cls.__module__.startswith("keras."):
+        return cls
+    name = "".join(f"_{c.lower()}" if c.isupper() else c for c in cls.__name__)
+    return getattr(sys.modules[cls.__module__], name.lstrip("_"), cls)
+
+
 def _check_has_config(operation):
     try:
         with warnings.catch_warnings():
@@ -148,134 +237,3 @@ def _check_has_config(operation):
             f"takes. Received: '{operation.name}' of type {type(operation).__name__}, "
             f"whose `get_config()` says: {reason}"
         ) from error
-
-
-def _nodes(functional):
-    """The nodes that belong to this model alone, in topological order."""
-    by_depth = functional._nodes_by_depth
-    nodes = [
-        node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]
-    ]
-    return [node for node in nodes if not node.is_input]
-
-
-def _call(index: int, node) -> Call:
-    args, kwargs = node.arguments.args, node.arguments.kwargs
-    first = next(iter(inspect.signature(node.operation.call).parameters), None)
-    if first in kwargs:
-        kwargs = dict(kwargs)
-        args = (kwargs.pop(first),)
-    rule = RULES.get(_rule_key(node.operation))
-    return Call(index, node.operation, args, kwargs, tuple(node.outputs), rule)
-
-
-def _rule_key(operation):
-    """A layer's class; for a raw operation its public `keras.ops` function."""
-    cls = type(operation)
-    if isinstance(operation, keras.Layer) or not cls.__module__.startswith("keras."):
-        return cls
-    name = "".join(f"_{c.lower()}" if c.isupper() else c for c in cls.__name__)
-    return getattr(sys.modules[cls.__module__], name.lstrip("_"), cls)
-
-
-def _carry_all(functional, calls, space, channels) -> list[Call]:
-    """Fills `channels`; returns the calls, without a rule where all is kept."""
-    for tensor in functional.inputs:
-        channels[id(tensor)] = space.fresh(_width(tensor))
-        space.pin(channels[id(tensor)], None, "the model's input")
-    times_called = collections.Counter(id(call.operation) for call in calls)
-    carried = []
-    for call in calls:
-        inputs = [channels[id(tensor)] for tensor in call.inputs]
-        try:
-            _check_rule_applies(call, times_called[id(call.operation)])
-            outputs = [call.rule.carry(call, inputs, space)]
-            _check_widths(call, outputs)
-        except Unprunable as reason:
-            outputs = [space.fresh(_width(tensor)) for tensor in call.outputs]
-            for ids in [*inputs, *outputs]:
-                space.pin(ids, call.name, str(reason))
-            call = dataclasses.replace(call, rule=None)
-        channels.update(zip(map(id, call.outputs), outputs, strict=True))
-        carried.append(call)
-    for tensor in functional.outputs:
-        space.pin(channels[id(tensor)], None, "the model's output")
-    return carried
-
-
-def _check_rule_applies(call: Call, times_called: int) -> None:
-    if isinstance(call.operation, keras.Model):
-        raise Unprunable("the layers of a model inside the model are not seen")
-    if call.rule is None:
-        raise Unprunable(f"no channel rule for {type(call.operation).__name__}")
-    weights = call.operation.weights if call.is_layer else []
-    cut = type(call.rule).cut_config is not Rule.cut_config
-    if times_called > 1 and (weights or cut):
-        raise Unprunable("the layer is called more than once")
-    extra = {w.name for w in weights} - {*call.rule.weight_axes}
-    if extra:
-        raise Unprunable(f"its rule does not know the weights {sorted(extra)}")
-
-
-def _check_widths(call: Call, outputs: list[np.ndarray]) -> None:
-    widths = [_width(tensor) for tensor in call.outputs]
-    if [len(ids) for ids in outputs] != widths:
-        raise Unprunable(f"its rule does not explain its {widths} output channels")
-
-
-def _width(tensor) -> int:
-    return tensor.shape[-1] or 1 if len(tensor.shape) > 1 else 1
-
-
-def _groups(calls, channels, pins):
-    """Sorts the channels by the calls that make and read them."""
-    producers, consumers = _makers_and_readers(calls, channels)
-    members, unprunable = {}, []
-    for channel, makers in producers.items():
-        if channel in pins:
-            if pins[channel][0] is not None:
-                unprunable.append(pins[channel])
-        elif channel in consumers:
-            members.setdefault((makers, consumers[channel]), []).append(channel)
-    names, groups = {}, []
-    for (makers, readers), ids in sorted(members.items()):
-        first = calls[makers[0][0]]
-        names[first.name] = names.get(first.name, 0) + 1
-        suffix = f":{names[first.name]}" if names[first.name] > 1 else ""
-        position = {c: i for i, c in enumerate(channels[id(first.outputs[0])])}
-        groups.append(
-            ChannelGroup(
-                first.name + suffix,
-                np.array(sorted(ids, key=position.get)),
-                tuple(calls[i] for i, _ in makers),
-                tuple(calls[i] for i, _ in readers),
-            )
-        )
-    return groups, list(dict.fromkeys(unprunable))
-
-
-def _makers_and_readers(calls, channels):
-    """Channel -> the calls that make it and that read it, and how many times over.
-
-    Each call is given by its index. Channels that a call reads unequally often do
-    not cost the same: they are no group.
-    """
-    makers, readers = {}, {}
-    for call in calls:
-        if _makes_channels(call):
-            for tensor in call.outputs:
-                _note(makers, channels[id(tensor)], call.index)
-        if call.rule and call.rule.consumes:
-            _note(readers, channels[id(call.inputs[0])], call.index)
-    return makers, readers
-
-
-def _makes_channels(call: Call) -> bool:
-    if call.rule:
-        return call.rule.produces
-    return call.is_layer and any(len(w.shape) > 1 for w in call.operation.weights)
-
-
-def _note(calls_of, ids, index):
-    for channel, count in collections.Counter(ids.tolist()).items():
-        calls_of[channel] = (*calls_of.get(channel, ()), (index, count))
