@@ -8,8 +8,8 @@ __version__ = "0.1.0"
 # command line can still choose a backend and quieten it.
 _MODULES = {
     "Budget": "selection.allocate",
-    "ChannelGraph": "graph.trace",
-    "ChannelGroup": "graph.trace",
+    "ChannelGraph": "graph.channels",
+    "ChannelGroup": "graph.channels",
     "FineTune": "finetune",
     "Report": "report",
     "IN": "graph.rules",

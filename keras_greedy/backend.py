@@ -23,6 +23,11 @@ def compiled(function):
     return torch.no_grad()(function)
 
 
+def float32(array):
+    """A NumPy array as a tensor."""
+    return keras.ops.convert_to_tensor(array.astype("float32"))
+
+
 def gradients(function, tensors: list) -> list:
     """Gradients of a scalar function at a list of tensors.
 

@@ -9,8 +9,9 @@ from keras_greedy.batch_norm import reestimate_batch_norm
 from keras_greedy.batches import Batches
 from keras_greedy.files import replacing
 from keras_greedy.finetune import compile_alike
+from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Costs
-from keras_greedy.graph.trace import ChannelGraph, trace
+from keras_greedy.graph.trace import trace
 from keras_greedy.report import Report, picture, planned, plot_curve
 from keras_greedy.selection.allocate import Budget, allocate, descent
 from keras_greedy.selection.divergence import Divergence

@@ -9,9 +9,10 @@ import numpy as np
 
 from keras_greedy.batches import Batches
 from keras_greedy.finetune import FineTune
+from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.fold import folded
-from keras_greedy.graph.trace import ChannelGraph, trace
+from keras_greedy.graph.trace import trace
 from keras_greedy.layerwise import ToTolerance, ToWidths, prune_layer_by_layer
 from keras_greedy.paths import SelectionPaths
 from keras_greedy.progress import Progress

@@ -50,6 +50,27 @@ GROUPS = {
     "several_inputs_and_outputs": {"u": 4, "v": 5},
     "shared_activation": {"a": 8, "b": 6},
     "regularized": {"a": 8, "b": 6},
+    "transfer_learning": {
+        **{"backbone/stem": 8, "backbone/expand": 12},
+        "expand": 7,
+    },
+    "nested_in_nested": {
+        **{"middle/backbone/stem": 8, "middle/backbone/expand": 12},
+        **{"middle/a": 6, "b": 5},
+    },
+    "nested_of_several_tensors": {"p": 4, "q": 6, "inner/x": 8, "inner/z": 5},
+    "siamese": {"backbone/stem": 8, "backbone/expand": 12},
+    "shared_convolution": {"a": 8, "b": 6},
+    "shared_per_channel_scale": {"a": 8, "b": 5, "c": 6},
+    "grouped_convolutions": {"a": 4, "grouped": 6, "b": 6, "c": 3},
+    "separable_convolutions": {"stem": 6, "a": 8, "b": 6},
+    "layer_normalized": {"stem": 8, "expand": 16},
+    "other_normalizations": {
+        **{"a": 4, "b": 6, "c": 6, "d": 6, "e": 7, "f": 5, "g": 6}
+    },
+    "audio": {"a": 8, "b": 6, "c": 7, "d": 6},
+    "volumes": {"a": 6, "b": 5},
+    "transposed_convolutions": {**{"a": 4, "b": 8, "up": 5, "again": 6, "dilated": 5}},
 }
 
 

@@ -64,7 +64,7 @@ def test_the_weights_are_the_least_squares_fit_to_the_rows(build):
     expected[kept] = matrix[kept] + extra.reshape(kept.sum(), read.folds, -1)
 
     found = np.zeros_like(matrix)
-    found[:] = read._to_rows_first(kernel).reshape(matrix.shape)
+    found[:] = read.to_matrix(kernel).reshape(matrix.shape)
     np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.02)
     shift = np.einsum("pf,fpo->o", rows.mean(axis=0), matrix - found)
     np.testing.assert_allclose(bias, read.bias() + shift, atol=1e-3)
@@ -77,7 +77,7 @@ def test_the_mean_of_the_output_is_given_back(build, examples):
     kernel, bias = least_squares(read, scatter, first_half_kept(read))
 
     def mean_output(kernel, bias):
-        matrix = read._to_rows_first(kernel)
+        matrix = read.to_matrix(kernel)
         parts = matrix.reshape(len(matrix), read.folds, -1)
         return np.einsum("pf,fpo->o", rows.mean(axis=0), parts) + bias
 
@@ -93,7 +93,7 @@ def test_dropped_features_get_no_weight(build):
     read, _, scatter = observed(build, 50)
     kept = first_half_kept(read)
     kernel, _ = least_squares(read, scatter, kept)
-    assert (read._to_rows_first(kernel)[~kept] == 0).all()
+    assert (read.to_matrix(kernel)[~kept] == 0).all()
 
 
 @pytest.mark.parametrize("build", READERS)

@@ -80,6 +80,8 @@ def _check_rule_applies(call: Call) -> None:
         raise Unprunable("the layers of a model inside the model are not seen")
     if call.rule is None:
         raise Unprunable(f"no channel rule for {type(call.operation).__name__}")
+    if call.rule.consumes and len(call.inputs) > 1:
+        raise Unprunable("it reads the channels of several tensors")
     extra = {*call.weights} - {*call.rule.weight_axes}
     if extra:
         raise Unprunable(f"its rule does not know the weights {sorted(extra)}")

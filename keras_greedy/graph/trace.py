@@ -165,8 +165,9 @@ class Layout:
 
 def _is_transparent(call: Call) -> bool:
     """Whether the call is of a model that is the calls of its layers, no more."""
-    options = {name for name, value in call.kwargs.items() if value is not None}
-    if not has_graph(call.operation) or len(call.args) > 1 or options - {"training"}:
+    options = {k: v for k, v in call.kwargs.items() if k != "training"}
+    has_options = any(leaf is not None for leaf in keras.tree.flatten(options))
+    if not has_graph(call.operation) or len(call.args) != 1 or has_options:
         return False
     inputs, given = check_model(call.operation).input, call.args[0]
     if isinstance(inputs, dict) or isinstance(given, dict):

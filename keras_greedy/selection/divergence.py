@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from keras import ops
 
-from keras_greedy.backend import compiled
-from keras_greedy.graph.trace import Call, ChannelGraph, ChannelGroup
+from keras_greedy.backend import compiled, float32
+from keras_greedy.graph.channels import Call, ChannelGraph, ChannelGroup
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.outputs import outputs_of
 from keras_greedy.selection.path import Path
@@ -85,7 +85,7 @@ def measure(
     reads = reads_of(graph)
     cuts = {
         g.name: [
-            _cut(reads, moments, g, graph.scales({g.name: scale}), reconstruct)
+            _weights_of_cut(graph, reads, moments, g, scale, reconstruct)
             for scale in map(paths[g.name].scale, widths[g.name])
         ]
         for g in groups
@@ -110,14 +110,24 @@ def measure(
 
 
 class _Segment:
-    """Consecutive calls compiled as one function, its consumers' weights free."""
+    """Consecutive calls compiled as one function, what a cut changes left free.
+
+    That is the kernel and bias of consumers, and of normalisations over the channels
+    the mask of those that are there.
+    """
 
     def __init__(self, graph, calls: list[Call], groups, reads, before, after):
         self.groups = groups
         self._reads = {c.name: reads[c.name] for c in calls if c.name in reads}
         self._own = {
-            name: _tensors(read.kernel(read.matrix()), read.bias())
+            name: [float32(read.kernel(read.matrix())), float32(read.bias())]
             for name, read in self._reads.items()
+        }
+        norms = {norm for group in graph.groups for norm in group.normalizers}
+        self._own |= {
+            call.name: [float32(np.ones(len(graph.channels_of(call.inputs[0]))))]
+            for call in calls
+            if call in norms
         }
         self._function = compiled(self._make(graph, calls, before, after))
 
@@ -127,12 +137,15 @@ class _Segment:
 
     def _make(self, graph, calls, before, after):
         def function(live, weights):
-            replaced = dict(zip(self._reads, weights, strict=True))
+            replaced = dict(zip(self._own, weights, strict=True))
 
             def apply(call, *args, **kwargs):
-                if call.name in replaced:
+                if call.name not in replaced:
+                    return call.operation(*args, **kwargs)
+                if call.name in self._reads:
                     return self._reads[call.name].apply(args[0], *replaced[call.name])
-                return call.operation(*args, **kwargs)
+                (mask,) = replaced[call.name]
+                return call.rule.over_kept(call.operation, args[0], mask)
 
             values = graph.run(dict(zip(before, live, strict=True)), calls, apply)
             return [values[key] for key in after]
@@ -144,7 +157,7 @@ def _segments(graph: ChannelGraph, reads, groups) -> list[_Segment]:
     """Splits the network before the first consumer of each group."""
     starts = {0: []}
     for group in groups:
-        starts.setdefault(group.consumers[0].index, []).append(group)
+        starts.setdefault(group.first_reader, []).append(group)
     bounds = [*sorted(starts), len(graph.calls)]
     live = [graph.live_before(index) for index in bounds]
     return [
@@ -159,14 +172,16 @@ def _run(segments, live, cut):
     return live
 
 
-def _cut(reads, moments: Moments, group: ChannelGroup, scales, reconstruct):
-    """Consumer -> its weights when all channels of the graph are scaled so."""
-    cut = {}
+def _weights_of_cut(
+    graph, reads, moments: Moments, group: ChannelGroup, scale, reconstruct
+):
+    """Name -> what a `_Segment` leaves free, when one group is scaled."""
+    scales, cut = graph.scales({group.name: scale}), {}
     for name in (call.name for call in group.consumers):
-        read, scatter = reads[name], moments.scatters[name]
-        cut[name] = _tensors(*reconstruct(read, scatter, scales[read.features]))
+        new = reconstruct(
+            reads[name], moments.scatters[name], scales[reads[name].features]
+        )
+        cut[name] = [*map(float32, new)]
+    for call in group.normalizers:
+        cut[call.name] = [float32(scales[graph.channels_of(call.inputs[0])] != 0)]
     return cut
-
-
-def _tensors(kernel, bias):
-    return [ops.convert_to_tensor(a.astype("float32")) for a in (kernel, bias)]

@@ -17,7 +17,7 @@ import dataclasses
 import numpy as np
 from keras import ops
 
-from keras_greedy.graph.trace import ChannelGraph, ChannelGroup
+from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.selection.candidates import Candidates
 from keras_greedy.selection.imitation import STEPS_PER_CHANNEL, Imitation, least_sizes
 from keras_greedy.selection.moments import Moments

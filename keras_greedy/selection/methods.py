@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_greedy.batches import Batches
-from keras_greedy.graph.trace import ChannelGraph, ChannelGroup
+from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.progress import Progress
 from keras_greedy.selection.candidates import Candidates
 from keras_greedy.selection.loss import STEP_SIZES, LossSearch
@@ -72,7 +72,7 @@ class Imitation:
 
     def _path(self, group: ChannelGroup, reads, moments, weights) -> Path:
         consumers = []
-        for name in (call.name for call in group.consumers):
+        for name in dict.fromkeys(call.name for call in group.consumers):
             own = reads[name].features_of(group.channels)
             matrix = reads[name].matrix()[own]
             if name in weights:

@@ -8,8 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.backend import compiled
-from keras_greedy.graph.trace import ChannelGraph
-from keras_greedy.selection.reads import Read, reads_of
+from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.selection.reads import Read, reads_by_call, reads_of
 
 POSITIONS_PER_IMAGE = 32
 
@@ -93,8 +93,8 @@ def observe(
     Raises:
         ValueError: When the model makes NaN or infinite values of the data.
     """
-    reads, rng = reads_of(graph), np.random.default_rng(seed)
-    apart = others = Moments.zero(reads)
+    reads, rng = reads_by_call(graph), np.random.default_rng(seed)
+    apart = others = Moments.zero(reads_of(graph))
     batch_scatters, seen = compiled(_batch_scatters(graph, reads)), 0
     for batch in batches:
         positions = [r.positions(rng, POSITIONS_PER_IMAGE) for r in reads.values()]
@@ -110,15 +110,15 @@ def observe(
 
 def _batch_scatters(graph, reads):
     """A function of a batch that gives each read's count, mean and scatter."""
-    last = 1 + max(read.call.index for read in reads.values())
+    last = 1 + max(reads)
 
     def batch_scatters(inputs, positions):
         sampled = dict(zip(reads, positions, strict=True))
         found = []
 
         def apply(call, *args, **kwargs):
-            if call.name in reads:
-                rows = reads[call.name].rows(args[0], sampled[call.name])
+            if call.index in reads:
+                rows = reads[call.index].rows(args[0], sampled[call.index])
                 found.append(_scatter_of(rows))
             return call.operation(*args, **kwargs)
 
@@ -138,12 +138,15 @@ def _scatter_of(rows):
 
 def _to_host(reads, results, examples) -> Moments:
     scatters = {}
-    for name, result in zip(reads, results, strict=True):
+    for read, result in zip(reads.values(), results, strict=True):
+        name = read.call.name
         count, mean, scatter = map(keras.ops.convert_to_numpy, result)
         if not np.isfinite(scatter).all():
             raise ValueError(
                 "Expected the model to make finite values of `data`. Received: NaN or "
                 f"infinite values at the input of layer '{name}'."
             )
-        scatters[name] = Scatter(int(count), mean.astype(float), scatter.astype(float))
+        usable = read.usable(int(count), mean.astype(float), scatter.astype(float))
+        new = Scatter(int(count), *usable)
+        scatters[name] = scatters[name].merge(new) if name in scatters else new
     return Moments(scatters, examples)

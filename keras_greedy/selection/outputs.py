@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_greedy.graph.trace import ChannelGraph
+from keras_greedy.graph.channels import ChannelGraph
 
 SMALLEST = 1e-7
 

@@ -2,9 +2,9 @@
 
 import keras
 
+from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.fold import foldable_norms
 from keras_greedy.graph.rebuild import full_weights, rebuild
-from keras_greedy.graph.trace import ChannelGraph
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import Path
 from keras_greedy.selection.reads import reads_of
@@ -36,20 +36,21 @@ def cut(
     weights = {}
     for name, read in reads_of(graph).items():
         own = scales[read.features]
-        if (own != 1).any():
+        if read.reconstructs and (own != 1).any():
             new = STEPS[step].reconstruct(read, moments.scatters[name], own)
             norm = norms.get(read.call.index)
-            weights |= _replacing(read.call.operation, norm, *new)
+            weights |= _replacing(read, norm, *new)
     return rebuild(graph, selection, weights)
 
 
-def _replacing(layer, norm, kernel, bias) -> dict[str, dict]:
+def _replacing(read, norm, kernel, bias) -> dict[str, dict]:
     """Where the new kernel and the given-back mean go.
 
     Into the consumer's own bias; without one, into the moving mean of the BatchNorm
     that could be folded into the consumer, and only else into a new bias.
     """
-    if layer.use_bias or norm is None:
-        return {layer.name: {"kernel": kernel, "bias": bias}}
+    name, new = read.call.name, {read.weight_name: kernel}
+    if read.call.operation.use_bias or norm is None:
+        return {name: new | {"bias": bias}}
     moving_mean = full_weights(norm.operation)["moving_mean"] - bias
-    return {layer.name: {"kernel": kernel}, norm.name: {"moving_mean": moving_mean}}
+    return {name: new, norm.name: {"moving_mean": moving_mean}}

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import numpy as np
 from keras import ops
 
-from keras_greedy.backend import compiled, gradients
-from keras_greedy.graph.trace import ChannelGraph
+from keras_greedy.backend import compiled, float32, gradients
+from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.selection.outputs import outputs_of
-from keras_greedy.selection.reads import reads_of
+from keras_greedy.selection.reads import reads_by_call
 
 
 def sensitivities(
@@ -30,9 +30,9 @@ def sensitivities(
         gradient at what the consumer computes before its activation, summed over
         positions.
     """
-    rng, reads = np.random.default_rng(seed), reads_of(graph)
+    rng, reads = np.random.default_rng(seed), reads_by_call(graph)
     squared_gradients = compiled(_squared_gradients(graph, reads))
-    totals, count = dict.fromkeys(reads, 0.0), 0
+    totals, count = {read.call.name: 0.0 for read in reads.values()}, 0
     for batch in batches:
         n = len(batch[0])
         uniform = [
@@ -41,15 +41,23 @@ def sensitivities(
         ]
         inputs = [ops.convert_to_tensor(x) for x in batch]
         squares = squared_gradients(inputs, list(map(ops.convert_to_tensor, uniform)))
-        for name, square in zip(reads, squares, strict=True):
-            totals[name] += ops.convert_to_numpy(square).astype(float)
+        for read, square in zip(reads.values(), squares, strict=True):
+            totals[read.call.name] += ops.convert_to_numpy(square).astype(float)
         count += n
     return {name: total / count for name, total in totals.items()}
 
 
 def _squared_gradients(graph, reads):
-    """A function of a batch: for each consumer `(outputs,)`, summed over examples."""
+    """A function of a batch: for each call `(outputs,)`, summed over examples."""
     kinds = outputs_of(graph)
+    own = {
+        index: [float32(read.kernel(read.matrix())), float32(read.bias())]
+        for index, read in reads.items()
+    }
+
+    def read_linear(call, x):
+        kernel, bias = own[call.index]
+        return reads[call.index].linear(x, kernel) + bias
 
     def run(inputs, apply):
         values = dict(zip(map(id, graph.inputs), inputs, strict=True))
@@ -57,11 +65,13 @@ def _squared_gradients(graph, reads):
         return [values[id(tensor)] for tensor in graph.outputs]
 
     def squared_gradients(inputs, uniform):
-        made = {}
+        linear = {}
 
         def remember(call, *args, **kwargs):
-            made[call.name] = call.operation(*args, **kwargs)
-            return made[call.name]
+            if call.index not in reads:
+                return call.operation(*args, **kwargs)
+            linear[call.index] = read_linear(call, args[0])
+            return reads[call.index].activate(linear[call.index])
 
         outputs = run(inputs, remember)
         directions = [
@@ -73,11 +83,10 @@ def _squared_gradients(graph, reads):
             added = dict(zip(reads, perturbations, strict=True))
 
             def perturb(call, *args, **kwargs):
-                if call.name not in added:
+                if call.index not in added:
                     return call.operation(*args, **kwargs)
-                kernel, bias = call.operation.kernel, call.operation.bias
-                bias = added[call.name] + (0.0 if bias is None else bias)
-                return reads[call.name].apply(args[0], kernel, bias)
+                perturbed = read_linear(call, args[0]) + added[call.index]
+                return reads[call.index].activate(perturbed)
 
             return sum(
                 ops.sum(output * direction)
@@ -86,7 +95,7 @@ def _squared_gradients(graph, reads):
                 )
             )
 
-        zeros = [ops.zeros_like(made[name]) for name in reads]
+        zeros = [ops.zeros_like(linear[index]) for index in reads]
         return [
             ops.sum(ops.square(g), axis=list(range(len(g.shape) - 1)))
             for g in gradients(along_directions, zeros)

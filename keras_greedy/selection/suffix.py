@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from keras import ops
 
-from keras_greedy.backend import compiled, gradients
-from keras_greedy.graph.trace import ChannelGraph, ChannelGroup
+from keras_greedy.backend import compiled, float32, gradients
+from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.selection.imitation import gram
 from keras_greedy.selection.moments import Moments, Scatter
 from keras_greedy.selection.outputs import outputs_of
@@ -41,13 +41,14 @@ class Suffix:
         loss: Callable,
     ):
         self._graph, self._loss, self.channels = graph, loss, group.size
-        self.kinds, self._first = outputs_of(graph), group.consumers[0].index
+        self.kinds, self._first = outputs_of(graph), group.first_reader
         self._before = graph.live_before(self._first)
         reads = reads_of(graph)
         self._consumers = {
             c.name: _Consumer(reads[c.name], graph, group, moments.scatters[c.name])
             for c in group.consumers
         }
+        self._norms = {c.index: _places(graph, group, c) for c in group.normalizers}
         self._direct = [
             call
             for call in group.consumers
@@ -156,7 +157,7 @@ class Suffix:
             with_one = without + self.channels * consumer.contributions(x, channels)
             g = ops.reshape(sizes, (-1, *[1] * len(without.shape)))
             mixed = (1 - g) * consumer.linear(x, scale[None]) + g * with_one
-            made[call.name] = ops.reshape(mixed, (-1, *without.shape[1:]))
+            made[call.index] = ops.reshape(mixed, (-1, *without.shape[1:]))
         picked = self.channels * ops.one_hot(channels, self.channels)
         scales = (1 - sizes[:, None]) * scale + sizes[:, None] * picked
         values |= {k: _tiled(v) for k, v in values.items() if k not in self._read_once}
@@ -168,12 +169,16 @@ class Suffix:
         """The outputs, with what consumers compute before bias where it is made."""
 
         def apply(call, *args, **kwargs):
+            if call.index in self._norms:
+                mask = ops.cast(scale != 0, "float32")
+                mask = _spread(_gate(mask, self._norms[call.index], args[0]), args[0])
+                return call.rule.over_kept(call.operation, args[0], mask)
             if call.name not in self._consumers:
                 return call.operation(*args, **kwargs)
-            linear = made.get(call.name)
+            consumer, linear = self._consumers[call.name], made.get(call.index)
             if linear is None:
-                linear = self._consumers[call.name].linear(args[0], scale)
-            return call.operation.activation(linear)
+                linear = consumer.linear(args[0], scale)
+            return consumer.activate(linear)
 
         values = self._graph.run(values, self._graph.calls[self._first :], apply)
         return [values[id(tensor)] for tensor in self._graph.outputs]
@@ -201,14 +206,11 @@ class _Consumer:
         self._features, matrix = features, read.matrix()
         by_fold = matrix.reshape(len(matrix), read.folds, -1)
         means = np.einsum("pf,fpo->fo", scatter.mean, by_fold)
-        self._kernel = _tensor(read.kernel(matrix))
-        self._bias = _tensor(read.bias())
+        self._kernel = float32(read.kernel(matrix))
+        self._bias = float32(read.bias())
         self._entries = features[:, : features.shape[1] // read.taps]
-        self._means = _tensor(means[features].sum(axis=1))
-        place = {channel: i for i, channel in enumerate(group.channels)}
-        self._places = np.array(
-            [place.get(c, group.size) for c in graph.channels_of(read.call.inputs[0])]
-        )
+        self._means = float32(means[features].sum(axis=1))
+        self._places, self.activate = _places(graph, group, read.call), read.activate
 
     def gram(self):
         own = self._features.ravel()
@@ -217,12 +219,9 @@ class _Consumer:
 
     def linear(self, x, scale):
         """What it computes before its activation, for `(1 or n, N)` scales."""
-        # A reshape may have made several rows of one example.
-        scale = ops.repeat(scale, ops.shape(x)[0] // ops.shape(scale)[0], axis=0)
-        others = ops.ones((ops.shape(scale)[0], 1))
-        gate = ops.take(ops.concatenate([scale, others], axis=1), self._places, axis=1)
+        gate = self._read.gate(_gate(scale, self._places, x))
         linear = self._read.linear(x * _spread(gate, x), self._kernel)
-        shift = ops.matmul(1 - scale, self._means)
+        shift = ops.matmul(1 - _for_rows(scale, x), self._means)
         return linear + self._bias + _spread(shift, linear)
 
     def contributions(self, x, channels):
@@ -237,6 +236,25 @@ class _Consumer:
         )
 
 
+def _places(graph, group: ChannelGroup, call) -> np.ndarray:
+    """`(C,)` the place in the group of each channel a call reads, N for others."""
+    place = {channel: i for i, channel in enumerate(group.channels)}
+    channels = graph.channels_of(call.inputs[0])
+    return np.array([place.get(channel, group.size) for channel in channels])
+
+
+def _gate(scale, places, x):
+    """`(n, C)` what each channel of `x` is multiplied by, 1 for other groups'."""
+    scale = _for_rows(scale, x)
+    others = ops.ones((ops.shape(scale)[0], 1))
+    return ops.take(ops.concatenate([scale, others], axis=1), places, axis=1)
+
+
+def _for_rows(scale, x):
+    """The scales for each row of `x`: a reshape may make several of one example."""
+    return ops.repeat(scale, ops.shape(x)[0] // ops.shape(scale)[0], axis=0)
+
+
 def _spread(per_example, x):
     """`(n, C)` with axes of length 1 for the positions of `x`."""
     shape = (-1, *[1] * (len(x.shape) - 2), per_example.shape[-1])
@@ -245,10 +263,6 @@ def _spread(per_example, x):
 
 def _tiled(x):
     return ops.tile(x, (CANDIDATES_AT_ONCE, *[1] * (len(x.shape) - 1)))
-
-
-def _tensor(array):
-    return ops.convert_to_tensor(array.astype("float32"))
 
 
 def _call(call, *args, **kwargs):

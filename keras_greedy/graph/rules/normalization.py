@@ -136,7 +136,7 @@ def _axes(layer, rank: int) -> list[int]:
 
 
 def _mean_of_kept(x, mask, axes):
-    share = ops.mean(mask, axis=-1, keepdims=True)
+    share = ops.maximum(ops.mean(mask, axis=-1, keepdims=True), keras.config.epsilon())
     return ops.mean(x * mask, axis=axes, keepdims=True) / share
 
 
