@@ -25,7 +25,7 @@ IMITATIONS = [
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--budgets", nargs="+", type=float, default=[0.85, 0.73, 0.6])
-    parser.add_argument("--layerwise", nargs="*", default=["loss", "divergence"])
+    parser.add_argument("--layerwise", nargs="*", default=["loss"])
     parser.add_argument("--layerwise-budget", type=float, default=0.73)
     parser.add_argument("--channels-per-step", type=int, default=16)
     options = parser.parse_args()

@@ -1,9 +1,8 @@
-import math
-
 import keras
 import models
 import numpy as np
 import pytest
+from applications import counted_macs, counted_params
 from keras import layers
 from models import (
     TOPOLOGIES,
@@ -21,30 +20,6 @@ from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace, trace_quietly
 
 
-def counted_macs(model):
-    """Kernel sizes times positions, of every layer each time it runs."""
-    total, plain_call = 0, layers.Layer.__call__
-
-    def call(layer, x, *args, **kwargs):
-        nonlocal total
-        y = plain_call(layer, x, *args, **kwargs)
-        where = x if "Transpose" in type(layer).__name__ else y
-        kernels = [w for w in layer.weights if w.name.endswith("kernel")]
-        if not isinstance(layer, keras.Model):
-            positions = math.prod(where.shape[1:-1]) if kernels else 0
-            total += positions * sum(math.prod(kernel.shape) for kernel in kernels)
-        return y
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers.Layer, "__call__", call)
-        model(inputs_of(model, 1))
-    return total
-
-
-def counted_params(model):
-    return sum(math.prod(weight.shape) for weight in model.weights)
-
-
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_predicted_costs_are_those_of_the_rebuilt_model(name, share):
@@ -52,7 +27,11 @@ def test_predicted_costs_are_those_of_the_rebuilt_model(name, share):
     selection = random_selection(graph, share)
     widths = {name: len(kept) for name, kept in selection.items()}
     compact, costs = rebuild(graph, selection), Costs(graph)
-    assert costs.macs(widths) == counted_macs(compact) == macs(compact)
+    assert (
+        costs.macs(widths)
+        == counted_macs(compact, inputs_of(compact, 1))
+        == macs(compact)
+    )
     assert costs.params(widths) == counted_params(compact) == count_params(compact)
 
 
@@ -70,7 +49,12 @@ def test_costs_are_predicted_around_layers_that_cannot_be_pruned(name):
 def test_without_widths_the_costs_are_those_of_the_model(name):
     model = TOPOLOGIES[name]()
     costs = Costs(trace(model))
-    assert costs.macs() == costs.macs({}) == counted_macs(model) == macs(model)
+    assert (
+        costs.macs()
+        == costs.macs({})
+        == counted_macs(model, inputs_of(model, 1))
+        == macs(model)
+    )
     assert costs.params() == costs.params({}) == counted_params(model)
 
 

@@ -9,7 +9,7 @@ from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.selection.moments import Scatter, observe
 from keras_greedy.selection.reads import reads_of
-from keras_greedy.selection.weights import least_squares, regularized
+from keras_greedy.selection.weights import least_squares
 
 
 def read_by_conv():
@@ -113,9 +113,9 @@ def test_few_rows_cannot_make_the_weights_explode():
 
 
 def test_features_that_never_vary_can_be_solved_for():
-    covariance = regularized(Scatter.zero(1, 4))
+    covariance = Scatter.zero(1, 4).regularized()
     assert np.linalg.eigvalsh(covariance).min() > 0
-    covariance = regularized(Scatter(10, np.zeros((1, 2)), np.diag([10.0, 0.0])))
+    covariance = Scatter(10, np.zeros((1, 2)), np.diag([10.0, 0.0])).regularized()
     assert np.linalg.eigvalsh(covariance).min() > 0
 
 

@@ -16,7 +16,6 @@ from keras_greedy.selection.path import Path
 from keras_greedy.selection.reads import reads_of
 from keras_greedy.selection.sensitivity import sensitivities
 from keras_greedy.selection.steps import STEPS
-from keras_greedy.selection.weights import regularized
 
 IMITATION_OBJECTIVES = {
     "global": ["global"],
@@ -77,7 +76,7 @@ class Imitation:
             matrix = reads[name].matrix()[own]
             if name in weights:
                 matrix = matrix * np.sqrt(np.tile(weights[name], reads[name].folds))
-            covariance = regularized(moments.scatters[name])[np.ix_(own, own)]
+            covariance = moments.scatters[name].regularized()[np.ix_(own, own)]
             consumers.append((covariance, matrix))
         return STEPS[self.step].path(consumers, group.size)
 

@@ -1,6 +1,7 @@
 """Streaming second moments of what the consumers of a graph's groups read."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 
 import keras
@@ -12,6 +13,7 @@ from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.selection.reads import Read, reads_by_call, reads_of
 
 POSITIONS_PER_IMAGE = 32
+RIDGE = 0.03
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,6 +50,23 @@ class Scatter:
     def covariance(self) -> np.ndarray:
         """`(F, F)` covariance of a row, averaged over folds."""
         return self.scatter / max(self.count * len(self.mean), 1)
+
+    def regularized(self) -> np.ndarray:
+        """The covariance with a ridge, so that every set of features can be solved.
+
+        The ridge is `0.03 F / n` of the mean variance: the fewer the rows for the
+        features, the less their covariance can be believed. A globally pooled layer
+        has one row per image, and without a ridge its fit on few images is all noise.
+        """
+        covariance = self.covariance()
+        share = RIDGE * len(covariance) / max(self.count, 1) + 1e-6
+        ridge = share * np.diag(covariance).mean() + np.finfo(np.float32).tiny
+        return covariance + ridge * np.eye(len(covariance))
+
+    @functools.cached_property
+    def precision(self) -> np.ndarray:
+        """The inverse of `regularized`, kept: it takes O(F^3)."""
+        return np.linalg.inv(self.regularized())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

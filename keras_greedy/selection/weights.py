@@ -5,21 +5,6 @@ import numpy as np
 from keras_greedy.selection.moments import Scatter
 from keras_greedy.selection.reads import Read
 
-RIDGE = 0.03
-
-
-def regularized(scatter: Scatter) -> np.ndarray:
-    """The covariance with a ridge, so that every set of features can be solved.
-
-    The ridge is `0.03 F / n` of the mean variance: the fewer the rows for the
-    features, the less their covariance can be believed. A globally pooled layer
-    has one row per image, and without a ridge its fit on few images is all noise.
-    """
-    covariance = scatter.covariance()
-    share = RIDGE * len(covariance) / max(scatter.count, 1) + 1e-6
-    ridge = share * np.diag(covariance).mean() + np.finfo(np.float32).tiny
-    return covariance + ridge * np.eye(len(covariance))
-
 
 def least_squares(read: Read, scatter: Scatter, scale: np.ndarray):
     """The consumer's optimal kernel and bias when it reads only kept features.
@@ -40,10 +25,24 @@ def least_squares(read: Read, scatter: Scatter, scale: np.ndarray):
     matrix, kept = read.matrix(), scale != 0
     new = np.where(kept[:, None], matrix, 0.0)
     if kept.any() and not kept.all():
-        covariance = regularized(scatter)
-        lost = covariance[np.ix_(kept, ~kept)] @ matrix[~kept]
-        new[kept] += np.linalg.solve(covariance[np.ix_(kept, kept)], lost)
+        new[kept] += _made_up(scatter, kept, matrix[~kept])
     return read.kernel(new), read.bias() + _shift(read, scatter, matrix - new)
+
+
+def _made_up(scatter: Scatter, kept: np.ndarray, dropped: np.ndarray) -> np.ndarray:
+    """`C_SS^-1 C_SD W_D`.
+
+    Where few features are dropped of many, as of a layer that reads what many others
+    made, by the precision P = C^-1 instead: `-P_SD P_DD^-1 W_D`, O(F) for each group
+    of channels once P is there.
+    """
+    if len(dropped) <= len(kept) / 8:
+        precision = scatter.precision
+        own = np.linalg.solve(precision[np.ix_(~kept, ~kept)], dropped)
+        return -precision[np.ix_(kept, ~kept)] @ own
+    covariance = scatter.regularized()
+    lost = covariance[np.ix_(kept, ~kept)] @ dropped
+    return np.linalg.solve(covariance[np.ix_(kept, kept)], lost)
 
 
 def rescaled(read: Read, scatter: Scatter, scale: np.ndarray):

@@ -1,0 +1,253 @@
+"""Every model of keras.applications: traced, pruned, rebuilt, saved, converted.
+
+    python benchmarks/applications.py [NAME ...]
+
+Models have random weights, random BatchNorm statistics and small inputs: what is
+checked is that the compact model computes what the full one computes with the same
+channels gated to 0, not what it has learned. Two rows a minute, the largest models
+take several minutes and 10 GB each; `--json` writes all figures.
+"""
+
+import argparse
+import dataclasses
+import gc
+import json
+import math
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+import keras
+import numpy as np
+from keras import ops
+
+import keras_greedy
+import tflite_export
+from keras_greedy.graph.costs import Costs
+from keras_greedy.graph.gate import gated
+from keras_greedy.graph.rebuild import rebuild
+from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.report import markdown
+
+MODELS = """
+    ConvNeXtTiny ConvNeXtSmall ConvNeXtBase ConvNeXtLarge ConvNeXtXLarge
+    DenseNet121 DenseNet169 DenseNet201
+    EfficientNetB0 EfficientNetB1 EfficientNetB2 EfficientNetB3 EfficientNetB4
+    EfficientNetB5 EfficientNetB6 EfficientNetB7
+    EfficientNetV2B0 EfficientNetV2B1 EfficientNetV2B2 EfficientNetV2B3
+    EfficientNetV2S EfficientNetV2M EfficientNetV2L
+    InceptionResNetV2
+    InceptionV3
+    MobileNet
+    MobileNetV2
+    MobileNetV3Small MobileNetV3Large
+    NASNetMobile NASNetLarge
+    ResNet50 ResNet101 ResNet152
+    ResNet50V2 ResNet101V2 ResNet152V2
+    VGG16 VGG19
+    Xception
+"""
+SMALLEST_INPUT = {"Inception": 75, "Xception": 71, "VGG": 64}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What was found of one model.
+
+    Attributes:
+        name: Of its constructor.
+        groups: Groups of channels.
+        grouped: Share of the channels made inside the network that are in a group.
+        least_macs: Share of the MACs left with one channel per group.
+        gate_error: Largest difference of an output of the compact model, half of each
+            group kept at random, from the gated full one, over the largest output.
+        gate_effect: That difference from the full model: what the cut did at all.
+        input_effect: That difference between two inputs: what the input did at all.
+        costs_agree: Whether MACs and parameters of the compact model are what was
+            predicted, and what an independent count finds.
+        saves: Whether it computes the same, bit by bit, when saved and loaded.
+        tflite_error: Largest difference of the converted file, over the largest
+            output.
+        seconds: For all that.
+    """
+
+    name: str
+    groups: int
+    grouped: float
+    least_macs: float
+    gate_error: float
+    gate_effect: float
+    input_effect: float
+    costs_agree: bool
+    saves: bool
+    tflite_error: float
+    seconds: float
+
+    @property
+    def passes(self) -> bool:
+        return (
+            self.gate_error < 1e-4
+            and min(self.gate_effect, self.input_effect) > 100 * self.gate_error
+            and self.input_effect > 1e-3
+            and self.costs_agree
+            and self.saves
+            and self.tflite_error < 1e-4
+            and self.grouped >= 0.95
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", default=MODELS.split(), metavar="NAME")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rows = []
+    for name in options.names:
+        rows.append(examine(name))
+        print(", ".join(cells(rows[-1])), flush=True)
+        if options.json:
+            content = json.dumps([*map(dataclasses.asdict, rows)], indent=1)
+            options.json.write_text(content)
+        keras.backend.clear_session()
+        gc.collect()
+    header = ("model", "groups", "channels in a group", "least MACs", "gate error")
+    header = (*header, "costs agree", "saves", ".tflite error", "passes")
+    print("\n" + markdown([header, *map(cells, rows)]))
+    print(f"\n{sum(row.passes for row in rows)} of {len(rows)} pass")
+
+
+def cells(row: Row):
+    return (
+        row.name,
+        str(row.groups),
+        f"{row.grouped:.1%}",
+        f"{row.least_macs:.2%}",
+        f"{row.gate_error:.0e}",
+        yes(row.costs_agree),
+        yes(row.saves),
+        f"{row.tflite_error:.0e}",
+        yes(row.passes),
+    )
+
+
+def yes(is_so: bool) -> str:
+    return "yes" if is_so else "no"
+
+
+def examine(name: str) -> Row:
+    """Prunes a random half of a model's channels and looks at all that comes of it."""
+    start = time.perf_counter()
+    model = build(name)
+    graph = trace_quietly(model)
+    rng = np.random.default_rng(2)
+    selection = {
+        group.name: rng.choice(group.size, max(1, group.size // 2), replace=False)
+        for group in graph.groups
+    }
+    widths = {name: len(kept) for name, kept in selection.items()}
+    compact, costs = rebuild(graph, selection), Costs(graph)
+    x = pictures(rng, model, 2)
+    y = output(compact, x)
+    counted = counted_macs(compact, x[:1]), counted_params(compact)
+    with tempfile.TemporaryDirectory() as folder:
+        compact.save(Path(folder) / "compact.keras")
+        loaded = keras.models.load_model(Path(folder) / "compact.keras")
+        file = tflite_export.convert(compact, Path(folder) / "compact.tflite")
+        parity = tflite_export.verify(compact, file, x)
+    return Row(
+        name=name,
+        groups=len(graph.groups),
+        grouped=grouped_share(graph),
+        least_macs=costs.macs(dict.fromkeys(widths, 1)) / costs.macs(),
+        gate_error=difference(y, output(gated(graph, selection), x)),
+        gate_effect=difference(y, output(model, x)),
+        input_effect=difference(y[:1], y[1:]),
+        costs_agree=(
+            counted == (costs.macs(widths), costs.params(widths))
+            and counted == (keras_greedy.macs(compact), compact.count_params())
+        ),
+        saves=bool((output(loaded, x) == y).all()),
+        tflite_error=parity.max_abs_error / parity.max_abs_output,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def build(name: str) -> keras.Model:
+    """The model of a small input, ten classes, and random weights and statistics."""
+    sizes = [size for start, size in SMALLEST_INPUT.items() if name.startswith(start)]
+    shape = (*(sizes or [32]) * 2, 3)
+    constructor = getattr(keras.applications, name)
+    model = constructor(
+        weights=None, input_shape=shape, classes=10, classifier_activation=None
+    )
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        # What a Normalization layer has adapted to takes effect on loading only.
+        if weight.name in ("mean", "variance", "count"):
+            continue
+        if len(weight.shape) < 2:
+            weight.assign(rng.uniform(0.2, 1.2, weight.shape))
+        else:
+            deviation = math.sqrt(2 / math.prod(weight.shape[:-1]))
+            weight.assign(deviation * rng.standard_normal(weight.shape, "float32"))
+    # With statistics that have nothing to do with the network, the input would be
+    # lost on the way, and every comparison of outputs with it.
+    keras_greedy.reestimate_batch_norm(model, pictures(rng, model, 8))
+    for weight in model.weights:
+        if weight.name.startswith("moving"):
+            weight.assign(weight * rng.uniform(0.8, 1.2, weight.shape))
+    return model
+
+
+def pictures(rng, model, count):
+    """Noise, each of a colour of its own."""
+    noise = rng.uniform(0, 1, (count, *model.input_shape[1:]))
+    return (noise * rng.uniform(0, 255, (count, 1, 1, 3))).astype("float32")
+
+
+def grouped_share(graph) -> float:
+    """Share of the channels that layers make for other layers to read."""
+    made, given = set(), set()
+    for call in graph.calls:
+        if call.is_layer and any(len(w.shape) > 1 for w in call.operation.weights):
+            made.update(graph.channels_of(call.outputs[0]).tolist())
+    for tensor in (*graph.inputs, *graph.outputs):
+        given.update(graph.channels_of(tensor).tolist())
+    grouped = {channel for group in graph.groups for channel in group.channels}
+    return len(grouped) / len(made - given)
+
+
+def counted_macs(model: keras.Model, x) -> int:
+    """Kernel sizes times positions, of every layer each time it runs."""
+    total, plain_call = 0, keras.Layer.__call__
+
+    def call(layer, x, *args, **kwargs):
+        nonlocal total
+        y = plain_call(layer, x, *args, **kwargs)
+        kernels = [w for w in layer.weights if w.name.endswith("kernel")]
+        if kernels and not isinstance(layer, keras.Model):
+            where = x if "Transpose" in type(layer).__name__ else y
+            sizes = sum(math.prod(kernel.shape) for kernel in kernels)
+            total += math.prod(where.shape[1:-1]) * sizes
+        return y
+
+    with mock.patch.object(keras.Layer, "__call__", call):
+        model(x)
+    return total
+
+
+def counted_params(model: keras.Model) -> int:
+    return sum(math.prod(weight.shape) for weight in model.weights)
+
+
+def output(model: keras.Model, x):
+    return ops.convert_to_numpy(model(x, training=False))
+
+
+def difference(y, expected) -> float:
+    return float(np.abs(y - expected).max() / np.abs(expected).max())
+
+
+if __name__ == "__main__":
+    main()
