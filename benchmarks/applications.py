@@ -30,24 +30,23 @@ from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.report import markdown
 
-MODELS = """
-    ConvNeXtTiny ConvNeXtSmall ConvNeXtBase ConvNeXtLarge ConvNeXtXLarge
-    DenseNet121 DenseNet169 DenseNet201
-    EfficientNetB0 EfficientNetB1 EfficientNetB2 EfficientNetB3 EfficientNetB4
-    EfficientNetB5 EfficientNetB6 EfficientNetB7
-    EfficientNetV2B0 EfficientNetV2B1 EfficientNetV2B2 EfficientNetV2B3
-    EfficientNetV2S EfficientNetV2M EfficientNetV2L
-    InceptionResNetV2
-    InceptionV3
-    MobileNet
-    MobileNetV2
-    MobileNetV3Small MobileNetV3Large
-    NASNetMobile NASNetLarge
-    ResNet50 ResNet101 ResNet152
-    ResNet50V2 ResNet101V2 ResNet152V2
-    VGG16 VGG19
-    Xception
-"""
+FAMILIES = [
+    [f"ConvNeXt{size}" for size in ("Tiny", "Small", "Base", "Large", "XLarge")],
+    [f"DenseNet{layers}" for layers in (121, 169, 201)],
+    [f"EfficientNetB{size}" for size in range(8)],
+    [f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")],
+    ["InceptionResNetV2"],
+    ["InceptionV3"],
+    ["MobileNet"],
+    ["MobileNetV2"],
+    ["MobileNetV3Small", "MobileNetV3Large"],
+    ["NASNetMobile", "NASNetLarge"],
+    [f"ResNet{layers}" for layers in (50, 101, 152)],
+    [f"ResNet{layers}V2" for layers in (50, 101, 152)],
+    ["VGG16", "VGG19"],
+    ["Xception"],
+]
+MODELS = [name for family in FAMILIES for name in family]
 SMALLEST_INPUT = {"Inception": 75, "Xception": 71, "VGG": 64}
 
 
@@ -99,7 +98,7 @@ class Row:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", default=MODELS.split(), metavar="NAME")
+    parser.add_argument("names", nargs="*", default=MODELS, metavar="NAME")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = []
@@ -186,11 +185,13 @@ def build(name: str) -> keras.Model:
         # What a Normalization layer has adapted to takes effect on loading only.
         if weight.name in ("mean", "variance", "count"):
             continue
-        if len(weight.shape) < 2:
-            weight.assign(rng.uniform(0.2, 1.2, weight.shape))
-        else:
+        if len(weight.shape) > 1:
             deviation = math.sqrt(2 / math.prod(weight.shape[:-1]))
             weight.assign(deviation * rng.standard_normal(weight.shape, "float32"))
+        elif weight.name in ("bias", "beta"):
+            weight.assign(rng.normal(0, 0.3, weight.shape))
+        else:
+            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
     # With statistics that have nothing to do with the network, the input would be
     # lost on the way, and every comparison of outputs with it.
     keras_greedy.reestimate_batch_norm(model, pictures(rng, model, 8))

@@ -153,10 +153,10 @@ class SelectionPaths:
         """
         arrays = {"examples": self.moments.examples, "step": self.step}
         for name, selected in self.paths.items():
-            arrays |= _flat(f"path/{name}", vars(selected))
-            arrays |= _flat(f"divergence/{name}", vars(self.divergence[name]))
+            arrays |= _flat(f"path/{name}", selected)
+            arrays |= _flat(f"divergence/{name}", self.divergence[name])
         for name, scatter in self.moments.scatters.items():
-            arrays |= _flat(f"scatter/{name}", vars(scatter))
+            arrays |= _flat(f"scatter/{name}", scatter)
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
 
@@ -194,7 +194,8 @@ def load_paths(path, model: keras.Model) -> SelectionPaths:
         examples, step = int(file["examples"]), str(file["step"])
         for key in file.files:
             if key not in ("examples", "step"):
-                kind, name, field = key.split("/")
+                kind, key_of_kind = key.split("/", 1)
+                name, field = key_of_kind.rsplit("/", 1)
                 nested[kind].setdefault(name, {})[field] = file[key]
     found = {n: (len(path["order"]),) for n, path in nested["path"].items()}
     found |= {n: scatter["mean"].shape for n, scatter in nested["scatter"].items()}
@@ -218,5 +219,6 @@ def _path(fields: dict) -> Path:
     return MixturePath(**fields) if "picks" in fields else Path(**fields)
 
 
-def _flat(prefix: str, fields: dict) -> dict:
-    return {f"{prefix}/{name}": value for name, value in fields.items()}
+def _flat(prefix: str, instance) -> dict:
+    names = (field.name for field in dataclasses.fields(instance))
+    return {f"{prefix}/{name}": getattr(instance, name) for name in names}

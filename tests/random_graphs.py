@@ -1,8 +1,8 @@
 """Random small models for property tests, of blocks that cover every channel rule.
 
-A block is a function of a tensor and a `Maker`. It gives the tensor behind it, and
-takes its choices from the maker, which writes them down: that story is what a failing
-example prints. The first of some choices is the plainest, to which failures shrink.
+A block is a function of a tensor and a `Maker`, from which it takes its choices; a
+failing example prints them all. The first of some choices is the plainest, to which
+failures shrink.
 """
 
 import dataclasses
@@ -75,53 +75,39 @@ def block(axes=(1, 2, 3), **limits):
     return register
 
 
-@dataclasses.dataclass
-class RandomGraph:
-    """A model with random weights, and how it came to be."""
+def random_model(data, most_blocks=6):
+    """A model with random weights; those made before are forgotten.
 
-    model: keras.Model
-    story: list[str]
-
-    def __repr__(self):
-        return "\n".join(["", *self.story])
-
-
-@st.composite
-def random_graphs(draw, most_blocks=6):
-    """A strategy of `RandomGraph`s; each forgets the one before."""
+    Args:
+        data: What hypothesis' `st.data()` gives.
+        most_blocks: How many blocks there are at most, but for those inside others.
+    """
     keras.utils.clear_session()
-    maker = Maker(draw)
-    return RandomGraph(randomize(maker.model(most_blocks)), maker.story)
+    return randomize(Maker(data).model(most_blocks))
 
 
 class Maker:
     """Draws choices, and makes the model that they lead to.
 
     Attributes:
-        story: The blocks and choices so far.
         inputs: The model's inputs so far.
         outputs: Its outputs so far.
     """
 
-    def __init__(self, draw):
-        self.story: list[str] = []
+    def __init__(self, data):
         self.inputs, self.outputs = [], []
-        self._draw, self._depth = draw, 0
+        self._data, self._block, self._depth = data, "model", 0
 
     def pick(self, *options):
-        chosen = self._draw(st.sampled_from(options))
-        if len(options) > 1:
-            self.story[-1] += f" {chosen}"
-        return chosen
+        return self._data.draw(st.sampled_from(options), label=self._block)
 
     def one_of(self, **makers):
         """What one of these functions makes."""
         return makers[self.pick(*makers)]()
 
     def model(self, most_blocks) -> keras.Model:
-        self.story.append("input")
         shape = self.pick((8, 8), (6, 7), (12,), (4, 4, 3))
-        x = keras.Input((*shape, self.pick(3, 1, 4)))
+        x = keras.Input((*shape, self.pick(3, 1, 4)), name="input_0")
         kind = self.pick("functional", "functional", "sequential")
         count = self.pick(*range(2, most_blocks))
         names = ["stem", *[None] * count, "ending", "classes"]
@@ -157,9 +143,11 @@ class Maker:
     def _next(self, blocks, x, name=None):
         """What the block of that name, or else any that fits, makes of `x`."""
         fitting = [n for n, block in blocks.items() if block.fits(x, self._depth)]
-        name = name or self._draw(st.sampled_from(fitting))
-        self.story.append("  " * self._depth + f"  {name}")
-        return blocks[name].make(x, self)
+        around, name = self._block, name or self.pick(*fitting)
+        self._block = f"{around}/{name}" if self._depth else name
+        made = blocks[name].make(x, self)
+        self._block = around
+        return made
 
 
 def _one_or_all(tensors):
@@ -182,6 +170,10 @@ def _linear(x, width, **kwargs):
 
 def _pooled(x, keepdims=False):
     return _of_axes(x, "GlobalAveragePooling")(keepdims=keepdims)(x)
+
+
+def _met(x, y, maker):
+    return layers.Maximum()([x, y]) if maker.pick(True, False) else x + y
 
 
 def _divisors(n):
@@ -437,7 +429,7 @@ def nested(x, maker):
 # Blocks of several layers, with joins.
 
 
-@block(ANY)
+@block()
 def own_layer(x, maker):
     return Scale()(x)
 
@@ -600,19 +592,38 @@ def expanded(x, maker):
 
 @block(ANY)
 def shared_over_two(x, maker):
-    """A layer reads two tensors, which must have the same channels."""
-    width = maker.pick(4, 3)
-    layer = maker.one_of(
+    """A layer with weights reads two tensors, which must have the same channels."""
+    width = maker.pick(4, 6)
+    y, z = (_linear(x, width)(x) for _ in range(2))
+    shared = maker.one_of(
         linear=lambda: _linear(x, 5),
         dense=lambda: layers.Dense(5),
         norm=layers.BatchNormalization,
         layer_norm=layers.LayerNormalization,
-        unit_norm=layers.UnitNormalization,
-        rescaling=lambda: layers.Rescaling(_per_channel(keras.Input((width,)))),
-        activation=layers.ReLU,
+        prelu=layers.PReLU,
+        rescaling=lambda: layers.Rescaling(_per_channel(y)),
     )
-    y, z = (layer(_linear(x, width)(x)) for _ in range(2))
-    return layers.Maximum()([y, z]) if maker.pick(True, False) else y + z
+    return _met(shared(y), shared(z), maker)
+
+
+@block()
+def shared_convolution(x, maker):
+    y, z = (_linear(x, 4)(x) for _ in range(2))
+    shared = _of_axes(x, "Conv")(8, 2, groups=maker.pick(4, 2), padding="same")
+    return _met(shared(y), shared(z), maker)
+
+
+@block(ANY)
+def shared_over_widths(x, maker):
+    """A layer without weights reads tensors of any widths."""
+    y, z = (_linear(x, maker.pick(4, 3))(x) for _ in range(2))
+    shared = maker.one_of(
+        relu=layers.ReLU,
+        dropout=lambda: layers.Dropout(0.1),
+        unit_norm=layers.UnitNormalization,
+        flatten=layers.Flatten,
+    )
+    return layers.Concatenate()([shared(y), shared(z)])
 
 
 @block(ANY)
@@ -625,7 +636,8 @@ def shared_in_a_row(x, maker):
 
 @block(ANY, deepest=0)
 def another_input(x, maker):
-    other = keras.Input(x.shape[1:-1] + (maker.pick(2, 1),))
+    shape, name = (*x.shape[1:-1], maker.pick(2, 1)), f"input_{len(maker.inputs)}"
+    other = keras.Input(shape, name=name)
     maker.inputs.append(other)
     return x + _linear(other, x.shape[-1])(other)
 

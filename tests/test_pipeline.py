@@ -45,6 +45,15 @@ def small_sequential():
     return randomize(keras.Sequential(stack))
 
 
+def small_nested():
+    """What `transfer learning` guides build."""
+    backbone = small()
+    backbone = keras.Model(backbone.input, backbone.layers[-3].output, name="backbone")
+    head = [layers.GlobalAveragePooling2D(), layers.Dense(12, "relu", name="a")]
+    last = layers.Dense(4, activation="softmax")
+    return keras.Sequential([keras.Input((8, 8, 3)), backbone, *head, last])
+
+
 IMAGES = np.random.default_rng(0).normal(size=(70, 8, 8, 3)).astype("float32")
 LABELS = np.random.default_rng(1).integers(0, 5, 70)
 
@@ -123,7 +132,7 @@ def test_a_sequential_comes_back_sequential_and_a_functional_functional():
     assert not isinstance(compact, keras.Sequential)
 
 
-@pytest.mark.parametrize("build", [small, small_sequential])
+@pytest.mark.parametrize("build", [small, small_sequential, small_nested])
 def test_the_compact_model_is_an_ordinary_model_that_can_be_saved(build, tmp_path):
     compact = quiet_prune(build())
     compact.save(tmp_path / "compact.keras")
@@ -677,8 +686,9 @@ def test_the_curve_goes_from_nothing_lost_to_the_least_that_can_be_met():
     paths.compact(macs[-1] + 1e-6)
 
 
-def test_saved_and_loaded_paths_give_the_same_model(tmp_path):
-    model = small()
+@pytest.mark.parametrize("build", [small, small_nested])
+def test_saved_and_loaded_paths_give_the_same_model(build, tmp_path):
+    model = build()
     paths = search(model, IMAGES, verbose=0)
     paths.save(tmp_path / "paths.npz")
     loaded = keras_greedy.load_paths(tmp_path / "paths.npz", model)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from models import assert_same, assert_state, inputs_of, outputs_of, state_of
-from random_graphs import CUSTOM_OBJECTS, random_graphs
+from random_graphs import CUSTOM_OBJECTS, random_model
 
 import keras_greedy
 from keras_greedy.batch_norm import reestimate_batch_norm
@@ -122,9 +122,10 @@ def check_laws(count, path):
     rules, told = set(), []
 
     @examples(count)
-    @given(random_graphs(), st.sampled_from([1, 2]), st.integers(0, 99))
-    def laws_hold(random, least, seed):
-        model, graph = random.model, trace_quietly(random.model)
+    @given(st.data(), st.sampled_from([1, 2]), st.integers(0, 99))
+    def laws_hold(data, least, seed):
+        model = random_model(data)
+        graph = trace_quietly(model)
         assume(not shares_a_normalization(graph))
         selection = some_of_each(graph, least, seed)
         compact = assert_laws_hold(model, graph, selection, path)
@@ -152,9 +153,8 @@ def test_the_laws_hold_for_many_random_graphs_of_every_rule(tmp_path):
 
 def assert_search_works(model, graph, objective, step):
     x, before = inputs_of(model, 24), state_of(model)
-    data = x
-    if isinstance(x, list):
-        data = {i.name: array for i, array in zip(model.inputs, x, strict=True)}
+    names = [tensor.name for tensor in model.inputs]
+    data = dict(zip(names, x, strict=True)) if isinstance(x, list) else x
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Some channels of model", UserWarning)
         paths = keras_greedy.search(
@@ -176,14 +176,15 @@ def assert_search_works(model, graph, objective, step):
 def check_search(count):
     @examples(count)
     @given(
-        random_graphs(most_blocks=4),
+        st.data(),
         st.sampled_from(["global", "local", "best"]),
         st.sampled_from(["corrective", "line_search", "uniform"]),
     )
-    def search_works(random, objective, step):
-        graph = trace_quietly(random.model)
+    def search_works(data, objective, step):
+        model = random_model(data, most_blocks=4)
+        graph = trace_quietly(model)
         assume(graph.groups)
-        assert_search_works(random.model, graph, objective, step)
+        assert_search_works(model, graph, objective, step)
 
     search_works()
 

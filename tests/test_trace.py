@@ -1,6 +1,7 @@
 import functools
 import os
 import pathlib
+import re
 
 import keras
 import models
@@ -10,7 +11,6 @@ from keras import layers, ops
 from models import TOPOLOGIES, UNPRUNABLE, conv, head, image
 
 import keras_greedy
-from keras_greedy.graph.rules import OUT, RULES, Rule, register_rule
 from keras_greedy.graph.trace import trace
 
 # Topology -> name and size of every group that can be pruned.
@@ -198,28 +198,6 @@ def test_layers_in_front_of_all_channels_are_no_cause_for_warning():
     assert trace(keras.Model(picture, head(conv(x, 8, name="a")))).widths == {"a": 8}
 
 
-@pytest.fixture
-def own_rules():
-    """Forgets the rules that a test registers."""
-    before = dict(RULES)
-    yield
-    RULES.clear()
-    RULES.update(before)
-
-
-def test_a_rule_registered_for_ones_own_layer_makes_it_prunable(own_rules):
-    @register_rule(models.Scale)
-    class ScaleRule(Rule):
-        weight_axes = {"factor": (OUT,)}
-
-    assert trace(models.custom_layer()).widths == {"a": 8, "b": 6}
-
-
-def test_a_rule_registered_for_ones_own_activation_makes_it_prunable(own_rules):
-    register_rule(models.twice)(Rule)
-    assert trace(models.activation_of_the_users()).widths == {"a": 8, "b": 6}
-
-
 def test_a_model_built_on_layers_of_another_is_traced_alone():
     picture = image()
     shared = conv(picture, 8, name="a")
@@ -335,3 +313,28 @@ def test_what_has_no_config_is_refused_before_any_work(layer, message):
 
 def test_trace_is_public():
     assert keras_greedy.trace is trace
+
+
+def test_keras_private_api_is_where_graph_trace_looks_for_it():
+    moved = "Keras {} moved {}: adapt keras_greedy/graph/trace.py, which alone uses it"
+    model = models.sequential()
+    functional = getattr(model, "_functional", None)
+    assert functional is not None, moved.format(keras.__version__, "_functional")
+    by_depth = getattr(functional, "_nodes_by_depth", None)
+    assert by_depth, moved.format(keras.__version__, "_nodes_by_depth")
+    (node,) = by_depth[max(by_depth) - 1]
+    for name in ("operation", "arguments", "outputs", "is_input"):
+        assert hasattr(node, name), moved.format(keras.__version__, f"Node.{name}")
+    assert node.operation is model.layers[0]
+    assert node.arguments.args == (model.inputs[0],)
+    assert node.arguments.kwargs == {}
+
+
+def test_no_other_module_touches_keras_private_api():
+    package = pathlib.Path(keras_greedy.__file__).parent
+    for path in package.rglob("*.py"):
+        private = re.findall(
+            r"keras\.src\b(?!\.applications)|_nodes_by_depth|_functional\b",
+            path.read_text(),
+        )
+        assert not private or path.name == "trace.py", path
