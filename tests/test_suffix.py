@@ -136,6 +136,9 @@ def test_a_mixture_is_the_network_with_its_consumers_rescaled(build):
         scales = net.inference.scales({name: group.size * weights})
 
         def apply(call, *args, group=group, scales=scales, **kwargs):
+            if call in group.normalizers:
+                kept = scales[net.inference.channels_of(call.inputs[0])] != 0
+                return call.rule.over_kept(call.operation, args[0], *tensors([kept]))
             if call not in group.consumers:
                 return call.operation(*args, **kwargs)
             read, scatter = reads[call.name], net.moments.scatters[call.name]
