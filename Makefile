@@ -1,11 +1,12 @@
 # Every target sets up what it needs: the first one run creates $(VENV) and installs
-# the versions of constraints.txt into it; later ones reuse it.
+# the versions of $(CONSTRAINTS) into it; later ones reuse it.
 #
 #     make test PYTHON=python3.12 VENV=.venv312
 #     make test PYTEST_ARGS="-x -k graph"
 
 PYTHON      ?= python3
 VENV        ?= .venv
+CONSTRAINTS ?= constraints.txt
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 DEMO_ARGS   ?=
 
@@ -18,7 +19,7 @@ BEGUN := $(VENV)/.begun
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench clean
+.PHONY: help demo test test-oldest test-all lint bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -29,13 +30,16 @@ demo: $(STAMP) ## prune a small model, export it, check and time it
 test: $(STAMP) ## run the fast tests
 	@$(BIN)/python -m pytest tests -m "not slow" $(PYTEST_ARGS)
 
+test-oldest: ## run the fast tests with the oldest versions admitted
+	@$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+
 test-all: $(STAMP) ## run all tests, the slow ones too
 	@$(BIN)/python -m pytest tests $(PYTEST_ARGS)
 
 lint: $(STAMP) ## check the code with ruff
 	@$(BIN)/ruff check .
 
-bench: $(STAMP) ## run the benchmarks of the README, most of an hour
+bench: $(STAMP) ## run the benchmarks of the README, two hours
 	$(BIN)/python benchmarks/imagenet_mobilenet_v2.py
 	$(BIN)/python benchmarks/allocation.py mobilenet_v2
 	$(BIN)/python benchmarks/allocation.py resnet56
@@ -43,15 +47,16 @@ bench: $(STAMP) ## run the benchmarks of the README, most of an hour
 	$(BIN)/python benchmarks/retraining.py digits
 	$(BIN)/python benchmarks/retraining.py cifar10
 	$(BIN)/python benchmarks/theory.py
+	$(BIN)/python benchmarks/applications.py
 
-clean: ## remove .venv, caches, builds and the demo's output
-	rm -rf .venv build dist demo_output *.egg-info .hypothesis .pytest_cache .ruff_cache
+clean: ## remove the environments, caches, builds and the demo's output
+	rm -rf .venv .venv-oldest build dist demo_output *.egg-info .hypothesis .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(BEGUN) stands from the creation of the environment to the end of its first
 # installation: an environment that was left half-made is made anew. One that was
 # there before is only installed into.
-$(STAMP): setup.py pyproject.toml constraints.txt
+$(STAMP): setup.py pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { \
 		echo "keras_greedy needs Python 3.10 to 3.13, which TensorFlow supports, and"; \
 		echo "$(PYTHON) is: $$($(PYTHON) --version 2>&1). Name another, for example:"; \
@@ -66,7 +71,7 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	@echo "Installing the dependencies (once; 2.5 GB on disk, takes some minutes)"
 	@set -o pipefail; \
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
-		-c constraints.txt -e '.[demo,test]' | sed -un \
+		-c $(CONSTRAINTS) -e '.[demo,test]' | sed -un \
 		-e 's/^Collecting \([^ ]*\).*/  \1/p' \
 		-e 's/^Installing collected.*/  ... installing/p'
 	@rm -f $(BEGUN)

@@ -24,10 +24,10 @@ def version():
     return match.group(1) if match else "0.1.0"
 
 
-LITERT = ["ai-edge-litert>=1.2"]
-TENSORFLOW = ["tensorflow>=2.18", *LITERT]
-REPORT = ["matplotlib>=3.8"]
-DIGITS = ["scikit-learn>=1.3"]
+LITERT = ["ai-edge-litert>=1.3"]
+TENSORFLOW = ["tensorflow>=2.20", *LITERT]
+REPORT = ["matplotlib>=3.8.4"]
+DIGITS = ["scikit-learn>=1.4.2"]
 
 setup(
     name="keras_greedy",
@@ -43,7 +43,7 @@ setup(
     packages=find_packages(
         include=["keras_greedy", "keras_greedy.*", "tflite_export", "tflite_export.*"]
     ),
-    install_requires=["keras>=3.10", "numpy>=1.26", "scipy>=1.11"],
+    install_requires=["keras>=3.12", "numpy>=1.26", "scipy>=1.11"],
     extras_require={
         # Backends. One of them is needed; export to LiteRT needs TensorFlow.
         "tensorflow": TENSORFLOW,
@@ -56,7 +56,7 @@ setup(
         "report": REPORT,
         "datasets": [*DIGITS, "tensorflow-datasets>=4.9.7"],
         # Magnitude pruning as a baseline. It needs absl-py 1.x: see constraints.txt.
-        "tfmot": ["tensorflow-model-optimization==0.8.1", "tf_keras>=2.18"],
+        "tfmot": ["tensorflow-model-optimization==0.8.1", "tf_keras>=2.20"],
         "test": [
             *REPORT,
             *DIGITS,

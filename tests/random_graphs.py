@@ -43,7 +43,7 @@ class Block:
     axes: tuple[int, ...] = (1, 2, 3)
     least: int = 1
     most: int = 1000
-    deepest: int = 2
+    deepest: int = 9
 
     def fits(self, x, depth) -> bool:
         sizes = x.shape[1:-1]
@@ -75,12 +75,13 @@ def block(axes=(1, 2, 3), **limits):
     return register
 
 
-def random_model(data, most_blocks=6):
+def random_model(data, most_blocks=5):
     """A model with random weights; those made before are forgotten.
 
     Args:
         data: What hypothesis' `st.data()` gives.
-        most_blocks: How many blocks there are at most, but for those inside others.
+        most_blocks: How many blocks there are at most, besides those that every model
+            begins and ends with and those of models inside.
     """
     keras.utils.clear_session()
     return randomize(Maker(data).model(most_blocks))
@@ -109,7 +110,7 @@ class Maker:
         shape = self.pick((8, 8), (6, 7), (12,), (4, 4, 3))
         x = keras.Input((*shape, self.pick(3, 1, 4)), name="input_0")
         kind = self.pick("functional", "functional", "sequential")
-        count = self.pick(*range(2, most_blocks))
+        count = self.pick(*range(1, most_blocks + 1))
         names = ["stem", *[None] * count, "ending", "classes"]
         if kind == "sequential":
             return self._sequential(x, names)
@@ -419,7 +420,7 @@ def no_rule(x, maker):
     )
 
 
-@layer(ANY)
+@layer(ANY, deepest=1)
 def nested(x, maker):
     model = maker.inner_model(x.shape[1:])
     model.trainable = maker.pick(True, False)
@@ -434,7 +435,7 @@ def own_layer(x, maker):
     return Scale()(x)
 
 
-@block(ANY)
+@block(ANY, deepest=1)
 def nested_twice(x, maker):
     inner = maker.inner_model(x.shape[1:])
     y = inner(x, training=False) if maker.pick(False, True) else inner(x)

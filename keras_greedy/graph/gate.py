@@ -60,7 +60,11 @@ class OverKept(keras.layers.Layer):
         self._mask = mask.astype("float32")
 
     def build(self, shape):
-        self._layer.build(shape)
+        if not self._layer.built:
+            self._layer.build(shape)
+
+    def compute_output_shape(self, shape):
+        return shape
 
     def call(self, x):
         mask = ops.cast(self._mask, x.dtype)

@@ -125,7 +125,7 @@ class _Segment:
         }
         norms = {norm for group in graph.groups for norm in group.normalizers}
         self._own |= {
-            call.name: [float32(np.ones(len(graph.channels_of(call.inputs[0]))))]
+            call.index: [float32(np.ones(len(graph.channels_of(call.inputs[0]))))]
             for call in calls
             if call in norms
         }
@@ -140,12 +140,12 @@ class _Segment:
             replaced = dict(zip(self._own, weights, strict=True))
 
             def apply(call, *args, **kwargs):
-                if call.name not in replaced:
-                    return call.operation(*args, **kwargs)
                 if call.name in self._reads:
                     return self._reads[call.name].apply(args[0], *replaced[call.name])
-                (mask,) = replaced[call.name]
-                return call.rule.over_kept(call.operation, args[0], mask)
+                if call.index in replaced:
+                    (mask,) = replaced[call.index]
+                    return call.rule.over_kept(call.operation, args[0], mask)
+                return call.operation(*args, **kwargs)
 
             values = graph.run(dict(zip(before, live, strict=True)), calls, apply)
             return [values[key] for key in after]
@@ -175,7 +175,11 @@ def _run(segments, live, cut):
 def _weights_of_cut(
     graph, reads, moments: Moments, group: ChannelGroup, scale, reconstruct
 ):
-    """Name -> what a `_Segment` leaves free, when one group is scaled."""
+    """What a `_Segment` leaves free, when one group is scaled.
+
+    By the name of the layer for weights, which a layer called again shares, and by the
+    index of the call for masks, which it need not.
+    """
     scales, cut = graph.scales({group.name: scale}), {}
     for name in (call.name for call in group.consumers):
         new = reconstruct(
@@ -183,5 +187,5 @@ def _weights_of_cut(
         )
         cut[name] = [*map(float32, new)]
     for call in group.normalizers:
-        cut[call.name] = [float32(scales[graph.channels_of(call.inputs[0])] != 0)]
+        cut[call.index] = [float32(scales[graph.channels_of(call.inputs[0])] != 0)]
     return cut
