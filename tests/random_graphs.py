@@ -556,6 +556,16 @@ def two_readers(x, maker):
 
 
 @block(ANY)
+def clipped(x, maker):
+    return ops.clip(x, x_min=-1.0, x_max=1.0)
+
+
+@block()
+def squeezed(x, maker):
+    return ops.squeeze(ops.min(x, axis=1, keepdims=True), axis=1)
+
+
+@block(ANY)
 def raw_operations(x, maker):
     return maker.one_of(
         product=lambda: 2.0 * x - 1.0,
@@ -563,7 +573,6 @@ def raw_operations(x, maker):
         absolute=lambda: abs(x) + 0.1,
         divide=lambda: x / (ops.exp(-abs(x)) + 1.0),
         where=lambda: ops.where(x > 0.5, x, 0.1 * x),
-        clip=lambda: ops.clip(x, x_min=-1.0, x_max=1.0),
         array=lambda: ops.maximum(x * _per_channel(x), -_per_channel(x, 1)),
         positions=lambda: x + np.ones((*x.shape[1:-1], 1), "float32"),
         leaky=lambda: ops.leaky_relu(x, negative_slope=0.3),
@@ -581,7 +590,6 @@ def raw_shapes(x, maker):
         mean=lambda: ops.mean(x, axis=1, keepdims=maker.pick(True, False)),
         max=lambda: ops.max(x, axis=-2, keepdims=True),
         sum=lambda: ops.sum(x, axis=[*range(1, len(x.shape) - 1)]) * 0.1,
-        squeezed=lambda: ops.squeeze(ops.min(x, axis=1, keepdims=True), axis=1),
         pad=lambda: ops.pad(x, pads, constant_values=0.5),
     )
 
