@@ -1,0 +1,82 @@
+"""How the numbers of a `.tflite` file are stored: settings of the converter."""
+
+import numpy as np
+
+from tflite_export._checks import check_count
+from tflite_export._samples import take_samples
+
+QUANTIZE = (None, "float16", "dynamic", "int8", "int8_full")
+CALIBRATED = ("int8", "int8_full")
+
+
+def check_quantize(quantize, representative_data):
+    """Raises a `ValueError` if the two are not known, or do not fit together."""
+    if quantize not in QUANTIZE:
+        raise ValueError(
+            f"Expected `quantize` to be one of {QUANTIZE}. "
+            f"Received: quantize={quantize!r}"
+        )
+    if quantize in CALIBRATED and representative_data is None:
+        raise ValueError(
+            f"Expected `representative_data` with quantize={quantize!r}: a hundred "
+            "typical inputs, pre-processed as for the model, that tell the range of "
+            "every activation. Received: representative_data=None"
+        )
+    if quantize not in CALIBRATED and representative_data is not None:
+        raise ValueError(
+            f"Expected `representative_data` only with quantize in {CALIBRATED}. "
+            f"Received: quantize={quantize!r} and representative_data"
+        )
+
+
+def read_representative(model, data, limit, batch_size):
+    """Returns batches of arrays, one per input of `model`, as the converter wants them.
+
+    Args:
+        model: the Keras model.
+        data: see `take_samples`.
+        limit: how many samples to read at most.
+        batch_size: how many go in a batch. The last batch is filled up with the
+            first samples.
+
+    Raises:
+        ValueError: if `limit` is no positive integer, or `data` does not fit `model`.
+    """
+    limit = check_count("representative_samples", limit, minimum=1)
+    shapes = {tensor.name: tuple(tensor.shape[1:]) for tensor in model.inputs}
+    samples = take_samples(data, limit, shapes, "representative_data")
+    arrays = [samples[each.name].astype(each.dtype) for each in model.inputs]
+    count = len(arrays[0])
+    starts = range(0, count, batch_size)
+    rows = [np.arange(start, start + batch_size) % count for start in starts]
+    return [[array[chosen] for array in arrays] for chosen in rows]
+
+
+def configure(converter, quantize, batches):
+    """Sets a `tf.lite.TFLiteConverter` to store numbers as `quantize` says.
+
+    Args:
+        converter: the converter; changed.
+        quantize: one of `QUANTIZE`.
+        batches: for those in `CALIBRATED`, what `read_representative` gave.
+    """
+    import tensorflow as tf
+
+    builtins = tf.lite.OpsSet.TFLITE_BUILTINS
+    integers = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+    converter.target_spec.supported_ops = [builtins]
+    if quantize is None:
+        return
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantize == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    elif quantize == "dynamic":
+        # Their kernel is newer than tflite-runtime 2.14, the last one there is.
+        converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+    else:
+        converter.representative_dataset = lambda: iter(batches)
+        converter.target_spec.supported_ops = [integers, builtins]
+    if quantize == "int8_full":
+        converter.target_spec.supported_ops = [integers]
+        converter.inference_input_type = tf.int8
+        converter.inference_output_type = tf.int8
