@@ -1,7 +1,6 @@
 """The command line: `keras-greedy demo`."""
 
 import argparse
-import os
 import sys
 
 from tflite_export._quiet import quiet_tensorflow

@@ -1,8 +1,8 @@
 """Ship a Keras 3 model as a `.tflite` file, check it, and time it.
 
-Importing this package needs NumPy only. Running files needs a runtime, `ai-edge-litert`
-or the older `tflite-runtime`; Keras and TensorFlow are imported by `convert`, when it is
-called.
+Importing this package needs NumPy only. Running files needs a runtime,
+`ai-edge-litert` or the older `tflite-runtime`; Keras and TensorFlow are imported by
+`convert`, when it is called.
 """
 
 from tflite_export import android

@@ -14,6 +14,7 @@ def main(path, threads):
     start = time.perf_counter()
     file = TfliteFile(path, int(threads))
     init_ms = 1e3 * (time.perf_counter() - start)
+    file.feed_noise()
     file.interpreter.invoke()
     # Not `getrusage`: its maximum begins at that of the parent process.
     peak = _memory_mb("VmHWM")

@@ -26,8 +26,9 @@ def accuracy(path, data, threads=1):
 
     Args:
         path: the file, with one output of shape `(batch, classes)`.
-        data: a tuple `(x, y)`, or an iterable of batches `(x, y)`: x as for `run`, y the
-            classes, integers of shape `(n,)` or `(n, 1)`, or one-hot `(n, classes)`.
+        data: a tuple `(x, y)`, or an iterable of batches `(x, y)`: x as for `run`, y
+            the classes, integers of shape `(n,)` or `(n, 1)`, or one-hot
+            `(n, classes)`.
         threads: how many threads the kernels may use.
 
     Returns:
@@ -35,8 +36,8 @@ def accuracy(path, data, threads=1):
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no classifier's `.tflite` file, or `data` does not fit it or
-            has no labels.
+        ValueError: if it is no classifier's `.tflite` file, or `data` does not fit it
+            or has no labels.
     """
     file = TfliteFile(path, threads)
     name, classes = _classes(file)

@@ -1,8 +1,9 @@
 """How long a `.tflite` file takes on an Android phone, by adb.
 
-The phone runs Google's own `benchmark_model`, a command-line binary. Get the one for the
-phone's processor, most often `android_aarch64`, from the "Native benchmark binary" links
-of LiteRT's page on performance measurement, ai.google.dev/edge/litert/models/measurement.
+The phone runs Google's own `benchmark_model`, a command-line binary. Get the one for
+the phone's processor, most often `android_aarch64`, from the links under "Native
+benchmark binary" on LiteRT's page on performance measurement:
+ai.google.dev/edge/litert/models/measurement
 """
 
 import contextlib
@@ -70,8 +71,8 @@ def benchmark(
             run down, so the other figures are never of this one.
 
     Returns:
-        A `Latency`. `benchmark_model` does not tell `p90_ms`, and older ones do not tell
-        `p50_ms`. `delegate` is what the phone did, not what it was asked for.
+        A `Latency`. `benchmark_model` does not tell `p90_ms`, and older ones do not
+        tell `p50_ms`. `delegate` is what the phone did, not what it was asked for.
 
     Raises:
         FileNotFoundError: if there is no such file, binary or adb.

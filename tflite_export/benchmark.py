@@ -92,7 +92,7 @@ def compare(paths, runs=50, threads=1, warmup=5):
     warmup = check_count("warmup", warmup, minimum=0)
     files = [TfliteFile(path, threads) for path in paths]
     for file in files:
-        _fill_inputs(file)
+        file.feed_noise()
     seconds = _time_in_turns([file.interpreter for file in files], warmup + runs)
     return Comparison(
         tuple(
@@ -119,15 +119,6 @@ def _check_paths(paths):
             f"Received: paths={paths!r}"
         )
     return listed
-
-
-def _fill_inputs(file):
-    rng = np.random.default_rng(0)
-    for port in file.inputs:
-        values = np.zeros(port.shape, port.dtype)
-        if np.issubdtype(port.dtype, np.floating):
-            values[...] = rng.random(port.shape)
-        file.interpreter.set_tensor(port.index, values)
 
 
 def _time_in_turns(interpreters, rounds):

@@ -2,7 +2,12 @@
 
 from tflite_export._checks import check_count, check_target
 from tflite_export._files import replacing
-from tflite_export.quantize import check_quantize, configure, read_representative
+from tflite_export.quantize import (
+    check_integers,
+    check_quantize,
+    configure,
+    read_representative,
+)
 
 
 def convert(
@@ -127,7 +132,10 @@ def to_bytes(
     _check_precision(traced, model.name)
     converter = _converter(traced)
     configure(converter, quantize, batches)
-    return _converted(converter, model.name)
+    content = _converted(converter, model.name)
+    if quantize == "int8_full":
+        check_integers(content, model.name)
+    return content
 
 
 def _check_model(model, batch_size):

@@ -35,7 +35,7 @@ def add_metadata(path, labels=None, mean=None, std=None, description=""):
 
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
     path = tflite_export.convert(model, "model.tflite")
-    tflite_export.add_metadata(path, labels=["cat", "dog", "bird"], mean=127.5, std=127.5)
+    tflite_export.add_metadata(path, labels=["cat", "dog", "ox"], mean=127.5, std=127.5)
     ```
 
     Args:
@@ -149,8 +149,8 @@ def _with_metadata(path, packed):
     entries = list(model.metadata or [])
     if any(each.name == b"TFLITE_METADATA" for each in entries):
         raise ValueError(
-            f"Expected a file without metadata. Received: path={path!r}, which has some. "
-            "Convert the model again."
+            f"Expected a file without metadata. Received: path={path!r}, which has "
+            "some. Convert the model again."
         )
     entry = schema.MetadataT(name="TFLITE_METADATA", buffer=len(model.buffers))
     model.metadata = [*entries, entry]

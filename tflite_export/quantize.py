@@ -4,6 +4,7 @@ import numpy as np
 
 from tflite_export._checks import check_count
 from tflite_export._samples import take_samples
+from tflite_export.runtime import import_runtime
 
 QUANTIZE = (None, "float16", "dynamic", "int8", "int8_full")
 CALIBRATED = ("int8", "int8_full")
@@ -50,6 +51,34 @@ def read_representative(model, data, limit, batch_size):
     starts = range(0, count, batch_size)
     rows = [np.arange(start, start + batch_size) % count for start in starts]
     return [[array[chosen] for array in arrays] for chosen in rows]
+
+
+def check_integers(content, name):
+    """Raises a `ValueError` if a file computes in anything but integers.
+
+    The converter does not: it writes float operations where there are no others.
+
+    Args:
+        content: the file.
+        name: the model's, for the error.
+    """
+    interpreter = import_runtime().Interpreter(model_content=content)
+    floats = {
+        each["index"]
+        for each in interpreter.get_tensor_details()
+        if np.issubdtype(each["dtype"], np.floating)
+    }
+    needed = {
+        each["op_name"]
+        for each in interpreter._get_ops_details()
+        if floats & {*each["inputs"], *each["outputs"]}
+    } - {"QUANTIZE", "DEQUANTIZE"}
+    if needed:
+        raise ValueError(
+            "Expected a model that int8 operations can compute. Received: model "
+            f'{name!r}, which needs {", ".join(sorted(needed))}. `quantize="int8"` '
+            "computes these in float32."
+        )
 
 
 def configure(converter, quantize, batches):

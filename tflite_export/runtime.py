@@ -119,7 +119,8 @@ class TfliteFile:
         except (ValueError, RuntimeError) as error:
             raise ValueError(
                 "Expected a .tflite model that the built-in operations can run. "
-                f"Received: path={self.path!r}, which {runtime.__name__} refuses: {error}"
+                f"Received: path={self.path!r}, which {runtime.__name__} refuses: "
+                f"{error}"
             ) from error
         self.inputs, self.outputs = _ports(self.interpreter)
 
@@ -161,6 +162,15 @@ class TfliteFile:
             missing = port.shape[0] - len(values)
             filled = np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
             self.interpreter.set_tensor(port.index, filled)
+
+    def feed_noise(self):
+        """Sets the inputs to random numbers from 0 to 1; integer inputs to zero."""
+        rng = np.random.default_rng(0)
+        for port in self.inputs:
+            values = np.zeros(port.shape, port.dtype)
+            if np.issubdtype(port.dtype, np.floating):
+                values[...] = rng.random(port.shape)
+            self.interpreter.set_tensor(port.index, values)
 
 
 def _ports(interpreter):

@@ -13,7 +13,7 @@ from tflite_export.verify import expected_outputs
 
 
 def save_samples(model, path, data, max_samples=16, samples_path=None):
-    """Writes samples and the outputs of the model, to check the file where Keras is not.
+    """Writes samples and the outputs of the model, to check the file without Keras.
 
     On the device, `python -m tflite_export verify model.tflite` compares with them.
 
@@ -83,6 +83,7 @@ def load_samples(path):
                 found[kind][name] = arrays[key]
     except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"Expected a file that `save_samples` wrote. Received: {str(path)!r}: {error}"
+            "Expected a file that `save_samples` wrote. "
+            f"Received: {str(path)!r}: {error}"
         ) from error
     return found["input"], found["output"]
