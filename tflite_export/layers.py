@@ -83,7 +83,7 @@ def compare_layers(model, path, data):
     samples = take_samples(data, file.batch_size, file.sample_shapes)
     file.feed(samples)
     file.interpreter.invoke()
-    matches = _match(model, file.interpreter)
+    matches = _match(model, file)
     expected = _layer_outputs(model, [layer for layer, _ in matches], samples)
     count = len(next(iter(samples.values())))
     return tuple(
@@ -102,29 +102,50 @@ def first_divergence(errors, tolerance=0.01):
     return next((each for each in errors if each.relative_error > tolerance), None)
 
 
-def _match(model, interpreter):
+def _match(model, file):
     """Pairs of a layer and the details of its tensor, in the order of the file."""
     layers = {each.name: each for each in model.layers}
-    tensors = {each["index"]: each for each in interpreter.get_tensor_details()}
+    tensors = {each["index"]: each for each in file.interpreter.get_tensor_details()}
     matches = {}
-    for operation in interpreter._get_ops_details():
+    for operation in file.interpreter._get_ops_details():
         for index in operation["outputs"]:
-            layer = _layer_of(tensors[index]["name"], layers)
-            if layer is not None and _is_shaped(tensors[index], layer):
-                # The last tensor of a layer is its output.
+            first, *fused = _layers_of(tensors[index]["name"], layers)
+            # The last tensor of a layer is its output, unless it was fused away.
+            for layer in {first, *fused} - {None}:
                 matches.pop(layer.name, None)
-                matches[layer.name] = layer, tensors[index]
+            if first is not None and _is_shaped(tensors[index], first):
+                matches[first.name] = first, tensors[index]
+    for layer, index in _output_layers(model, file):
+        matches.pop(layer.name, None)
+        matches[layer.name] = layer, tensors[index]
     return list(matches.values())
 
 
-def _layer_of(tensor_name, layers):
-    """The layer whose name scope a tensor carries: `model/layer_1/Relu;...`."""
-    scopes = tensor_name.split(";")[0].split("/")[:-1]
-    for scope in reversed(scopes):
+def _layers_of(tensor_name, layers):
+    """The layers whose scopes a tensor carries: `model/relu_1/Relu;model/bn_1/...`."""
+    return [_layer_of(part, layers) for part in tensor_name.split(";")]
+
+
+def _layer_of(operation_name, layers):
+    for scope in reversed(operation_name.split("/")[:-1]):
         for name in (re.sub(r"_\d+$", "", scope), scope):
             if name in layers:
                 return layers[name]
     return None
+
+
+def _output_layers(model, file):
+    """The layers that give the outputs, with tensors that conversion renames."""
+    outputs = {port.name: port.index for port in file.outputs}
+    names = model.output if isinstance(model.output, dict) else None
+    if names is None:
+        names = {f"output_{i}": each for i, each in enumerate(model.outputs)}
+    if len(names) == len(outputs) == 1:
+        names = dict(zip(outputs, names.values(), strict=True))
+    for name, tensor in names.items():
+        for layer in model.layers:
+            if layer.output is tensor and name in outputs:
+                yield layer, outputs[name]
 
 
 def _is_shaped(details, layer):
