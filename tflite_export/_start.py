@@ -6,10 +6,11 @@ import sys
 import time
 from pathlib import Path
 
-from tflite_export.runtime import TfliteFile
+from tflite_export.runtime import TfliteFile, import_runtime
 
 
 def main(path, threads):
+    import_runtime()
     before = _memory_mb("VmRSS")
     start = time.perf_counter()
     file = TfliteFile(path, int(threads))

@@ -90,9 +90,12 @@ class Comparison:
 
     @property
     def ratios(self):
-        """The median time of each file over that of the first: below 1 is faster."""
-        first = self.latencies[0].p50_ms
-        return tuple(each.p50_ms / first for each in self.latencies)
+        """The median time of each file over that of the first: below 1 is faster.
+
+        `None` where a phone did not tell the median.
+        """
+        times = [each.p50_ms for each in self.latencies]
+        return tuple(None if None in (t, times[0]) else t / times[0] for t in times)
 
     def to_json(self):
         """Returns the fields of each file, and its `ratio`, as a JSON string."""
@@ -130,7 +133,7 @@ class Comparison:
                 _number(each.p90_ms),
                 f"{each.mean_ms:.3f}",
                 f"{each.std_ms:.3f}",
-                f"{ratio:.3f}",
+                _number(ratio),
                 _number(each.init_ms),
                 _number(each.peak_memory_mb),
                 each.delegate or "–",

@@ -81,7 +81,7 @@ def load_samples(path):
             for key in arrays.files:
                 kind, name = key.split("/", 1)
                 found[kind][name] = arrays[key]
-    except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             "Expected a file that `save_samples` wrote. "
             f"Received: {str(path)!r}: {error}"
