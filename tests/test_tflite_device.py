@@ -181,7 +181,7 @@ def test_peak_memory_is_that_of_the_file_alone(tmp_path):
     small = tflite_export.convert(tiny(), tmp_path / "small.tflite")
     both = tflite_export.compare([large, small], runs=1).latencies
     assert both[0].peak_memory_mb > 512 * 8192 * 4 / 1e6
-    assert both[1].peak_memory_mb < 8
+    assert both[1].peak_memory_mb < both[0].peak_memory_mb / 2
 
 
 # --- without Keras, with either runtime

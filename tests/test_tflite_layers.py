@@ -66,6 +66,19 @@ def test_layers_of_quantized_files_are_compared_in_the_units_of_the_model(
     assert tflite_export.first_divergence(errors, tolerance=0.05).layer == "dense_2"
 
 
+def test_named_outputs_and_sequential_models_are_compared(tmp_path):
+    x = keras.Input((6,))
+    hidden = layers.Dense(4, activation="relu", name="hidden")(x)
+    tanh = layers.Dense(3, activation="tanh", name="last")(hidden)
+    named = randomize(keras.Model(x, {"t": tanh, "h": hidden}))
+    sequential = keras.Sequential([keras.Input((6,)), *named.layers[1:]])
+    for model in (named, sequential):
+        path = tflite_export.convert(model, tmp_path / "m.tflite")
+        errors = tflite_export.compare_layers(model, path, sample())
+        assert {each.layer for each in errors} == {"hidden", "last"}
+        assert tflite_export.first_divergence(errors, 1e-5) is None
+
+
 def test_layers_of_a_model_with_two_inputs_are_compared(tmp_path):
     a, b = keras.Input((4,), name="z"), keras.Input((3,), name="a")
     left = layers.Dense(2, activation="relu", name="left")(a)

@@ -186,23 +186,21 @@ def _choose(devices, serial):
     return serial
 
 
-_REMEDIES = {
-    "unauthorized": "Unlock the phone and allow USB debugging for this computer.",
-    "authorizing": "Unlock the phone and allow USB debugging for this computer.",
+_TRUST = "Unlock the phone and allow USB debugging for this computer."
+_REMEDIES = {"unauthorized": _TRUST, "authorizing": _TRUST}
+_HINTS = {
+    "No space left on device": f"The phone is out of space in {DEVICE_FOLDER}.",
+    "not executable|Exec format": "The binary is for another processor, it seems.",
+    "unauthorized": _TRUST,
+    "device .*not found|no devices|offline": "Was the phone disconnected?",
 }
 
 
 def _explained(arguments, code, output):
-    known = {
-        "No space left on device": f"The phone is out of space in {DEVICE_FOLDER}. ",
-        "not executable": "The binary is for another processor than the phone's. ",
-        "Exec format error": "The binary is for another processor than the phone's. ",
-        "unauthorized": _REMEDIES["unauthorized"] + " ",
-        "not found": "Was the phone disconnected? " if "device" in output else "",
-    }
-    hint = next((text for key, text in known.items() if key in output), "")
+    hints = (text for words, text in _HINTS.items() if re.search(words, output))
     tail = "\n".join(output.strip().splitlines()[-5:])
-    return f"{hint}`adb {' '.join(arguments)}` failed with exit code {code}: {tail}"
+    failed = f"`adb {' '.join(arguments)}` failed with exit code {code}: {tail}"
+    return " ".join([*hints, failed])
 
 
 @contextlib.contextmanager

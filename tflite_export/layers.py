@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from tflite_export._samples import take_samples
+from tflite_export._data import take_samples
 from tflite_export.runtime import Port, TfliteFile, import_runtime
 
 
@@ -136,16 +136,17 @@ def _layer_of(operation_name, layers):
 
 def _output_layers(model, file):
     """The layers that give the outputs, with tensors that conversion renames."""
-    outputs = {port.name: port.index for port in file.outputs}
-    names = model.output if isinstance(model.output, dict) else None
-    if names is None:
-        names = {f"output_{i}": each for i, each in enumerate(model.outputs)}
-    if len(names) == len(outputs) == 1:
-        names = dict(zip(outputs, names.values(), strict=True))
-    for name, tensor in names.items():
+    indices = {port.name: port.index for port in file.outputs}
+    # A Sequential has none.
+    tensors = getattr(model, "output", None)
+    if not isinstance(tensors, dict):
+        tensors = {f"output_{i}": each for i, each in enumerate(model.outputs)}
+    if len(tensors) == len(indices) == 1:
+        tensors = dict(zip(indices, tensors.values(), strict=True))
+    for name, tensor in tensors.items():
         for layer in model.layers:
-            if layer.output is tensor and name in outputs:
-                yield layer, outputs[name]
+            if layer.output is tensor and name in indices:
+                yield layer, indices[name]
 
 
 def _is_shaped(details, layer):

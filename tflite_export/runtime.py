@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tflite_export._samples import take_samples
+from tflite_export._data import take_samples
 
 # The current runtime, and the older one that Raspberry Pi images ship.
 RUNTIMES = ("ai_edge_litert", "tflite_runtime")
@@ -19,7 +19,7 @@ def import_runtime():
     """Returns the module of the runtime that has `Interpreter`.
 
     Raises:
-        ImportError: if none is installed, or it does not work; says what to install.
+        ImportError: if none is installed that works; says what to install.
     """
     name = next(filter(importlib.util.find_spec, RUNTIMES), None)
     if name is None:
@@ -27,13 +27,13 @@ def import_runtime():
             "Expected a runtime for .tflite files. Received none: `pip install "
             "ai-edge-litert`, or `pip install tflite-runtime 'numpy<2'`"
         )
-    try:
-        return importlib.import_module(f"{name}.interpreter")
-    except (ImportError, AttributeError) as error:
+    # It imports with a newer one, and fails on the first file.
+    if name == "tflite_runtime" and int(np.__version__.split(".")[0]) >= 2:
         raise ImportError(
-            f"Expected {name} to work. Received, with NumPy {np.__version__}: {error}. "
-            "tflite-runtime 2.14 needs NumPy below 2: `pip install 'numpy<2'`"
-        ) from error
+            "Expected NumPy below 2, which tflite-runtime was built for. Received: "
+            f"NumPy {np.__version__}: `pip install 'numpy<2'`"
+        )
+    return importlib.import_module(f"{name}.interpreter")
 
 
 @dataclasses.dataclass(frozen=True)

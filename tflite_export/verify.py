@@ -6,7 +6,7 @@ import json
 import numpy as np
 
 from tflite_export._checks import check_count, check_finite
-from tflite_export._samples import take_samples
+from tflite_export._data import take_samples
 from tflite_export.runtime import TfliteFile
 
 
