@@ -93,6 +93,25 @@ def test_layers_of_a_model_with_two_inputs_are_compared(tmp_path):
     assert tflite_export.first_divergence(errors).layer == "right"
 
 
+def test_a_layer_called_twice_is_left_out(tmp_path):
+    x = keras.Input((5,))
+    twice = layers.Dense(5, activation="tanh", name="twice")
+    y = layers.Dense(5, activation="tanh", name="between")(twice(x))
+    model = randomize(keras.Model(x, layers.ReLU(name="last")(twice(y))))
+    path = tflite_export.convert(model, tmp_path / "m.tflite")
+    errors = tflite_export.compare_layers(model, path, sample(size=5))
+    assert {each.layer for each in errors} == {"between", "last"}
+    assert tflite_export.first_divergence(errors, 1e-5) is None
+
+
+def test_comparing_layers_leaves_the_model_as_it_was(tmp_path):
+    model = chain()
+    path = tflite_export.convert(model, tmp_path / "m.tflite")
+    before = model.get_weights()
+    tflite_export.compare_layers(model, path, sample())
+    np.testing.assert_equal(model.get_weights(), before)
+
+
 def test_fixed_batches_are_compared_whole(tmp_path):
     model = chain()
     path = tflite_export.convert(model, tmp_path / "m.tflite", batch_size=3)

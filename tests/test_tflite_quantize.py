@@ -203,6 +203,24 @@ def test_a_model_of_two_inputs_is_calibrated_by_their_names(tmp_path):
         assert parity.max_abs_error < 0.05 * parity.max_abs_output
 
 
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_inputs_of_one_shape_are_not_mixed_up(names, as_dict, tmp_path):
+    small, large = (keras.Input((4,), name=name) for name in names)
+    both = layers.Add()([layers.Dense(2)(small), layers.Dense(2)(large)])
+    inputs = (
+        dict(zip(names, [small, large], strict=True)) if as_dict else [small, large]
+    )
+    model = randomize(keras.Model(inputs, both))
+    rng = np.random.default_rng(0)
+    x = {names[0]: rng.random((40, 4)), names[1]: 50 * rng.random((40, 4))}
+    path = converted(model, tmp_path, "int8_full", x)
+    steps = {port.name: port.scale for port in TfliteFile(path).inputs}
+    assert steps[names[1]] / steps[names[0]] > 10
+    parity = tflite_export.verify(model, path, x)
+    assert parity.max_abs_error < 0.05 * parity.max_abs_output
+
+
 def test_integer_inputs_stay_integers(tmp_path):
     tokens = keras.Input((5,), dtype="int32", name="tokens")
     x = layers.GlobalAveragePooling1D()(layers.Embedding(10, 4)(tokens))

@@ -1,5 +1,7 @@
 """From a Keras model to a `.tflite` file of built-in operations."""
 
+import warnings
+
 from tflite_export._checks import check_count, check_target
 from tflite_export._files import replacing
 from tflite_export.quantize import (
@@ -220,7 +222,10 @@ def _converter(traced):
 
 def _converted(converter, name):
     try:
-        return converter.convert()
+        with warnings.catch_warnings():
+            # The converter's own use of it, on calibration data.
+            warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is")
+            return converter.convert()
     except Exception as error:
         # The class of the error has no public name; what it collected has.
         missing = {each.operator.name for each in getattr(error, "errors", ())}

@@ -1,5 +1,6 @@
 """Where inside the network a `.tflite` file and its model part ways."""
 
+import collections
 import dataclasses
 import re
 
@@ -42,7 +43,8 @@ def compare_layers(model, path, data):
 
     Tensors are matched by the names and shapes that conversion leaves in the file. A
     layer that conversion fused into the next one, as it does with convolutions before
-    BatchNorm and activation, has no tensor of its own and is left out.
+    BatchNorm and activation, has no tensor of its own and is left out; so is a layer
+    that is called twice.
 
     Example:
 
@@ -83,6 +85,7 @@ def compare_layers(model, path, data):
     samples = take_samples(data, file.batch_size, file.sample_shapes)
     file.feed(samples)
     file.interpreter.invoke()
+    model = _copy(model)
     matches = _match(model, file)
     expected = _layer_outputs(model, [layer for layer, _ in matches], samples)
     count = len(next(iter(samples.values())))
@@ -102,35 +105,42 @@ def first_divergence(errors, tolerance=0.01):
     return next((each for each in errors if each.relative_error > tolerance), None)
 
 
+def _copy(model):
+    """The same model; a layer that other models use too has no other output in it."""
+    import keras
+
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 def _match(model, file):
     """Pairs of a layer and the details of its tensor, in the order of the file."""
     layers = {each.name: each for each in model.layers}
     tensors = {each["index"]: each for each in file.interpreter.get_tensor_details()}
-    matches = {}
+    matches, scopes = {}, collections.defaultdict(set)
     for operation in file.interpreter._get_ops_details():
         for index in operation["outputs"]:
-            first, *fused = _layers_of(tensors[index]["name"], layers)
+            parts = tensors[index]["name"].split(";")
+            found = [_layer_of(part, layers) for part in parts]
             # The last tensor of a layer is its output, unless it was fused away.
-            for layer in {first, *fused} - {None}:
+            for layer, scope in filter(None, found):
                 matches.pop(layer.name, None)
-            if first is not None and _is_shaped(tensors[index], first):
-                matches[first.name] = first, tensors[index]
+                scopes[layer.name].add(scope)
+            if found[0] and _is_shaped(tensors[index], found[0][0]):
+                matches[found[0][0].name] = found[0][0], tensors[index]
     for layer, index in _output_layers(model, file):
         matches.pop(layer.name, None)
         matches[layer.name] = layer, tensors[index]
-    return list(matches.values())
-
-
-def _layers_of(tensor_name, layers):
-    """The layers whose scopes a tensor carries: `model/relu_1/Relu;model/bn_1/...`."""
-    return [_layer_of(part, layers) for part in tensor_name.split(";")]
+    return [matches[name] for name in matches if len(scopes[name]) < 2]
 
 
 def _layer_of(operation_name, layers):
+    """The layer and its scope that a name like `model/relu_1/Relu` carries."""
     for scope in reversed(operation_name.split("/")[:-1]):
         for name in (re.sub(r"_\d+$", "", scope), scope):
             if name in layers:
-                return layers[name]
+                return layers[name], scope
     return None
 
 
@@ -150,7 +160,8 @@ def _output_layers(model, file):
 
 
 def _is_shaped(details, layer):
-    return getattr(layer.output, "shape", (None,))[1:] == tuple(details["shape"][1:])
+    shape = getattr(layer.output, "shape", None)
+    return shape is not None and shape[1:] == tuple(details["shape"][1:])
 
 
 def _layer_outputs(model, layers, samples):

@@ -31,7 +31,9 @@ def check_quantize(quantize, representative_data):
 
 
 def read_representative(model, data, limit, batch_size):
-    """Returns batches of arrays, one per input of `model`, as the converter wants them.
+    """Returns batches of `data`: dicts of arrays by the names of the inputs.
+
+    By name, since the converter has an order of its own for lists.
 
     Args:
         model: the Keras model.
@@ -46,11 +48,15 @@ def read_representative(model, data, limit, batch_size):
     limit = check_count("representative_samples", limit, minimum=1)
     shapes = {tensor.name: tuple(tensor.shape[1:]) for tensor in model.inputs}
     samples = take_samples(data, limit, shapes, "representative_data")
-    arrays = [samples[each.name].astype(each.dtype) for each in model.inputs]
-    count = len(arrays[0])
-    starts = range(0, count, batch_size)
-    rows = [np.arange(start, start + batch_size) % count for start in starts]
-    return [[array[chosen] for array in arrays] for chosen in rows]
+    count = len(samples[model.inputs[0].name])
+    rows = np.arange(count + -count % batch_size) % count
+    return [
+        {
+            each.name: samples[each.name][some].astype(each.dtype)
+            for each in model.inputs
+        }
+        for some in rows.reshape(-1, batch_size)
+    ]
 
 
 def check_integers(content, name):
@@ -100,7 +106,7 @@ def configure(converter, quantize, batches):
     if quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
     elif quantize == "dynamic":
-        # Their kernel is newer than tflite-runtime 2.14, the last one there is.
+        # The kernel for those is newer than tflite-runtime 2.14, the last one there is.
         converter._experimental_disable_per_channel_quantization_for_dense_layers = True
     else:
         converter.representative_dataset = lambda: iter(batches)

@@ -146,9 +146,8 @@ class TfliteFile:
         count = len(next(iter(samples.values())))
         rows = {port.name: [] for port in self.outputs}
         for start in range(0, count, self.batch_size):
-            self.feed(
-                {k: v[start : start + self.batch_size] for k, v in samples.items()}
-            )
+            batch = slice(start, start + self.batch_size)
+            self.feed({name: values[batch] for name, values in samples.items()})
             self.interpreter.invoke()
             for port in self.outputs:
                 found = self.interpreter.get_tensor(port.index)
