@@ -302,6 +302,11 @@ class TestConvertRefusesBeforeAnyWork:
         ):
             tflite_export.convert(mobile_block(size=None), tmp_path / "m.tflite")
 
+    @pytest.mark.parametrize("name", ["my input", "_x", "x:0", "ä"])
+    def test_a_name_that_would_leave_the_file_without_a_signature(self, name, tmp_path):
+        with pytest.raises(ValueError, match=rf"names of inputs.*Received: '{name}'"):
+            tflite_export.convert(tiny(name=name), tmp_path / "m.tflite")
+
     def test_another_backend_than_tensorflow(self, tmp_path, monkeypatch):
         monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
         with pytest.raises(ValueError, match=r"TensorFlow backend.*backend='jax'"):

@@ -1,5 +1,6 @@
 """From a Keras model to a `.tflite` file of built-in operations."""
 
+import re
 import warnings
 
 from tflite_export._checks import check_count, check_target
@@ -161,6 +162,14 @@ def _check_model(model, batch_size):
 
 
 def _check_input(tensor, batch_size):
+    # TensorFlow renames others, and the file ends up without a signature.
+    if not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.>-]*", tensor.name):
+        raise ValueError(
+            "Expected names of inputs to be of letters, digits, `_`, `.` and `-`. "
+            f"Received: {tensor.name!r}. Name it around the model: `x = "
+            "keras.Input((224, 224, 3), name='image')`, then convert "
+            "`keras.Model(x, model(x))`."
+        )
     batch, *sample = tensor.shape
     if None in sample:
         raise ValueError(
