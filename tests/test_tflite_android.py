@@ -88,7 +88,7 @@ class Phone:
     def change(self, **facts):
         world = {
             "devices": {"R58M": "device"},
-            "output": "2025_xnnpack",
+            "output": "newer_xnnpack",
             "space": 1e9,
             "broken": False,
             "unplugged_at": None,
@@ -149,7 +149,7 @@ def test_the_phone_is_left_as_it_was(phone):
 
 
 def test_the_delegate_is_the_one_the_phone_used(phone):
-    phone.change(output="2025_gpu")
+    phone.change(output="newer_gpu")
     assert phone.benchmark(use_gpu=True).delegate == "GPU"
     phone.change(output="2020")
     assert phone.benchmark(use_gpu=True).delegate == "none"

@@ -268,6 +268,21 @@ def test_int8_falls_back_to_float_where_int8_full_refuses(tmp_path):
         converted(model, tmp_path, "int8_full", np.eye(4))
 
 
+def test_recurrent_layers_are_quantized_unrolled_and_refused_as_loops(tmp_path):
+    def recurrent(**options):
+        x = keras.Input((6, 8))
+        return randomize(keras.Model(x, layers.LSTM(4, **options)(x)))
+
+    data = np.random.default_rng(0).normal(size=(40, 6, 8))
+    path = converted(recurrent(), tmp_path, "dynamic", None)
+    assert tflite_export.verify(recurrent(), path, data).ok(0.05)
+    with pytest.raises(ValueError, match=r"loops and branches.*`unroll=True`"):
+        converted(recurrent(), tmp_path, "int8", data)
+    unrolled = recurrent(unroll=True)
+    path = converted(unrolled, tmp_path, "int8", data)
+    assert tflite_export.verify(unrolled, path, data).ok(0.1)
+
+
 @pytest.fixture
 def no_conversion(monkeypatch):
     def refuse(*_):

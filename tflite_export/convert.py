@@ -6,8 +6,10 @@ import warnings
 from tflite_export._checks import check_count, check_target
 from tflite_export._files import replacing
 from tflite_export.quantize import (
+    CALIBRATED,
     check_integers,
     check_quantize,
+    check_straight,
     configure,
     read_representative,
 )
@@ -127,12 +129,14 @@ def to_bytes(
     check_quantize(quantize, representative_data)
     _check_model(model, batch_size)
     batches = None
-    if representative_data is not None:
+    if quantize in CALIBRATED:
         batches = read_representative(
             model, representative_data, representative_samples, batch_size
         )
     traced = _trace(model, batch_size)
     _check_precision(traced, model.name)
+    if quantize in CALIBRATED:
+        check_straight(traced, model.name)
     converter = _converter(traced)
     configure(converter, quantize, batches)
     content = _converted(converter, model.name)

@@ -59,6 +59,23 @@ def read_representative(model, data, limit, batch_size):
     ]
 
 
+def check_straight(traced, name):
+    """Raises a `ValueError` for loops and branches: calibration crashes on them.
+
+    Args:
+        traced: the `tf.function`'s concrete function.
+        name: the model's, for the error.
+    """
+    types = {operation.type for operation in traced.graph.get_operations()}
+    found = sorted(types & {"While", "StatelessWhile", "If", "StatelessIf"})
+    if found:
+        raise ValueError(
+            "Expected a model without loops and branches, which int8 does not take. "
+            f"Received: model {name!r}, with {', '.join(found)}. Build recurrent "
+            'layers with `unroll=True`, or use quantize="dynamic".'
+        )
+
+
 def check_integers(content, name):
     """Raises a `ValueError` if a file computes in anything but integers.
 
