@@ -121,14 +121,16 @@ def _match(model, file):
     matches, scopes = {}, collections.defaultdict(set)
     for operation in file.interpreter._get_ops_details():
         for index in operation["outputs"]:
+            # What made the tensor, then what was fused into that.
             parts = tensors[index]["name"].split(";")
-            found = [_layer_of(part, layers) for part in parts]
+            makers = [_layer_of(part, layers) for part in parts]
             # The last tensor of a layer is its output, unless it was fused away.
-            for layer, scope in filter(None, found):
+            for layer, scope in filter(None, makers):
                 matches.pop(layer.name, None)
                 scopes[layer.name].add(scope)
-            if found[0] and _is_shaped(tensors[index], found[0][0]):
-                matches[found[0][0].name] = found[0][0], tensors[index]
+            layer, _ = makers[0] or (None, None)
+            if layer is not None and _is_shaped(tensors[index], layer):
+                matches[layer.name] = layer, tensors[index]
     for layer, index in _output_layers(model, file):
         matches.pop(layer.name, None)
         matches[layer.name] = layer, tensors[index]

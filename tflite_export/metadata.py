@@ -23,9 +23,9 @@ _NORMALIZATION_OPTIONS = 1
 def add_metadata(path, labels=None, mean=None, std=None, description=""):
     """Writes what an app needs to know of its inputs and outputs into the file.
 
-    Apps, Android Studio and MediaPipe Tasks read it. The labels are a text file in a
-    zip archive at the end of the file: `unzip -p model.tflite labels.txt`. Runtimes
-    read past it.
+    Apps with the TensorFlow Lite Support library read it. The labels are a text file
+    in a zip archive at the end of the file: `unzip -p model.tflite labels.txt`. To
+    runtimes the file is the same as before.
 
     Example:
 
