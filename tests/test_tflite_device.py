@@ -76,14 +76,14 @@ def test_samples_that_cannot_be_written_are_refused(model, folder):
         tflite_export.save_samples(model, folder / "None.tflite", images(2), 0)
 
 
-@pytest.mark.parametrize("content", [b"", b"text", "npy", "other"])
+@pytest.mark.parametrize("content", [b"", b"text", "npy", {"x": 1}, {"input/x": 1}])
 def test_a_file_that_holds_no_samples_is_named(content, tmp_path):
     path = tmp_path / "s.npz"
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
         with path.open("wb") as file:
-            np.save(file, np.eye(2)) if content == "npy" else np.savez(file, x=1)
+            np.save(file, np.eye(2)) if content == "npy" else np.savez(file, **content)
     with pytest.raises(ValueError, match=r"`save_samples` wrote.*s\.npz"):
         tflite_export.load_samples(path)
 

@@ -82,8 +82,8 @@ def _verify(file, samples, model, tolerance, top1, json):
         return 0
     print(f"Not within --tolerance {tolerance:g} and --top1 {top1:g}", file=sys.stderr)
     if model is not None:
-        errors = compare_layers(expected, file, inputs)
-        print(f"First layer off by 1 %: {first_divergence(errors)}", file=sys.stderr)
+        first = first_divergence(compare_layers(expected, file, inputs))
+        print(f"First layer off by 1 %: {first or 'none'}", file=sys.stderr)
     return 1
 
 

@@ -81,6 +81,8 @@ def load_samples(path):
             for key in arrays.files:
                 kind, name = key.split("/", 1)
                 found[kind][name] = arrays[key]
+        if not all(found.values()):
+            raise ValueError("it has no inputs, or no outputs")
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             "Expected a file that `save_samples` wrote. "
