@@ -93,7 +93,7 @@ def compare(paths, runs=50, threads=1, warmup=5):
     files = [TfliteFile(path, threads) for path in paths]
     for file in files:
         file.feed_noise()
-    seconds = _time_in_turns([file.interpreter for file in files], warmup + runs)
+    seconds = time_in_turns([file.interpreter for file in files], warmup + runs)
     return Comparison(
         tuple(
             Latency(
@@ -121,7 +121,7 @@ def _check_paths(paths):
     return listed
 
 
-def _time_in_turns(interpreters, rounds):
+def time_in_turns(interpreters, rounds):
     count = len(interpreters)
     seconds = np.empty((rounds, count))
     for turn in range(rounds):
