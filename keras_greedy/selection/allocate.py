@@ -164,7 +164,7 @@ def check_reachable(budget: Budget, costs: Costs, sizes: dict[str, int]) -> None
 def _amount(value, cost, costs: Costs) -> str:
     if cost in (costs.macs, costs.params):
         return f"{value:,.0f} {'MACs' if cost == costs.macs else 'parameters'}"
-    return f"{math.ceil(1e4 * value) / 1e4:g} ms"
+    return f"{math.ceil(1e4 * value) / 1e4} ms"
 
 
 def allocate(
