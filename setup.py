@@ -62,6 +62,10 @@ setup(
             *REPORT,
             *DIGITS,
             "hypothesis>=6.100",
+            # These execute the notebook.
+            "ipykernel>=6.29",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ruff>=0.6",

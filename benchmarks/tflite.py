@@ -45,10 +45,10 @@ def main():
     print("\n".join(["", HEADER, *map(line, rows.values())]))
     promised = paths.report(LATENCY)
     print(
-        f"\nLatency budget of {LATENCY.latency}: {promised.predicted_ms.kept:.3f} of the "
-        f"full model's predicted, {promised.measured_ms.kept:.3f} measured when pruned, "
-        f"{rows[TIMED, None]['ratio']:.3f} in this table; {promised.macs.kept:.1%} of "
-        "the MACs\n"
+        f"\nLatency budget of {LATENCY.latency}: {promised.predicted_ms.kept:.3f} of "
+        f"the full model's predicted, {promised.measured_ms.kept:.3f} measured when "
+        f"pruned, {rows[TIMED, None]['ratio']:.3f} in this table; "
+        f"{promised.macs.kept:.1%} of the MACs\n"
     )
     for what, value, met in checks(rows):
         print(f"- {what}: {value}, {'met' if met else 'MISSED'}")

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+NEEDED = "needs nbclient: pip install 'keras_greedy[test]'"
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "colab").glob("*.ipynb"))
 
 
@@ -9,9 +10,9 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "colab").glob("*.ipynb"))
 @pytest.mark.filterwarnings("ignore")  # Of the notebook's own machinery.
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_notebook_runs_from_top_to_bottom(path, tmp_path):
-    nbformat = pytest.importorskip("nbformat", reason="needs the extra `notebook`")
-    nbclient = pytest.importorskip("nbclient", reason="needs the extra `notebook`")
-    pytest.importorskip("ipykernel", reason="needs the extra `notebook`")
+    nbformat = pytest.importorskip("nbformat", reason=NEEDED)
+    nbclient = pytest.importorskip("nbclient", reason=NEEDED)
+    pytest.importorskip("ipykernel", reason=NEEDED)
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     resources = {"metadata": {"path": str(tmp_path)}}
