@@ -55,7 +55,7 @@ def fit(curves: dict[str, np.ndarray], budget: Budget, graph: ChannelGraph) -> F
     if budget.table is None:
         return Fit(widths)
     found = Fit(widths, _predicted(budget, widths))
-    if budget.table.timer is None:
+    if budget.table.timer is None or widths == graph.widths:
         return found
     tries = [_measured(found, budget, graph)]
     while len(tries) <= CORRECTIONS and _off(tries[-1], budget) > TOLERANCE:
@@ -99,11 +99,11 @@ def _off(found: Fit, budget: Budget) -> float:
 
 def _corrected(budget: Budget, found: Fit) -> Budget:
     predicted, measured = found.predicted_ms, found.measured_ms
-    promised = max(1 - predicted.kept, 1e-9)
-    # Noise can hide a small saving, but not make a table of it where nothing saves.
-    saving = budget.table.saving * max((1 - measured.kept) / promised, 0.1)
+    promised = max(1 - predicted.kept, 0.01)
+    # Noise may hide a saving altogether; a table without any could not be met.
+    factor = max((1 - measured.kept) / promised, 0.1)
     table = dataclasses.replace(
-        budget.table, full_ms=measured.before, saving=saving if promised > 1e-3 else 1.0
+        budget.table, full_ms=measured.before, saving=factor * budget.table.saving
     )
     return dataclasses.replace(budget, table=table)
 

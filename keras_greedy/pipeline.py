@@ -64,7 +64,8 @@ def prune(
             Arrays, an `(x, y)` pair of arrays, `tf.data.Dataset`, `PyDataset`, or
             any iterable of `x` or `(x, y)` batches.
         budget: Share of the multiply-accumulates to keep (up to 1), an absolute
-            number of them, or a `Budget`; by default half.
+            number of them, or a `Budget`, which may be of measured latency; by
+            default half.
         objective: What a channel is to help with. `"local"`: the output of the
             layers that read it stays as it is. `"global"`: likewise, each error
             weighed by what the network's output makes of it. `"best"`: for each
