@@ -158,17 +158,22 @@ def random_widths(sizes, seed=1):
     return {name: int(rng.integers(min(8, n), n + 1)) for name, n in sizes.items()}
 
 
+SLOW = [
+    "inverted_residuals",
+    "squeeze_excite_keepdims",
+    "residual_with_projection",
+    "nested_in_nested",
+    "siamese",
+    "two_flattens",
+]
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        "inverted_residuals",
-        "squeeze_excite_keepdims",
-        "residual_with_projection",
         "dense_connections",
         "transfer_learning",
-        "nested_in_nested",
-        "siamese",
-        "two_flattens",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
     ],
 )
 def test_where_time_is_macs_the_table_is_that_of_the_macs(name):
