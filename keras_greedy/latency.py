@@ -15,10 +15,12 @@ from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.trace import check_model, trace_quietly
 from keras_greedy.progress import Progress
 from tflite_export import convert
+from tflite_export._checks import check_count
 from tflite_export.benchmark import time_in_turns
 from tflite_export.runtime import TfliteFile
 
 ROUND_TO = 8
+WARMUP = 5
 
 
 class LocalTimer:
@@ -31,6 +33,9 @@ class LocalTimer:
         threads: How many threads the kernels may use.
         runs: How many inferences of each file to time.
 
+    Raises:
+        ValueError: When one of them is no positive integer.
+
     Example:
 
     ```python
@@ -40,16 +45,17 @@ class LocalTimer:
     """
 
     def __init__(self, threads: int = 1, runs: int = 100):
-        self.threads, self.runs = threads, runs
+        self.threads = check_count("threads", threads, minimum=1)
+        self.runs = check_count("runs", runs, minimum=1)
 
     def __call__(self, paths) -> list[float]:
         """Returns the time of each file in milliseconds."""
         files = [TfliteFile(path, self.threads) for path in paths]
         for file in files:
             file.feed_noise()
-        warmup = 5
-        seconds = time_in_turns([f.interpreter for f in files], warmup + self.runs)
-        return [1e3 * float(s) for s in np.quantile(seconds[warmup:], 0.1, axis=0)]
+        interpreters = [file.interpreter for file in files]
+        seconds = time_in_turns(interpreters, WARMUP + self.runs)[WARMUP:]
+        return (1e3 * np.quantile(seconds, 0.1, axis=0)).tolist()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +102,7 @@ class LatencyTable:
 
     full_ms: float
     sizes: dict[str, int]
-    blocks: dict[str, BlockTimes]
+    blocks: dict[str, BlockTimes] = dataclasses.field(repr=False)
     saving: float = 1.0
     timer: Callable | None = None
 
@@ -145,7 +151,7 @@ class LatencyTable:
             fields = json.loads(Path(path).read_text(encoding="utf-8"))
             blocks = {n: BlockTimes(**b) for n, b in fields.pop("blocks").items()}
             return cls(**fields, blocks=blocks, timer=timer)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise ValueError(
                 "Expected `path` to be a file that LatencyTable.save wrote. "
                 f"Received: path={str(path)!r}: {error!r}"

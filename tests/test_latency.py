@@ -209,6 +209,13 @@ def test_this_machine_is_timed(model, paths):
     assert paths.latencies.sizes == table.sizes
 
 
+@pytest.mark.parametrize("bad", [{"threads": 0}, {"runs": 2.5}, {"runs": True}])
+def test_a_clock_that_cannot_run_is_an_error(bad):
+    (name,) = bad
+    with pytest.raises(ValueError, match=f"`{name}` to be an integer of at least 1"):
+        LocalTimer(**bad)
+
+
 @pytest.mark.parametrize("timer", [3, "clock"])
 def test_a_timer_that_is_none_is_an_error(timer, model):
     with pytest.raises(ValueError, match=r"Expected `timer` to give.*Received: timer="):
