@@ -51,7 +51,7 @@ bench: $(STAMP) ## run the benchmarks of the README, two hours
 	$(BIN)/python benchmarks/applications.py
 
 clean: ## remove the environments, caches, builds and the demo's output
-	rm -rf .venv .venv-oldest build dist demo_output *.egg-info .hypothesis .pytest_cache .ruff_cache
+	rm -rf .venv .venv-oldest build dist demo_output colab/quickstart_output *.egg-info .hypothesis .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(BEGUN) stands from the creation of the environment to the end of its first
