@@ -41,6 +41,7 @@ lint: $(STAMP) ## check the code with ruff
 
 bench: $(STAMP) ## run the benchmarks of the README, two hours
 	$(BIN)/python benchmarks/imagenet_mobilenet_v2.py
+	$(BIN)/python benchmarks/tflite.py
 	$(BIN)/python benchmarks/allocation.py mobilenet_v2
 	$(BIN)/python benchmarks/allocation.py resnet56
 	$(BIN)/python benchmarks/loss_search.py
@@ -50,7 +51,7 @@ bench: $(STAMP) ## run the benchmarks of the README, two hours
 	$(BIN)/python benchmarks/applications.py
 
 clean: ## remove the environments, caches, builds and the demo's output
-	rm -rf .venv .venv-oldest build dist demo_output *.egg-info .hypothesis .pytest_cache .ruff_cache
+	rm -rf .venv .venv-oldest build dist demo_output colab/quickstart_output *.egg-info .hypothesis .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(BEGUN) stands from the creation of the environment to the end of its first

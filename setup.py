@@ -50,6 +50,7 @@ setup(
         "jax": ["jax>=0.4.34"],
         "torch": ["torch>=2.4"],
         # LiteRT's own runtime, to run and time exported models without TensorFlow.
+        # Where it has no wheel, tflite-runtime 2.14 with numpy<2 does as well.
         "edge": [*LITERT, "numpy>=1.26"],
         # What `keras-greedy demo` uses.
         "demo": [*TENSORFLOW, *REPORT, *DIGITS],
@@ -61,6 +62,10 @@ setup(
             *REPORT,
             *DIGITS,
             "hypothesis>=6.100",
+            # These execute the notebook.
+            "ipykernel>=6.29",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ruff>=0.6",

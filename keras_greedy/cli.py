@@ -1,10 +1,9 @@
 """The command line: `keras-greedy demo`."""
 
 import argparse
-import contextlib
-import faulthandler
-import os
 import sys
+
+from tflite_export._quiet import quiet_tensorflow
 
 
 def main(argv=None) -> int:
@@ -27,7 +26,7 @@ def main(argv=None) -> int:
     options = vars(_parser().parse_args(argv))
     command = options.pop("command")
     try:
-        with _quiet_tensorflow():
+        with quiet_tensorflow():
             command(**options)
     except ImportError as error:
         return _failed(f"{error}. To have it all: pip install 'keras_greedy[demo]'")
@@ -66,32 +65,6 @@ def _parser():
     demo.add_argument("--seed", type=int, help="of everything random")
     demo.set_defaults(command=_demo)
     return parser
-
-
-@contextlib.contextmanager
-def _quiet_tensorflow():
-    """Drops what TensorFlow's C++ code says, unless TF_CPP_MIN_LOG_LEVEL is 0.
-
-    No setting keeps it from writing to file descriptor 2 while it is imported, so
-    that one leads nowhere for a while. Python's errors and warnings, and where it
-    was in a crash, still reach the terminal.
-    """
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
-        yield
-        return
-    with os.fdopen(os.dup(2), "w", buffering=1) as own, open(os.devnull, "w") as gone:
-        os.dup2(gone.fileno(), 2)
-        tells_crashes = faulthandler.is_enabled()
-        if not tells_crashes:
-            faulthandler.enable(own)
-        try:
-            with contextlib.redirect_stderr(own):
-                yield
-        finally:
-            if not tells_crashes:
-                faulthandler.disable()
-            os.dup2(own.fileno(), 2)
 
 
 if __name__ == "__main__":

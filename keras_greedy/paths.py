@@ -1,6 +1,7 @@
 """The result of a search: every group's path, good for any budget."""
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -9,11 +10,13 @@ from keras_greedy.batch_norm import reestimate_batch_norm
 from keras_greedy.batches import Batches
 from keras_greedy.files import replacing
 from keras_greedy.finetune import compile_alike
+from keras_greedy.fit import Fit, fit
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.trace import trace
+from keras_greedy.latency import LatencyTable, measure_latencies
 from keras_greedy.report import Report, picture, planned, plot_curve
-from keras_greedy.selection.allocate import Budget, allocate, descent
+from keras_greedy.selection.allocate import Budget, descent
 from keras_greedy.selection.divergence import Divergence
 from keras_greedy.selection.moments import Moments, Scatter
 from keras_greedy.selection.path import MixturePath, Path
@@ -43,7 +46,12 @@ class SelectionPaths:
 
     def widths(self, budget) -> dict[str, int]:
         """Group name -> how many channels it keeps under `budget`."""
-        return allocate(self._curves(), Budget.of(budget), Costs(self.graph))
+        return dict(self._fit(budget).widths)
+
+    @functools.cached_property
+    def latencies(self) -> LatencyTable:
+        """What latency budgets without a table go by: measured here, at first use."""
+        return measure_latencies(self.graph.model, verbose=0)
 
     def compact(self, budget, data=None) -> keras.Model:
         """Builds the compact model of a budget.
@@ -111,7 +119,8 @@ class SelectionPaths:
             budget: As for `prune`.
 
         Returns:
-            The `Report` that `compare` would give for `compact(budget)`.
+            The `Report` that `compare` would give for `compact(budget)`; for a budget
+            of latency with the predicted and the measured ones.
 
         Example:
 
@@ -119,7 +128,12 @@ class SelectionPaths:
         print(keras_greedy.search(model, images).report(0.5))
         ```
         """
-        return planned(Costs(self.graph), self.graph.widths, self.widths(budget))
+        found = self._fit(budget)
+        return dataclasses.replace(
+            planned(Costs(self.graph), self.graph.widths, found.widths),
+            predicted_ms=found.predicted_ms,
+            measured_ms=found.measured_ms,
+        )
 
     def plot(self, path, measured: dict | None = None) -> None:
         """Draws the trade-off curve into a picture; needs matplotlib.
@@ -159,6 +173,19 @@ class SelectionPaths:
             arrays |= _flat(f"scatter/{name}", scatter)
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
+
+    def _fit(self, budget) -> Fit:
+        """Of a budget that was asked for before, the same: latencies vary."""
+        budget = Budget.of(budget)
+        if budget.limits_latency and budget.table is None and self.data is not None:
+            budget = dataclasses.replace(budget, table=self.latencies)
+        if budget not in self._fits:
+            self._fits[budget] = fit(self._curves(), budget, self.graph)
+        return self._fits[budget]
+
+    @functools.cached_property
+    def _fits(self) -> dict[Budget, Fit]:
+        return {}
 
     def _curves(self) -> dict[str, np.ndarray]:
         return {

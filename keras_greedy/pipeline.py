@@ -1,5 +1,6 @@
 """The hallway: from a model and data to the paths of a search, and a compact model."""
 
+import dataclasses
 import itertools
 import numbers
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.fold import folded
 from keras_greedy.graph.trace import trace
+from keras_greedy.latency import measure_latencies
 from keras_greedy.layerwise import ToTolerance, ToWidths, prune_layer_by_layer
 from keras_greedy.paths import SelectionPaths
 from keras_greedy.progress import Progress
@@ -62,7 +64,8 @@ def prune(
             Arrays, an `(x, y)` pair of arrays, `tf.data.Dataset`, `PyDataset`, or
             any iterable of `x` or `(x, y)` batches.
         budget: Share of the multiply-accumulates to keep (up to 1), an absolute
-            number of them, or a `Budget`; by default half.
+            number of them, or a `Budget`, which may be of measured latency; by
+            default half.
         objective: What a channel is to help with. `"local"`: the output of the
             layers that read it stays as it is. `"global"`: likewise, each error
             weighed by what the network's output makes of it. `"best"`: for each
@@ -111,13 +114,14 @@ def prune(
     budget = _checked_budget(budget, tolerance, method)
     progress, graph = Progress(verbose), trace(model)
     _check_prunable(graph)
-    if budget is not None:
-        check_reachable(budget, Costs(graph), graph.widths)
     data = list(data) if isinstance(data, Iterator) else data
     Batches(data, graph.functional)  # Raises when the data do not fit.
     _check_finetune("finetune", finetune, data, model)
     _check_finetune("finetune_per_layer", finetune_per_layer, data, model)
     _check_per_layer(finetune_per_layer, method)
+    if budget is not None:
+        budget = _with_table(budget, model, verbose)
+        check_reachable(budget, Costs(graph), graph.widths)
     if isinstance(method, OutputSearch):
         compact = _prune_by_output(
             graph, data, method, budget, tolerance, finetune_per_layer, progress
@@ -241,6 +245,12 @@ def _checked_budget(budget, tolerance, method) -> Budget | None:
             f"from 0 to 1. Received: tolerance={tolerance!r}"
         )
     return None
+
+
+def _with_table(budget: Budget, model, verbose) -> Budget:
+    if not budget.limits_latency or budget.table is not None:
+        return budget
+    return dataclasses.replace(budget, table=measure_latencies(model, verbose=verbose))
 
 
 def _check_finetune(name, finetune, data, model):

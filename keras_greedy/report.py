@@ -14,8 +14,8 @@ from keras_greedy.graph.trace import trace_quietly
 class Change(NamedTuple):
     """A number before and after pruning."""
 
-    before: int
-    after: int
+    before: float
+    after: float
 
     @property
     def kept(self) -> float:
@@ -37,6 +37,8 @@ class Report:
         widths: Group name -> its number of channels, `before` and `after`.
         macs: Multiply-accumulates of one input, `before` and `after`.
         params: Parameters, `before` and `after`.
+        predicted_ms: Latency by the table of a latency budget, `before` and `after`.
+        measured_ms: The same as then measured, if it was.
 
     Example:
 
@@ -50,6 +52,8 @@ class Report:
     widths: dict[str, Change]
     macs: Change
     params: Change
+    predicted_ms: Change | None = None
+    measured_ms: Change | None = None
 
     def to_json(self) -> str:
         """Returns the fields as a JSON string."""
@@ -57,6 +61,7 @@ class Report:
             {
                 "macs": self.macs.to_dict(),
                 "params": self.params.to_dict(),
+                **{name: c.to_dict() for name, c in self._latencies().items()},
                 "widths": {name: c.to_dict() for name, c in self.widths.items()},
             }
         )
@@ -70,10 +75,26 @@ class Report:
 
     def _rows(self) -> list[tuple[str, ...]]:
         totals = {"MACs": self.macs, "parameters": self.params}
-        return [("channels of", "before", "after", "kept")] + [
-            (name, f"{change.before:,}", f"{change.after:,}", f"{change.kept:.1%}")
-            for name, change in [*self.widths.items(), *totals.items()]
-        ]
+        return (
+            [("channels of", "before", "after", "kept")]
+            + [
+                (name, f"{change.before:,}", f"{change.after:,}", f"{change.kept:.1%}")
+                for name, change in [*self.widths.items(), *totals.items()]
+            ]
+            + [
+                (
+                    f"latency, {name.replace('_', ', ')}",
+                    f"{change.before:.3g}",
+                    f"{change.after:.3g}",
+                    f"{change.kept:.1%}",
+                )
+                for name, change in self._latencies().items()
+            ]
+        )
+
+    def _latencies(self) -> dict[str, Change]:
+        both = {"predicted_ms": self.predicted_ms, "measured_ms": self.measured_ms}
+        return {name: change for name, change in both.items() if change is not None}
 
 
 def compare(model: keras.Model, compact: keras.Model) -> Report:

@@ -1,20 +1,38 @@
 """Ship a Keras 3 model as a `.tflite` file, check it, and time it.
 
-Importing this package needs NumPy and `ai-edge-litert` only: Keras and
-TensorFlow are imported by `convert`, when it is called.
+Importing this package needs NumPy only. Running files needs a runtime,
+`ai-edge-litert` or the older `tflite-runtime`; Keras and TensorFlow are imported by
+`convert`, when it is called.
 """
 
+from tflite_export import android
+from tflite_export.accuracy import accuracy
 from tflite_export.benchmark import benchmark, compare
-from tflite_export.convert import convert
-from tflite_export.latency import Comparison, Latency
+from tflite_export.convert import convert, to_bytes
+from tflite_export.latency import Comparison, Latency, Operation
+from tflite_export.layers import LayerError, compare_layers, first_divergence
+from tflite_export.metadata import add_metadata
+from tflite_export.runtime import run
+from tflite_export.samples import load_samples, save_samples
 from tflite_export.verify import Parity, verify
 
 __all__ = [
     "Comparison",
     "Latency",
+    "LayerError",
+    "Operation",
     "Parity",
+    "accuracy",
+    "add_metadata",
+    "android",
     "benchmark",
     "compare",
+    "compare_layers",
     "convert",
+    "first_divergence",
+    "load_samples",
+    "run",
+    "save_samples",
+    "to_bytes",
     "verify",
 ]

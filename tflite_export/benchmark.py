@@ -1,13 +1,17 @@
 """How long `.tflite` files take on this machine."""
 
+import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-from tflite_export._files import check_count, open_tflite
+from tflite_export._checks import check_count
 from tflite_export.latency import Comparison, Latency
+from tflite_export.runtime import TfliteFile
 
 
 def benchmark(path, runs=50, threads=1, warmup=5):
@@ -53,7 +57,8 @@ def compare(paths, runs=50, threads=1, warmup=5):
     those of `benchmark`; the ratios are the point. They are ratios of medians:
     other work on the machine moves the means much more.
 
-    The inputs are random numbers from a fixed seed; integer inputs are zero.
+    The inputs are random numbers from a fixed seed; integer inputs are zero. How long
+    a file takes to open, and its memory, are measured in a process of its own.
 
     Example:
 
@@ -85,14 +90,23 @@ def compare(paths, runs=50, threads=1, warmup=5):
     runs = check_count("runs", runs, minimum=1)
     threads = check_count("threads", threads, minimum=1)
     warmup = check_count("warmup", warmup, minimum=0)
-    interpreters = [open_tflite(path, threads) for path in paths]
-    for interpreter in interpreters:
-        _fill_inputs(interpreter)
-    seconds = _time_in_turns(interpreters, warmup + runs)[warmup:]
+    files = [TfliteFile(path, threads) for path in paths]
+    for file in files:
+        file.feed_noise()
+    seconds = time_in_turns([file.interpreter for file in files], warmup + runs)
     return Comparison(
         tuple(
-            _latency(path, times, threads)
-            for path, times in zip(paths, seconds.T, strict=True)
+            Latency(
+                path=file.path,
+                size_bytes=Path(file.path).stat().st_size,
+                runs=runs,
+                threads=threads,
+                **_statistics(times),
+                warmup=warmup,
+                delegate=_delegate(file.interpreter),
+                **_started_alone(file.path, threads),
+            )
+            for file, times in zip(files, seconds[warmup:].T, strict=True)
         )
     )
 
@@ -107,16 +121,7 @@ def _check_paths(paths):
     return listed
 
 
-def _fill_inputs(interpreter):
-    rng = np.random.default_rng(0)
-    for each in interpreter.get_input_details():
-        values = np.zeros(each["shape"], each["dtype"])
-        if np.issubdtype(each["dtype"], np.floating):
-            values[...] = rng.random(each["shape"])
-        interpreter.set_tensor(each["index"], values)
-
-
-def _time_in_turns(interpreters, rounds):
+def time_in_turns(interpreters, rounds):
     count = len(interpreters)
     seconds = np.empty((rounds, count))
     for turn in range(rounds):
@@ -128,16 +133,30 @@ def _time_in_turns(interpreters, rounds):
     return seconds
 
 
-def _latency(path, seconds, threads):
+def _statistics(seconds):
     milliseconds = 1e3 * seconds
     p50, p90 = np.percentile(milliseconds, [50, 90])
-    return Latency(
-        path=str(path),
-        size_bytes=Path(path).stat().st_size,
-        runs=len(seconds),
-        threads=threads,
-        p50_ms=float(p50),
-        p90_ms=float(p90),
-        mean_ms=float(milliseconds.mean()),
-        std_ms=float(milliseconds.std()),
-    )
+    return {
+        "p50_ms": float(p50),
+        "p90_ms": float(p90),
+        "mean_ms": float(milliseconds.mean()),
+        "std_ms": float(milliseconds.std()),
+    }
+
+
+def _delegate(interpreter):
+    """XNNPACK is the one that runtimes apply by themselves."""
+    operations = {each["op_name"] for each in interpreter._get_ops_details()}
+    return "XNNPACK" if "DELEGATE" in operations else "none"
+
+
+def _started_alone(path, threads):
+    command = [sys.executable, "-m", "tflite_export._start", path, str(threads)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise RuntimeError(
+            f"Expected {path!r} to open in a process of its own too. Received: exit "
+            f"code {done.returncode}. {done.stderr.strip()[-500:]}"
+        )
+    return json.loads(done.stdout)

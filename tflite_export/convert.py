@@ -1,14 +1,28 @@
 """From a Keras model to a `.tflite` file of built-in operations."""
 
-import uuid
-from pathlib import Path
+import re
+import warnings
 
-from tflite_export._files import check_count
+from tflite_export._checks import check_count, check_target
+from tflite_export._files import replacing
+from tflite_export.quantize import (
+    CALIBRATED,
+    check_integers,
+    check_quantize,
+    check_straight,
+    configure,
+    read_representative,
+)
 
-QUANTIZE = (None, "float16")
 
-
-def convert(model, path, quantize=None, batch_size=1):
+def convert(
+    model,
+    path,
+    quantize=None,
+    batch_size=1,
+    representative_data=None,
+    representative_samples=128,
+):
     """Writes a Keras model as a `.tflite` file.
 
     The file has a fixed batch size and uses built-in operations only: the plain
@@ -18,26 +32,47 @@ def convert(model, path, quantize=None, batch_size=1):
     The file appears in one step: a conversion that fails or is killed leaves an
     older file at `path` as it was.
 
+    | `quantize` | weights | computes in | inputs and outputs |
+    |---|---|---|---|
+    | `None` | float32 | float32 | float32 |
+    | `"float16"` | float16 | float32 | float32 |
+    | `"dynamic"` | int8 | int8 and float32 | float32 |
+    | `"int8"` | int8 | int8, float32 where there is no int8 operation | float32 |
+    | `"int8_full"` | int8 | int8 only, or an error | int8 |
+
+    Weights of int8 are scaled per output channel (dense ones of `"dynamic"`: per
+    tensor, for the sake of older runtimes).
+
     Example:
 
     ```python
     import keras
+    import numpy as np
     import tflite_export
 
     model = keras.Sequential(
         [keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
     )
-    path = tflite_export.convert(model, "model.tflite", quantize="float16")
+    tflite_export.convert(model, "half.tflite", quantize="float16")
+    images = np.random.default_rng(0).random((100, 28, 28, 1))
+    tflite_export.convert(
+        model, "int8.tflite", quantize="int8", representative_data=images
+    )
     ```
 
     Args:
         model: a Functional or Sequential Keras 3 model, on the TensorFlow backend,
             computing in float32, all its input dimensions fixed but the batch. The
-            signature of the file has the names of its `keras.Input`s.
+            signature of the file has the names of its `keras.Input`s, and those of
+            its outputs if it gives a dict; else they are `output_0`, `output_1`...
         path: where to write: a name ending in `.tflite`, in an existing folder.
-        quantize: `None` for float32 weights, `"float16"` for a file of half the
-            size that still computes in float32.
+        quantize: see the table.
         batch_size: how many samples the file takes at once.
+        representative_data: for `"int8"` and `"int8_full"`, typical inputs,
+            pre-processed as for the model: an array, a tuple `(x, y)`, or an iterable
+            (`tf.data.Dataset`, `PyDataset`, list, generator...) of batches `x` or
+            `(x, y)`; for several inputs x is a dict by their names, or a list.
+        representative_samples: how many of them to read at most, the first ones.
 
     Returns:
         `path`, as a `pathlib.Path`.
@@ -47,32 +82,67 @@ def convert(model, path, quantize=None, batch_size=1):
         ValueError: if an argument is not as above, or if the model needs
             operations that are not built in; the error names them.
     """
-    path = _check_path(path)
-    if quantize not in QUANTIZE:
-        raise ValueError(
-            f"Expected `quantize` to be one of {QUANTIZE}. "
-            f"Received: quantize={quantize!r}"
-        )
+    path = check_target(path, ".tflite")
+    content = to_bytes(
+        model, quantize, batch_size, representative_data, representative_samples
+    )
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def to_bytes(
+    model,
+    quantize=None,
+    batch_size=1,
+    representative_data=None,
+    representative_samples=128,
+):
+    """Converts as `convert` does, and returns what the file would hold.
+
+    Example:
+
+    ```python
+    import keras
+    import tflite_export
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    content = tflite_export.to_bytes(model, quantize="float16")
+    with open("model.tflite", "wb") as file:
+        file.write(content)
+    ```
+
+    Args:
+        model: see `convert`.
+        quantize: see `convert`.
+        batch_size: see `convert`.
+        representative_data: see `convert`.
+        representative_samples: see `convert`.
+
+    Returns:
+        The content as `bytes`.
+
+    Raises:
+        ValueError: see `convert`.
+    """
     batch_size = check_count("batch_size", batch_size, minimum=1)
+    check_quantize(quantize, representative_data)
     _check_model(model, batch_size)
+    batches = None
+    if quantize in CALIBRATED:
+        batches = read_representative(
+            model, representative_data, representative_samples, batch_size
+        )
     traced = _trace(model, batch_size)
     _check_precision(traced, model.name)
-    _write(_to_flatbuffer(traced, quantize, model.name), path)
-    return path
-
-
-def _check_path(path):
-    path = Path(path)
-    if path.suffix != ".tflite" or path.is_dir():
-        raise ValueError(
-            "Expected `path` to be a file name ending in .tflite. "
-            f"Received: path={str(path)!r}"
-        )
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"Expected `path` to be in an existing folder. Received: path={str(path)!r}"
-        )
-    return path
+    if quantize in CALIBRATED:
+        check_straight(traced, model.name)
+    converter = _converter(traced)
+    configure(converter, quantize, batches)
+    content = _converted(converter, model.name)
+    if quantize == "int8_full":
+        check_integers(content, model.name)
+    return content
 
 
 def _check_model(model, batch_size):
@@ -96,6 +166,14 @@ def _check_model(model, batch_size):
 
 
 def _check_input(tensor, batch_size):
+    # TensorFlow renames others, and the file ends up without a signature.
+    if not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.>-]*", tensor.name):
+        raise ValueError(
+            "Expected names of inputs to be of letters, digits, `_`, `.` and `-`. "
+            f"Received: {tensor.name!r}. Name it around the model: `x = "
+            "keras.Input((224, 224, 3), name='image')`, then convert "
+            "`keras.Model(x, model(x))`."
+        )
     batch, *sample = tensor.shape
     if None in sample:
         raise ValueError(
@@ -144,7 +222,7 @@ def _check_precision(traced, name):
         )
 
 
-def _to_flatbuffer(traced, quantize, name):
+def _converter(traced):
     import tensorflow as tf
 
     # Given the Keras model to keep the variables alive, the converter does not
@@ -152,13 +230,15 @@ def _to_flatbuffer(traced, quantize, name):
     # that holds just the variables is frozen right, and keeps the signature.
     variables = tf.Module()
     variables.held = traced.graph.variables
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], variables)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    if quantize == "float16":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_types = [tf.float16]
+    return tf.lite.TFLiteConverter.from_concrete_functions([traced], variables)
+
+
+def _converted(converter, name):
     try:
-        return converter.convert()
+        with warnings.catch_warnings():
+            # The converter's own use of it, on calibration data.
+            warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is")
+            return converter.convert()
     except Exception as error:
         # The class of the error has no public name; what it collected has.
         missing = {each.operator.name for each in getattr(error, "errors", ())}
@@ -170,12 +250,3 @@ def _to_flatbuffer(traced, quantize, name):
             f"{', '.join(sorted(filter(None, missing)))}. Replace these operations "
             "by others, or take them out of the model."
         ) from None
-
-
-def _write(content, path):
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -5,8 +5,9 @@ import json
 
 import numpy as np
 
-from tflite_export._files import check_count, open_tflite
-from tflite_export._samples import check_finite, take_samples
+from tflite_export._checks import check_count, check_finite
+from tflite_export._data import take_samples
+from tflite_export.runtime import TfliteFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Parity:
     Attributes:
         path: the file.
         samples: how many samples were compared.
-        max_abs_error: the largest difference of an output value.
+        max_abs_error: the largest difference of an output value, of any output.
         mean_abs_error: the mean difference of an output value.
         max_abs_output: the largest magnitude of an expected output value, to read
             the errors against.
@@ -32,14 +33,17 @@ class Parity:
     max_abs_output: float
     top1_agreement: float | None
 
-    def ok(self, tolerance=1e-4):
-        """Returns whether no output value is off by more than `tolerance`.
+    def ok(self, tolerance=1e-4, top1=0.0):
+        """Returns whether the outputs are as close as asked for.
 
         Args:
             tolerance: the largest absolute difference allowed. The default suits
                 the probabilities of a float32 file.
+            top1: the smallest `top1_agreement` allowed, where there is one. It says
+                more than a tolerance does of a quantized classifier.
         """
-        return self.max_abs_error <= tolerance
+        agrees = self.top1_agreement is None or self.top1_agreement >= top1
+        return self.max_abs_error <= tolerance and agrees
 
     def to_json(self):
         """Returns the fields as a JSON string."""
@@ -58,7 +62,8 @@ class Parity:
 def verify(model, path, data, max_samples=64):
     """Compares a `.tflite` file with the model it was converted from.
 
-    Both get the same samples, in batches of the file's size.
+    Both get the same samples, in batches of the file's size. The inputs of a quantized
+    file are quantized and its outputs are read in the model's own units.
 
     Example:
 
@@ -75,100 +80,137 @@ def verify(model, path, data, max_samples=64):
     ```
 
     Args:
-        model: the Keras model, or an array of the outputs that it gave on `data`,
-            one row per sample.
-        path: the file, with one input and one output.
+        model: the Keras model, or the outputs that it gave on `data`: an array of one
+            row per sample, or for several outputs a dict of arrays by their names in
+            the file, or a list.
+        path: the file.
         data: the samples, pre-processed as for the model: one array, a tuple
             `(x, y)`, or an iterable (`tf.data.Dataset`, `PyDataset`, list...) of
-            batches `x` or `(x, y)`.
+            batches `x` or `(x, y)`; for several inputs x is a dict by their names.
         max_samples: how many samples to compare at most, the first ones.
 
     Returns:
-        A `Parity`.
+        A `Parity`, over all outputs.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if `data` is empty, does not fit the file, or is not finite; if
-            the file gives something other in shape than the model, or not finite;
-            or if the file is not one that can be compared.
+        ValueError: if `data` is empty, does not fit the file, or is not finite; or if
+            the file gives something other in shape than the model, or not finite.
     """
     max_samples = check_count("max_samples", max_samples, minimum=1)
-    interpreter = open_tflite(path)
-    source = _only_tensor(interpreter.get_input_details(), "input", path)
-    sink = _only_tensor(interpreter.get_output_details(), "output", path)
-    batch_size, *shape = map(int, source["shape"])
-    samples = take_samples(data, max_samples, tuple(shape))
-    count = len(samples)
-    samples = _pad(samples, batch_size)
+    file = TfliteFile(path)
+    samples = take_samples(data, max_samples, file.sample_shapes)
+    expected = expected_outputs(model, file, samples, max_samples)
+    actual = file.run(samples)
+    for values in actual.values():
+        check_finite("the outputs of the file", values)
+    return _parity(file.path, actual, expected)
+
+
+def expected_outputs(model, file, samples, max_samples):
+    """Returns what `model` gives on `samples`, by the names of the file's outputs.
+
+    Args:
+        model: see `verify`.
+        file: the `TfliteFile`.
+        samples: arrays by the names of the inputs.
+        max_samples: how many samples there could have been.
+
+    Raises:
+        ValueError: see `verify`.
+    """
+    count = len(next(iter(samples.values())))
     if hasattr(model, "predict"):
-        expected = _predict(model, samples, batch_size)[:count]
+        outputs = _named(_predict(model, samples, file.batch_size), file)
     else:
-        expected = _given(model, count, max_samples)
-    check_finite("the outputs of the model", expected)
-    if tuple(sink["shape"]) != (batch_size, *expected.shape[1:]):
-        raise ValueError(
-            "Expected the file to give what the model gives, outputs of shape "
-            f"{(batch_size, *expected.shape[1:])} per batch. Received: "
-            f"path={str(path)!r}, which gives {tuple(map(int, sink['shape']))}"
-        )
-    actual = _run(interpreter, source, sink, samples)[:count]
-    check_finite("the outputs of the file", actual)
-    return _parity(str(path), actual, expected)
-
-
-def _only_tensor(details, role, path):
-    if len(details) != 1 or details[0]["quantization"][0] != 0:
-        raise ValueError(
-            f"Expected a file with one {role}, not quantized. Received: "
-            f"path={str(path)!r}, with {role}s "
-            f"{[(each['name'], each['dtype'].__name__) for each in details]}"
-        )
-    return details[0]
-
-
-def _pad(samples, batch_size):
-    missing = -len(samples) % batch_size
-    return np.concatenate([samples, np.repeat(samples[-1:], missing, axis=0)])
+        outputs = _given(model, file, count, max_samples)
+    outputs = {name: values[:count] for name, values in outputs.items()}
+    for values in outputs.values():
+        check_finite("the outputs of the model", values)
+    _check_shapes(outputs, file)
+    return outputs
 
 
 def _predict(model, samples, batch_size):
-    outputs = model.predict(samples, batch_size=batch_size, verbose=0)
-    if isinstance(outputs, dict):
-        outputs = list(outputs.values())
-    return outputs[0] if isinstance(outputs, list) else outputs
+    import keras
+
+    inputs = dict(zip(_input_names(model, samples), samples.values(), strict=True))
+    count = len(next(iter(samples.values())))
+    rows = np.arange(count + -count % batch_size).clip(max=count - 1)
+    is_sequential = isinstance(model, keras.Sequential)
+    structure = model.inputs[0] if is_sequential else model.input
+    filled = keras.tree.map_structure(lambda each: inputs[each.name][rows], structure)
+    outputs = model.predict(filled, batch_size=batch_size, verbose=0)
+    return [outputs] if hasattr(outputs, "shape") else outputs
 
 
-def _given(outputs, count, max_samples):
-    outputs = np.asarray(outputs)
-    rows = len(outputs) if outputs.ndim else 0
-    if rows < count or (rows > count and count < max_samples):
+def _input_names(model, samples):
+    names = [tensor.name for tensor in model.inputs]
+    if len(names) == len(samples) == 1:
+        return names
+    if set(names) != set(samples):
         raise ValueError(
-            f"Expected `model` to be a Keras model, or its outputs for the {count} "
-            f"samples of `data`. Received: outputs of shape {outputs.shape}"
+            "Expected the model and the file to have the same inputs. Received: a "
+            f"model with inputs {names}, a file with {list(samples)}"
         )
-    return outputs[:count]
+    return list(samples)
 
 
-def _run(interpreter, source, sink, samples):
-    outputs = []
-    for start in range(0, len(samples), source["shape"][0]):
-        batch = samples[start : start + source["shape"][0]]
-        interpreter.set_tensor(source["index"], batch.astype(source["dtype"]))
-        interpreter.invoke()
-        outputs.append(interpreter.get_tensor(sink["index"]))
-    return np.concatenate(outputs)
+def _given(outputs, file, count, max_samples):
+    if len(file.outputs) == 1 and not isinstance(outputs, dict):
+        outputs = [outputs]
+    outputs = _named(outputs, file)
+    for values in outputs.values():
+        rows = len(values) if values.ndim else 0
+        if rows < count or (rows > count and count < max_samples):
+            raise ValueError(
+                f"Expected `model` to be a Keras model, or its outputs for the {count} "
+                f"samples of `data`. Received: outputs of shape {values.shape}"
+            )
+    return outputs
+
+
+def _named(outputs, file):
+    """Outputs as a dict; a list is in the order of the model's outputs."""
+    names = [port.name for port in file.outputs]
+    if not isinstance(outputs, dict):
+        outputs = {f"output_{i}": each for i, each in enumerate(outputs)}
+    if len(names) == len(outputs) == 1:
+        outputs = dict(zip(names, outputs.values(), strict=True))
+    if set(outputs) != set(names):
+        raise ValueError(
+            f"Expected the model to give what the file gives, {sorted(names)}. "
+            f"Received: outputs {sorted(outputs)}"
+        )
+    return {name: np.asarray(outputs[name]) for name in names}
+
+
+def _check_shapes(outputs, file):
+    for port in file.outputs:
+        expected = (file.batch_size, *outputs[port.name].shape[1:])
+        if port.shape != expected:
+            raise ValueError(
+                "Expected the file to give what the model gives, outputs of shape "
+                f"{expected} per batch. Received: path={file.path!r}, which gives "
+                f"{port.shape}"
+            )
 
 
 def _parity(path, actual, expected):
-    expected = expected.astype("float64")
-    error = np.abs(actual - expected)
-    has_classes = expected.ndim > 1 and expected.shape[-1] > 1
-    same = actual.argmax(axis=-1) == expected.argmax(axis=-1)
+    errors, magnitudes, same = [], [], []
+    for name, values in expected.items():
+        values = values.astype("float64")
+        errors.append(np.abs(actual[name] - values).ravel())
+        magnitudes.append(np.abs(values).max())
+        if values.ndim > 1 and values.shape[-1] > 1:
+            agrees = actual[name].argmax(axis=-1) == values.argmax(axis=-1)
+            same.append(agrees.ravel())
+    errors = np.concatenate(errors)
     return Parity(
         path=path,
-        samples=len(expected),
-        max_abs_error=float(error.max()),
-        mean_abs_error=float(error.mean()),
-        max_abs_output=float(np.abs(expected).max()),
-        top1_agreement=float(same.mean()) if has_classes else None,
+        samples=len(values),
+        max_abs_error=float(errors.max()),
+        mean_abs_error=float(errors.mean()),
+        max_abs_output=float(max(magnitudes)),
+        top1_agreement=float(np.concatenate(same).mean()) if same else None,
     )

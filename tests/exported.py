@@ -1,0 +1,77 @@
+"""Models the export tests convert, and the files looked at by the runtime itself."""
+
+import keras
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+layers = keras.layers
+
+
+def images(count, size=16, seed=1):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(count, size, size, 3)).astype("float32")
+
+
+def randomize(model, seed=0):
+    """Gives every weight a value no default has, so that nothing cancels out."""
+    rng = np.random.default_rng(seed)
+
+    def random(shape):
+        if len(shape) < 2:
+            return rng.uniform(0.2, 1.2, shape)
+        return rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1]))
+
+    model.set_weights([random(weight.shape) for weight in model.get_weights()])
+    return model
+
+
+def mobile_block(size=16):
+    """BatchNorm, depthwise, squeeze-excite and a hard swish of raw operations."""
+    x = image = keras.Input((size, size, 3), name="image")
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(x)
+    x = layers.BatchNormalization()(x)
+    x = x * keras.ops.relu6(x + 3.0) * (1 / 6)
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
+    x = layers.ReLU(6)(layers.BatchNormalization()(x))
+    squeezed = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    squeezed = layers.Conv2D(4, 1, activation="relu")(squeezed)
+    x = layers.Multiply()([x, layers.Conv2D(8, 1, activation="hard_sigmoid")(squeezed)])
+    x = layers.Add()([x, layers.Conv2D(8, 1)(x)])
+    x = layers.Dropout(0.5)(layers.GlobalAveragePooling2D()(x))
+    x = layers.Dense(1024, activation="tanh")(x)
+    return randomize(keras.Model(image, layers.Dense(10, activation="softmax")(x)))
+
+
+def small_sequential():
+    return randomize(
+        keras.Sequential(
+            [
+                keras.Input((16, 16, 3)),
+                layers.Conv2D(4, 3, activation="relu"),
+                layers.BatchNormalization(),
+                layers.Flatten(),
+                layers.Dense(5),
+            ]
+        )
+    )
+
+
+def tiny(units=3, features=4, **options):
+    x = keras.Input((features,), **options)
+    return randomize(keras.Model(x, layers.Dense(units)(x)))
+
+
+def erfinv_of_singular_values():
+    """Needs two operations that are not built in."""
+    x = keras.Input((4, 4))
+    return keras.Model(x, keras.ops.erfinv(keras.ops.svd(x, compute_uv=False)))
+
+
+def operations(path):
+    interpreter = Interpreter(model_path=str(path))
+    return {each["op_name"] for each in interpreter._get_ops_details()}
+
+
+def run_file(path, **inputs):
+    runner = Interpreter(model_path=str(path)).get_signature_runner()
+    return runner(**inputs)
