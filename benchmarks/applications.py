@@ -88,7 +88,6 @@ class Row:
         return (
             self.gate_error < 1e-4
             and min(self.gate_effect, self.input_effect) > 100 * self.gate_error
-            and self.input_effect > 1e-3
             and self.costs_agree
             and self.saves
             and self.tflite_error < 1e-4

@@ -111,7 +111,7 @@ class FineTune:
         kinds = [output.kind for output in outputs_of(trace_quietly(full))]
         losses = [DISTILLATION_LOSSES[kind]() for kind in kinds]
         losses = keras.tree.pack_sequence_as(functional.output, losses)
-        compact.compile(self._fresh_optimizer(full), losses, metrics=[])
+        compact.compile(self._fresh_optimizer(full), losses)
         lessons, steps = _lessons(full, functional, data, np.random.default_rng(0))
         if fit.get("validation_data") is not None:
             exam, length = _lessons(full, functional, fit["validation_data"])

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 
 import keras
 import numpy as np
@@ -35,8 +36,8 @@ def assert_rows_make_the_output(model, name, count=3):
     outputs = read.matrix().shape[1] // read.folds
     parts = read.matrix().reshape(len(read.features), read.folds, outputs)
     made = np.einsum("npf,fpo->no", rows.astype(float), parts) + read.bias()
-    linear = keras.Model(graph.functional.input, read.call.outputs[0])
-    real = keras.ops.convert_to_numpy(linear(x)).reshape(count, -1, outputs)
+    real = read.call.operation(input_of(graph, read.call, x))
+    real = keras.ops.convert_to_numpy(real).reshape(count, -1, outputs)
     np.testing.assert_allclose(
         made.reshape(count, -1, outputs), real[:, positions], rtol=1e-4, atol=1e-4
     )
@@ -69,6 +70,47 @@ def test_patches_times_kernel_are_the_convolution(options, size):
     x = conv(x, 5, name="a")
     x = conv(x, 4, **{"kernel": 3, "name": "b"} | options)
     assert_rows_make_the_output(keras.Model(picture, head(x)), "b")
+
+
+L = layers
+needs_onednn = pytest.mark.skipif(
+    os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0",
+    reason="TensorFlow dilates transposed convolutions with oneDNN only",
+)
+SAME = {"padding": "same"}
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        L.Conv1D(4, 3, padding="causal", dilation_rate=2),
+        L.Conv1D(4, 4, strides=3, **SAME),
+        L.Conv3D(4, (2, 3, 1), strides=(1, 2, 2), **SAME),
+        L.Conv3D(4, 2, dilation_rate=(2, 1, 1)),
+        L.Conv2D(6, 3, groups=2, strides=2, **SAME),
+        L.Conv1D(9, 2, groups=3, use_bias=False),
+        L.SeparableConv2D(4, 3, strides=2, depth_multiplier=2, **SAME),
+        L.SeparableConv1D(4, 3, dilation_rate=2),
+        L.Conv2DTranspose(4, 2, strides=2),
+        L.Conv2DTranspose(4, 3, strides=2, **SAME),
+        L.Conv2DTranspose(4, (4, 1), strides=(3, 2), use_bias=False, **SAME),
+        L.Conv2DTranspose(4, (5, 2), strides=(2, 3)),
+        L.Conv2DTranspose(4, 3, strides=2, output_padding=0, **SAME),
+        L.Conv2DTranspose(4, 3, strides=2, output_padding=1),
+        L.Conv1DTranspose(4, 5, strides=2, **SAME),
+        L.Conv1DTranspose(4, 2, strides=3),
+        L.Conv3DTranspose(4, (3, 2, 1), strides=(2, 1, 2), **SAME),
+        pytest.param(L.Conv2DTranspose(4, 3, dilation_rate=2), marks=needs_onednn),
+    ],
+    ids=lambda layer: layer.name,
+)
+@pytest.mark.parametrize("size", [6, 9])
+def test_rows_times_matrix_are_what_any_convolution_computes(reader, size):
+    reader = type(reader).from_config(reader.get_config() | {"name": "b"})
+    x = sample = keras.Input((size, size + 1, size - 1)[: reader.rank] + (3,))
+    x = reader(layers.Dense(6, name="a")(x))
+    flat = layers.GlobalAveragePooling1D()(layers.Reshape((-1, x.shape[-1]))(x))
+    assert_rows_make_the_output(keras.Model(sample, layers.Dense(2)(flat)), "b")
 
 
 def test_rows_of_a_dense_layer_on_maps_are_its_positions():

@@ -148,6 +148,7 @@ def test_compact_is_gated_for_keras_applications(name):
     assert_compact_is_gated(randomize(model), 0.5)
 
 
+@models.saved_by_keras_3_13
 def test_compact_is_gated_for_the_pretrained_cifar10_resnet56():
     here = pathlib.Path(__file__).parent
     data = os.environ.get("KERAS_GREEDY_DATA", here / "../../shared/data")
@@ -186,6 +187,7 @@ def test_a_list_of_one_output_stays_a_list():
     assert isinstance(compact.output, list) and isinstance(compact.input, list)
 
 
+@pytest.mark.skipif(models.OLD_KERAS, reason="Keras 3.12 forgets it in the config")
 def test_an_optional_input_stays_optional():
     a, b = image(name="a"), keras.Input((4,), name="b", optional=True)
     model = keras.Model([a, b], [head(conv(a, 8, name="c")), layers.Identity()(b)])
