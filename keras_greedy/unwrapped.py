@@ -1,0 +1,120 @@
+"""A wrapped model as the plain one of the same size that is inside it."""
+
+import keras
+import numpy as np
+
+from keras_greedy.graph.channels import Call, ChannelGraph, ChannelGroup, named_weights
+from keras_greedy.graph.copies import Copier, copy_weights, full_weights, remake
+from keras_greedy.graph.rebuild import Cutter, rebuild
+from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.policies import of_groups
+from keras_greedy.wrappers import GreedyChannels
+
+
+class Unwrapped:
+    """Reads and writes the gates and weights of a wrapped model, group by group.
+
+    Args:
+        wrapped: The model; there may be no wrapper in it.
+
+    Attributes:
+        whole: The plain model, a copy with the same weights, traced.
+        graph: The same with those groups only that have gates wherever they are read.
+    """
+
+    def __init__(self, wrapped: keras.Model):
+        copier = Copier(lambda operation: remake(inner(operation)))
+        self.whole = trace_quietly(copier.model(wrapped))
+        self._originals = {id(new): old for old, new in copier.copies}
+        for old, new in copier.copies:
+            if isinstance(old, keras.Layer):
+                copy_weights(inner(old), new)
+        gated = [group.name for group in self.whole.groups if self._is_gated(group)]
+        self.graph = of_groups(self.whole, gated)
+
+    def kept(self) -> dict[str, np.ndarray]:
+        """Group name -> indices of its channels that are kept."""
+        return {
+            group.name: np.flatnonzero(self._mask(group)) for group in self.graph.groups
+        }
+
+    def compact(self) -> keras.Model:
+        """The plain model without the channels that are gated."""
+        return rebuild(self.graph, self.kept())
+
+    def keep(self, selection: dict, errors: dict, weights: dict) -> None:
+        """Narrows groups further.
+
+        Args:
+            selection: Group name -> which of the channels that are *left* to keep.
+            errors: Group name -> the selection's error.
+            weights: Layer name -> weight name -> array, of the shape that the weight
+                has in `compact()`.
+
+        Raises:
+            ValueError: When a bias is to be written and the layer has none.
+        """
+        before = self.kept()
+        self._write_weights(weights, self.graph.kept_mask(before))
+        narrowed = {name: before[name][kept] for name, kept in selection.items()}
+        self._write_gates(before | narrowed, errors)
+
+    def _write_gates(self, selection, errors):
+        kept, error = self.graph.kept_mask(selection), self.graph.scales(errors)
+        for call in {c.index: c for g in self.graph.groups for c in g.readers}.values():
+            ids = self.graph.channels_of(call.inputs[0])
+            self._originals[id(call.operation)].keep(kept[ids], error[ids])
+
+    def _write_weights(self, weights, kept):
+        cutter = Cutter(self.graph, kept, {})
+        calls = {call.name: call for call in reversed(self.graph.calls)}
+        for layer, arrays in weights.items():
+            original = inner(self._originals[id(calls[layer].operation)])
+            own = named_weights(original)
+            for name, array in arrays.items():
+                if name not in own:
+                    raise ValueError(NO_BIAS.format(layer))
+                full = full_weights(original)[name]
+                full[cutter.entries_left(calls[layer], name, full.shape)] = array
+                own[name].assign(full)
+
+    def _mask(self, group: ChannelGroup) -> np.ndarray:
+        call = group.readers[0]
+        kept = self._originals[id(call.operation)].kept()
+        return kept[self._positions(call, group)]
+
+    def _is_gated(self, group: ChannelGroup) -> bool:
+        return all(
+            isinstance(wrapper := self._originals[id(call.operation)], GreedyChannels)
+            and all(wrapper.places[i] for i in self._positions(call, group))
+            for call in group.readers
+        ) and can_be_gated(self.whole, group)
+
+    def _positions(self, call: Call, group: ChannelGroup) -> np.ndarray:
+        """Where in the call's input each channel of the group first is."""
+        ids = self.whole.channels_of(call.inputs[0]).tolist()
+        return np.array([ids.index(channel) for channel in group.channels])
+
+
+NO_BIAS = (
+    "Expected the layer '{}' to have a bias, or a BatchNormalization of its own behind "
+    "it, to take the mean of the channels that go. Received: a layer wrapped alone, "
+    "without either. Make it with use_bias=True, or give prune_greedy the whole model"
+)
+
+
+def inner(operation: keras.Operation) -> keras.Operation:
+    """What a wrapper wraps; anything else as it is."""
+    is_wrapper = isinstance(operation, GreedyChannels)
+    return operation.layer if is_wrapper else operation
+
+
+def can_be_gated(graph: ChannelGraph, group: ChannelGroup) -> bool:
+    """Whether each of its readers reads the same channels whenever it is called."""
+    readers = {id(call.operation) for call in group.readers}
+    read = {
+        (id(call.operation), *graph.channels_of(call.inputs[0]))
+        for call in graph.calls
+        if id(call.operation) in readers
+    }
+    return len(read) == len(readers)
