@@ -299,6 +299,11 @@ def _check_can_hold_apart(batches: Batches):
 
 def _check_prunable(graph: ChannelGraph):
     Costs(graph)  # Raises when they cannot be counted.
+    check_has_groups(graph)
+
+
+def check_has_groups(graph: ChannelGraph) -> None:
+    """Raises a ValueError when there is nothing to prune."""
     if not graph.groups:
         reasons = "; ".join(itertools.starmap("{}: {}".format, graph.unprunable))
         raise ValueError(

@@ -5,9 +5,11 @@ import numpy as np
 
 from keras_greedy.graph.channels import Call, ChannelGraph, ChannelGroup, named_weights
 from keras_greedy.graph.copies import Copier, copy_weights, full_weights, remake
+from keras_greedy.graph.fold import foldable_norms
 from keras_greedy.graph.rebuild import Cutter, rebuild
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.policies import of_groups
+from keras_greedy.selection.reads import reads_of
 from keras_greedy.wrappers import GreedyChannels
 
 
@@ -34,36 +36,50 @@ class Unwrapped:
 
     def kept(self) -> dict[str, np.ndarray]:
         """Group name -> indices of its channels that are kept."""
-        return {
-            group.name: np.flatnonzero(self._mask(group)) for group in self.graph.groups
-        }
+        return {name: np.flatnonzero(mask) for name, mask in self.masks().items()}
+
+    def masks(self) -> dict[str, np.ndarray]:
+        """Group name -> `(N,)` which of its channels are kept."""
+        return {group.name: self._read(group)[0] for group in self.graph.groups}
+
+    def errors(self) -> dict[str, float]:
+        """Group name -> the error of its last selection."""
+        return {group.name: self._read(group)[1] for group in self.graph.groups}
 
     def compact(self) -> keras.Model:
         """The plain model without the channels that are gated."""
         return rebuild(self.graph, self.kept())
 
-    def keep(self, selection: dict, errors: dict, weights: dict) -> None:
+    def keep(self, selection: dict, weights: dict, errors: dict) -> None:
         """Narrows groups further.
 
         Args:
             selection: Group name -> which of the channels that are *left* to keep.
-            errors: Group name -> the selection's error.
             weights: Layer name -> weight name -> array, of the shape that the weight
                 has in `compact()`.
-
-        Raises:
-            ValueError: When a bias is to be written and the layer has none.
+            errors: Group name -> the selection's error.
         """
         before = self.kept()
         self._write_weights(weights, self.graph.kept_mask(before))
         narrowed = {name: before[name][kept] for name, kept in selection.items()}
-        self._write_gates(before | narrowed, errors)
+        self._write_gates(before | narrowed, self.errors() | errors)
+
+    def check_biases(self) -> None:
+        """Raises a ValueError when a mean that goes could not be given back."""
+        for call in without_bias(self.graph):
+            raise ValueError(
+                "Expected a layer that reads channels to have a bias, or a "
+                "BatchNormalization of its own behind it, which takes the mean of the "
+                "channels that go: make it with use_bias=True, or give prune_greedy "
+                f"the whole model. Received: layer '{call.name}', wrapped alone, with "
+                "neither"
+            )
 
     def _write_gates(self, selection, errors):
         kept, error = self.graph.kept_mask(selection), self.graph.scales(errors)
         for call in {c.index: c for g in self.graph.groups for c in g.readers}.values():
             ids = self.graph.channels_of(call.inputs[0])
-            self._originals[id(call.operation)].keep(kept[ids], error[ids])
+            self._wrapper(call).keep(kept[ids], error[ids])
 
     def _write_weights(self, weights, kept):
         cutter = Cutter(self.graph, kept, {})
@@ -72,16 +88,17 @@ class Unwrapped:
             original = inner(self._originals[id(calls[layer].operation)])
             own = named_weights(original)
             for name, array in arrays.items():
-                if name not in own:
-                    raise ValueError(NO_BIAS.format(layer))
                 full = full_weights(original)[name]
                 full[cutter.entries_left(calls[layer], name, full.shape)] = array
                 own[name].assign(full)
 
-    def _mask(self, group: ChannelGroup) -> np.ndarray:
+    def _read(self, group: ChannelGroup) -> tuple[np.ndarray, float]:
         call = group.readers[0]
-        kept = self._originals[id(call.operation)].kept()
-        return kept[self._positions(call, group)]
+        wrapper, at = self._wrapper(call), self._positions(call, group)
+        return wrapper.kept()[at], float(wrapper.errors()[at[0]])
+
+    def _wrapper(self, call: Call) -> GreedyChannels:
+        return self._originals[id(call.operation)]
 
     def _is_gated(self, group: ChannelGroup) -> bool:
         return all(
@@ -94,13 +111,6 @@ class Unwrapped:
         """Where in the call's input each channel of the group first is."""
         ids = self.whole.channels_of(call.inputs[0]).tolist()
         return np.array([ids.index(channel) for channel in group.channels])
-
-
-NO_BIAS = (
-    "Expected the layer '{}' to have a bias, or a BatchNormalization of its own behind "
-    "it, to take the mean of the channels that go. Received: a layer wrapped alone, "
-    "without either. Make it with use_bias=True, or give prune_greedy the whole model"
-)
 
 
 def inner(operation: keras.Operation) -> keras.Operation:
@@ -118,3 +128,15 @@ def can_be_gated(graph: ChannelGraph, group: ChannelGroup) -> bool:
         if id(call.operation) in readers
     }
     return len(read) == len(readers)
+
+
+def without_bias(graph: ChannelGraph) -> list[Call]:
+    """The readers that need a bias to take the mean of what goes, and have none."""
+    norms = foldable_norms(graph)
+    return [
+        read.call
+        for read in reads_of(graph).values()
+        if read.reconstructs
+        and not read.call.operation.use_bias
+        and read.call.index not in norms
+    ]

@@ -123,30 +123,31 @@ class GreedyChannels(keras.layers.Wrapper):
 
     def kept(self) -> np.ndarray:
         """`(C,)` which channels of its input are kept, as booleans."""
-        return self._flat_gates()[self.places] != 0
+        gates = [ops.convert_to_numpy(gate.kept) for gate in self.gates]
+        return np.concatenate([[1.0], *gates])[self.places] != 0
+
+    def errors(self) -> np.ndarray:
+        """`(C,)` the error of the last selection in each channel's group."""
+        errors = [
+            np.full(gate.size, ops.convert_to_numpy(gate.error)) for gate in self.gates
+        ]
+        return np.concatenate([[0.0], *errors])[self.places]
 
     def keep(self, mask: np.ndarray, errors: np.ndarray) -> None:
         """Sets the gates.
 
         Args:
             mask: `(C,)` which channels of the input to keep.
-            errors: `(C,)` the error of each channel's group.
+            errors: `(C,)` the error of the selection in each channel's group.
         """
-        flat, flat_errors = self._flat_gates(), np.zeros(1 + self._gated)
-        flat[self.places], flat_errors[self.places] = mask, errors
+        flat = np.zeros((2, 1 + sum(gate.size for gate in self.gates)))
+        flat[:, self.places] = mask, errors
         start = 1
         for gate in self.gates:
-            gate.kept.assign(flat[start : start + gate.size])
-            gate.error.assign(flat_errors[start])
+            kept, error = flat[:, start : start + gate.size]
+            gate.kept.assign(kept)
+            gate.error.assign(error[0])
             start += gate.size
-
-    @property
-    def _gated(self) -> int:
-        return sum(gate.size for gate in self.gates)
-
-    def _flat_gates(self) -> np.ndarray:
-        kept = [ops.convert_to_numpy(gate.kept) for gate in self.gates]
-        return np.concatenate([[1.0], *kept])
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
@@ -154,7 +155,7 @@ class GreedyChannels(keras.layers.Wrapper):
             "selection_schedule": serialize(self.selection_schedule),
             "objective": self.objective,
             "step": self.step,
-            "gates": self.gates and [*map(serialize, self.gates)],
+            "gates": self.gates and [*map(_serialize_shared, self.gates)],
             "places": self.places and [*self.places],
         }
 
@@ -168,6 +169,14 @@ class GreedyChannels(keras.layers.Wrapper):
             config[name] = revived(config[name])
         config["gates"] = config["gates"] and [*map(revived, config["gates"])]
         return cls(**config)
+
+
+def _serialize_shared(gate: ChannelGate) -> dict:
+    """The config of a gate, by which all its wrappers get one gate again."""
+    # Keras marks as shared what it meets a second time, but not, in what is nested, the
+    # first occurrence.
+    keras.saving.serialize_keras_object(gate)
+    return keras.saving.serialize_keras_object(gate)
 
 
 def reads_channels(layer) -> bool:

@@ -5,11 +5,10 @@ import numpy as np
 
 from keras_greedy.graph.channels import Call, ChannelGraph, named_weights
 from keras_greedy.graph.copies import Copier, copy_weights, full_weights, remake
-from keras_greedy.graph.fold import foldable_norms
 from keras_greedy.graph.trace import trace
-from keras_greedy.policies import PruningPolicy, allowed
-from keras_greedy.selection.reads import reads_of
-from keras_greedy.unwrapped import Unwrapped, can_be_gated, inner
+from keras_greedy.pipeline import check_has_groups
+from keras_greedy.policies import PruningPolicy, allowed, of_groups
+from keras_greedy.unwrapped import Unwrapped, can_be_gated, inner, without_bias
 from keras_greedy.wrappers import (
     ChannelGate,
     GreedyChannels,
@@ -32,7 +31,8 @@ def prune_greedy(
     Each layer that reads channels gets a `GreedyChannels` around it, with one gate
     for each group of channels. A `GreedySelectionStep` among the callbacks of `fit`
     then closes gates as the schedule says, and `strip_pruning` makes the compact
-    model. What was wrapped before stays wrapped once, its gates as they are.
+    model. A layer that was wrapped before stays wrapped once, its gates as they are;
+    in a model, all wrappers have the new settings.
 
     Args:
         to_prune: A built Functional or Sequential model, which is not changed; or a
@@ -116,13 +116,14 @@ def _is_layer(layer) -> bool:
 def _wrapped_model(model, policy, settings):
     before = Unwrapped(model)
     graph = allowed(trace(before.whole.model), policy)
+    check_has_groups(graph)
     groups = [group for group in graph.groups if can_be_gated(graph, group)]
     gates = {
         group.name: ChannelGate(group.size, name=f"gate_of_{_flat(group.name)}")
         for group in groups
     }
     readers = {id(call.operation): call for g in groups for call in g.readers}
-    missing = _missing_biases(graph, readers)
+    missing = {id(call.operation) for call in without_bias(of_groups(graph, gates))}
 
     def make(operation):
         if id(operation) not in readers:
@@ -152,19 +153,6 @@ def _gates_of(graph: ChannelGraph, groups, gates, call: Call) -> dict:
     return {
         "gates": [gates[group.name] for group in own],
         "places": [number.get(channel, 0) for channel in ids],
-    }
-
-
-def _missing_biases(graph: ChannelGraph, readers) -> set[int]:
-    """Ids of the readers that need a bias to take the mean of what goes."""
-    norms, reads = foldable_norms(graph), reads_of(graph)
-    return {
-        key
-        for key, call in readers.items()
-        if call.name in reads
-        and reads[call.name].reconstructs
-        and not call.operation.use_bias
-        and call.index not in norms
     }
 
 
