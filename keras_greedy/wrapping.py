@@ -14,7 +14,6 @@ from keras_greedy.wrappers import (
     GreedyChannels,
     checked_schedule,
     reads_channels,
-    wrappers_of,
 )
 
 
@@ -115,8 +114,11 @@ def _is_layer(layer) -> bool:
 
 def _wrapped_model(model, policy, settings):
     before = Unwrapped(model)
-    graph = allowed(trace(before.whole.model), policy)
-    check_has_groups(graph)
+    sizes, kept = before.graph.widths, before.kept()
+    narrowed = {name: own for name, own in kept.items() if len(own) < sizes[name]}
+    whole = trace(before.whole.model)
+    check_has_groups(whole)
+    graph = of_groups(whole, {*allowed(whole, policy).widths, *narrowed})
     groups = [group for group in graph.groups if can_be_gated(graph, group)]
     gates = {
         group.name: ChannelGate(group.size, name=f"gate_of_{_flat(group.name)}")
@@ -139,8 +141,8 @@ def _wrapped_model(model, policy, settings):
             _copy_biased(old, inner(new))
         elif isinstance(old, keras.Layer):
             copy_weights(old, inner(new))
-    if wrappers_of(model):
-        Unwrapped(wrapped).keep(before.kept(), {}, {})
+    if narrowed:
+        Unwrapped(wrapped).keep(narrowed, {}, before.errors())
     return wrapped
 
 

@@ -72,6 +72,20 @@ def test_what_cannot_be_reached_under_a_policy_is_refused():
         keras_greedy.prune(model, inputs_of(model), 0.1, policy=Only("last"))
 
 
+def test_a_latency_budget_goes_with_a_policy():
+    def timer(paths):
+        return [1.0 + i / 10 for i, _ in enumerate(paths)]
+
+    model = network()
+    table = keras_greedy.measure_latencies(model, timer, verbose=0)
+    assert table.ms({"middle": 8}) > 0
+    budget = keras_greedy.Budget(macs=0.7, latency=1.0, table=table)
+    paths = keras_greedy.search(
+        model, inputs_of(model), policy=Only("middle"), verbose=0
+    )
+    assert paths.widths(budget).keys() == {"middle"}
+
+
 def test_only_allowed_groups_are_wrapped():
     wrapped = keras_greedy.prune_greedy(network(), policy=Only("middle"))
     assert Unwrapped(wrapped).graph.widths == {"middle": 24}

@@ -214,6 +214,18 @@ def test_wrapping_twice_wraps_once():
     assert prune([layer])[0] is layer
 
 
+def test_wrapping_again_keeps_the_gates_whatever_the_new_policy():
+    class OnlyA(keras_greedy.PruningPolicy):
+        def allow_pruning(self, group):
+            return group.name == "a"
+
+    wrapped = prune(randomize(functional(cnn_layers())))
+    Unwrapped(wrapped).keep({"b": np.arange(5)}, {}, {})
+    again = prune(wrapped, policy=OnlyA())
+    assert {n: len(k) for n, k in Unwrapped(again).kept().items()} == {"a": 8, "b": 5}
+    assert_same(again, wrapped, inputs_of(wrapped), 1e-6)
+
+
 def test_layers_that_do_not_read_channels_come_back_as_they_are():
     own = cnn_layers()
     wrapped = prune(own)
