@@ -29,28 +29,32 @@ class Selector:
         objective: As for `prune`.
         step: As for `prune`.
         seed: Of everything random in the search.
+
+    Raises:
+        ValueError: When the model or the data do not allow any selection.
     """
 
     def __init__(self, wrapped: keras.Model, data, objective, step, seed: int = 0):
         self._wrapped = wrapped
         self._data = list(data) if isinstance(data, Iterator) else data
         self._method = method_of(objective, step, None, 1, seed)
-
-    def check(self, share: float, round_to: int) -> None:
-        """Raises a ValueError when a selection would not be possible."""
-        view = Unwrapped(self._wrapped)
-        if not view.graph.groups:
+        view = Unwrapped(wrapped)
+        self._names = [*view.graph.widths]
+        if not self._names:
             raise ValueError(
                 "Expected a model with groups of channels that are gated wherever "
                 "they are read: wrap all layers that read them, or the whole model "
-                f"with `prune_greedy`. Received: model={self._wrapped!r}, with none"
+                f"with `prune_greedy`. Received: model={wrapped!r}, with none"
             )
-        check_reachable(
-            Budget(share, round_to=round_to), Costs(view.graph), view.graph.widths
-        )
         view.check_biases()
         Batches(self._data, view.graph.functional)  # Raises when the data do not fit.
         self._method.check(self._compact(view), self._data)
+
+    def check(self, share: float, round_to: int) -> None:
+        """Raises a ValueError when this share of the MACs is out of reach."""
+        graph = Unwrapped(self._wrapped).graph
+        budget = Budget(share, round_to=round_to)
+        check_reachable(budget, Costs(graph), graph.widths)
 
     def to_macs(self, share: float, round_to: int) -> None:
         """Narrows all groups until a share of the full model's MACs is left."""
@@ -68,13 +72,15 @@ class Selector:
             share: Of the full model's MACs, to be left in the end.
             round_to: Widths are multiples of this.
         """
+        names = self._names[index:]
+        if not names:
+            return
         view = Unwrapped(self._wrapped)
-        budget, names = _budget(view, share, round_to), [*view.graph.widths][index:]
-        if names and not _is_met(view, budget):
-            compact = self._compact(view)
+        budget = _budget(view, share, round_to)
+        if not _is_met(view, budget):
             by_output = isinstance(self._method, OutputSearch)
             find = self._by_output if by_output else self._by_imitation
-            paths, width = find(compact, names, budget)
+            paths, width = find(self._compact(view), names, budget)
             _take(view, paths, {names[0]: width})
 
     def _by_imitation(self, compact, names, budget):
@@ -85,14 +91,12 @@ class Selector:
         """As `prune` does it: the width is that of a quick local imitation."""
         name, graph, method = names[0], trace_quietly(compact), self._method
         quick = self._search(compact, names, objective="local")
-        stop, against = ToWidths(quick.widths(budget)), self._against(compact)
+        stop = ToWidths(quick.widths(budget))
+        against = method.held_against(compact, self._data)
         moments, path, width = path_of_group(
             graph, name, self._data, method, against, stop
         )
         return SelectionPaths(graph, moments, {name: path}, {}, method.step), width
-
-    def _against(self, compact):
-        return self._method.held_against(compact, self._data)
 
     def _search(self, compact, names: Collection[str], **other) -> SelectionPaths:
         own = {"objective": self._method.objective, "step": self._method.step}

@@ -121,7 +121,9 @@ def _wrapped_model(model, policy, settings):
     graph = of_groups(whole, {*allowed(whole, policy).widths, *narrowed})
     groups = [group for group in graph.groups if can_be_gated(graph, group)]
     gates = {
-        group.name: ChannelGate(group.size, name=f"gate_of_{_flat(group.name)}")
+        group.name: ChannelGate(
+            group.size, name=f"gate_of_{group.name.replace('/', '.')}"
+        )
         for group in groups
     }
     readers = {id(call.operation): call for g in groups for call in g.readers}
@@ -164,7 +166,3 @@ def _copy_biased(layer, new) -> None:
     for name, weight in named_weights(new).items():
         if name in own:
             weight.assign(own[name])
-
-
-def _flat(name: str) -> str:
-    return name.replace("/", ".")
