@@ -356,3 +356,14 @@ def test_summaries_say_what_is_not_installed(package, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match="pip install tensorflow tensorboard"):
         keras_greedy.SelectionSummaries(tmp_path)
+
+
+@pytest.mark.slow
+def test_digits_pruned_while_training_lose_nothing_and_export():
+    pytest.importorskip("tensorflow")
+    import while_training
+
+    found = while_training.run(0.5)
+    assert found["share of MACs"] <= 0.5
+    assert found["while training"] >= found["full"] - 0.01
+    assert found["error of the .tflite"] < 1e-5

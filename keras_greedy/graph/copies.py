@@ -134,7 +134,9 @@ def copy_weights(layer: keras.Layer, new: keras.Layer) -> None:
     # Some layers compute from what they derive of their weights on loading.
     store = {}
     layer.save_own_variables(store)
-    new.load_own_variables(store)
+    # Variables assigned to variables would share memory, which `fit` on JAX frees.
+    values = {name: keras.ops.convert_to_numpy(v) for name, v in store.items()}
+    new.load_own_variables(values)
 
 
 def full_weights(layer: keras.Layer) -> dict[str, np.ndarray]:
