@@ -113,6 +113,26 @@ def _rounded_up(width: int) -> int:
 def _pruned(model, name, data, search: LossSearch, objective, stop):
     """The model with this group pruned, or `None` if that stays whole."""
     graph = trace_quietly(model)
+    moments, path, width = path_of_group(graph, name, data, search, objective, stop)
+    if width == graph.widths[name]:
+        return None
+    return cut(graph, moments, {name: path}, {name: width}, search.step)
+
+
+def path_of_group(graph, name, data, search: LossSearch, objective, stop):
+    """Searches one group, all others as they are, until it is time to stop.
+
+    Args:
+        graph: The traced model.
+        name: The group.
+        data: As for `prune`.
+        search: How channels are selected.
+        objective: What they are selected by.
+        stop: `ToWidths` or `ToTolerance`.
+
+    Returns:
+        The `Moments` of what is read, the `Path`, and the width to keep.
+    """
     inference = folded(graph)
     group = next(group for group in inference.groups if group.name == name)
     _, moments = observe(inference, Batches(data, graph.functional), search.seed)
@@ -120,6 +140,4 @@ def _pruned(model, name, data, search: LossSearch, objective, stop):
     stop.begin(name, selection.suffix)
     while (width := stop.width(selection)) is None:
         selection.advance()
-    if width == group.size:
-        return None
-    return cut(graph, moments, {name: selection.path()}, {name: width}, search.step)
+    return moments, selection.path(), width

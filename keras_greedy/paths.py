@@ -15,6 +15,7 @@ from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.trace import trace
 from keras_greedy.latency import LatencyTable, measure_latencies
+from keras_greedy.policies import of_groups
 from keras_greedy.report import Report, picture, planned, plot_curve
 from keras_greedy.selection.allocate import Budget, descent
 from keras_greedy.selection.divergence import Divergence
@@ -224,6 +225,7 @@ def load_paths(path, model: keras.Model) -> SelectionPaths:
                 kind, key_of_kind = key.split("/", 1)
                 name, field = key_of_kind.rsplit("/", 1)
                 nested[kind].setdefault(name, {})[field] = file[key]
+    graph = of_groups(graph, nested["path"])
     found = {n: (len(path["order"]),) for n, path in nested["path"].items()}
     found |= {n: scatter["mean"].shape for n, scatter in nested["scatter"].items()}
     expected = {n: (size,) for n, size in graph.widths.items()}

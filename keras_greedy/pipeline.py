@@ -17,6 +17,7 @@ from keras_greedy.graph.trace import trace
 from keras_greedy.latency import measure_latencies
 from keras_greedy.layerwise import ToTolerance, ToWidths, prune_layer_by_layer
 from keras_greedy.paths import SelectionPaths
+from keras_greedy.policies import PruningPolicy, allowed
 from keras_greedy.progress import Progress
 from keras_greedy.selection.allocate import Budget, check_reachable
 from keras_greedy.selection.divergence import measure, widths_to_measure
@@ -38,6 +39,7 @@ def prune(
     objective: str = "global",
     step: str = "corrective",
     tolerance: float | None = None,
+    policy: PruningPolicy | None = None,
     candidates: int | str | None = None,
     channels_per_step: int = 1,
     finetune: FineTune | None = None,
@@ -79,6 +81,8 @@ def prune(
         tolerance: Instead of a budget, with `objective="loss"`: each group gets
             channels, in eights, until no more than this share of the top-1 is lost
             on a fifth of `data` that is held apart.
+        policy: Which groups may be pruned, as `PruneForLatencyOnXNNPack()`; by default
+            all.
         candidates: For `"loss"` and `"divergence"`, the channels evaluated at each
             step: a number drawn at random (50 in the paper), `"all"`, or
             `"screened"` (the default): the best of all by their gradient, and some
@@ -112,7 +116,7 @@ def prune(
     """
     method = method_of(objective, step, candidates, channels_per_step, seed)
     budget = _checked_budget(budget, tolerance, method)
-    progress, graph = Progress(verbose), trace(model)
+    progress, graph = Progress(verbose), allowed(trace(model), policy)
     _check_prunable(graph)
     data = list(data) if isinstance(data, Iterator) else data
     Batches(data, graph.functional)  # Raises when the data do not fit.
@@ -141,6 +145,7 @@ def search(
     *,
     objective: str = "global",
     step: str = "corrective",
+    policy: PruningPolicy | None = None,
     candidates: int | str | None = None,
     channels_per_step: int = 1,
     seed: int = 0,
@@ -155,6 +160,7 @@ def search(
             searched with all others whole, so that the paths are good for every
             budget.
         step: As for `prune`.
+        policy: As for `prune`.
         candidates: As for `prune`.
         channels_per_step: As for `prune`.
         seed: As for `prune`.
@@ -171,7 +177,7 @@ def search(
     ```
     """
     method = method_of(objective, step, candidates, channels_per_step, seed)
-    progress, graph = Progress(verbose), trace(model)
+    progress, graph = Progress(verbose), allowed(trace(model), policy)
     _check_prunable(graph)
     data = list(data) if isinstance(data, Iterator) else data
     return _search(graph, data, method, progress)
@@ -293,6 +299,11 @@ def _check_can_hold_apart(batches: Batches):
 
 def _check_prunable(graph: ChannelGraph):
     Costs(graph)  # Raises when they cannot be counted.
+    check_has_groups(graph)
+
+
+def check_has_groups(graph: ChannelGraph) -> None:
+    """Raises a ValueError when there is nothing to prune."""
     if not graph.groups:
         reasons = "; ".join(itertools.starmap("{}: {}".format, graph.unprunable))
         raise ValueError(

@@ -90,6 +90,8 @@ class ChannelGroup:
         consumers: Calls that read them all at once.
         normalizers: Calls on the way that normalise each channel by statistics
             over all, as a LayerNormalization does.
+        is_stem: Whether a producer reads the model's input.
+        is_head: Whether a consumer makes the model's output.
     """
 
     name: str
@@ -97,15 +99,22 @@ class ChannelGroup:
     producers: tuple[Call, ...]
     consumers: tuple[Call, ...]
     normalizers: tuple[Call, ...] = ()
+    is_stem: bool = False
+    is_head: bool = False
 
     @property
     def size(self) -> int:
         return len(self.channels)
 
     @property
+    def readers(self) -> tuple[Call, ...]:
+        """The calls that compute otherwise when channels are cut."""
+        return (*self.consumers, *self.normalizers)
+
+    @property
     def first_reader(self) -> int:
-        """Index of the first call that computes otherwise when channels are cut."""
-        return min(call.index for call in (*self.consumers, *self.normalizers))
+        """Index of the first of the `readers`."""
+        return min(call.index for call in self.readers)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import numpy as np
 from keras import layers
 
 from keras_greedy.graph.channels import Call, ChannelGraph, named_weights
-from keras_greedy.graph.rebuild import copy_weights, full_weights, remake, replay_flat
+from keras_greedy.graph.copies import copy_weights, full_weights, remake, replay_flat
 
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose)
 DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)

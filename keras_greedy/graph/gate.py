@@ -14,7 +14,8 @@ import keras
 from keras import ops
 
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.rebuild import Cutter, replay_flat
+from keras_greedy.graph.copies import replay_flat
+from keras_greedy.graph.rebuild import Cutter
 
 
 def gated(graph: ChannelGraph, selection: dict) -> keras.Model:

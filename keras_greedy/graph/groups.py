@@ -19,6 +19,11 @@ def find_groups(calls: list[Call], channels: dict, pins: dict):
         The `ChannelGroup`s in the order of their first producer, and the
         `(layer name, reason)` of what had to stay whole.
     """
+
+    def at(place, tensors):
+        ids = np.concatenate([channels[id(tensor)] for tensor in tensors])
+        return any(pins.get(channel) == (None, place) for channel in ids)
+
     makers, norms, readers = _roles(calls, channels)
     members, unprunable = {}, []
     for channel, made_by in makers.items():
@@ -40,7 +45,13 @@ def find_groups(calls: list[Call], channels: dict, pins: dict):
         in_order = np.array(sorted(ids, key=position.get))
         groups.append(
             ChannelGroup(
-                first.name + suffix, in_order, producers, consumers, normalizers
+                name=first.name + suffix,
+                channels=in_order,
+                producers=producers,
+                consumers=consumers,
+                normalizers=normalizers,
+                is_stem=any(at("the model's input", c.inputs) for c in producers),
+                is_head=any(at("the model's output", c.outputs) for c in consumers),
             )
         )
     return groups, list(dict.fromkeys(unprunable))

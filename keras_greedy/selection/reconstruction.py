@@ -3,8 +3,9 @@
 import keras
 
 from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.copies import full_weights
 from keras_greedy.graph.fold import foldable_norms
-from keras_greedy.graph.rebuild import full_weights, rebuild
+from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import Path
 from keras_greedy.selection.reads import reads_of
@@ -30,6 +31,14 @@ def cut(
     Returns:
         What `rebuild` returns.
     """
+    return rebuild(graph, *reconstructed(graph, moments, paths, widths, step))
+
+
+def reconstructed(graph, moments, paths, widths, step) -> tuple[dict, dict]:
+    """The kept channels of each group and the new weights, as `rebuild` takes them.
+
+    Arguments are those of `cut`.
+    """
     selection = {name: path.kept(widths[name]) for name, path in paths.items()}
     scales = {name: path.scale(widths[name]) for name, path in paths.items()}
     scales, norms = graph.scales(scales), foldable_norms(graph)
@@ -40,7 +49,7 @@ def cut(
             new = STEPS[step].reconstruct(read, moments.scatters[name], own)
             norm = norms.get(read.call.index)
             weights |= _replacing(read, norm, *new)
-    return rebuild(graph, selection, weights)
+    return selection, weights
 
 
 def _replacing(read, norm, kernel, bias) -> dict[str, dict]:

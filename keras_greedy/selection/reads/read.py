@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.graph.channels import Call
-from keras_greedy.graph.rebuild import full_weights
+from keras_greedy.graph.copies import full_weights
 
 
 class Read:

@@ -1,0 +1,160 @@
+"""Callbacks of `fit` for wrapped models: selection, and TensorBoard."""
+
+import keras
+
+from keras_greedy.graph.costs import Costs
+from keras_greedy.selector import Selector
+from keras_greedy.unwrapped import Unwrapped
+from keras_greedy.wrappers import wrappers_of
+
+
+class GreedySelectionStep(keras.callbacks.Callback):
+    """Selects channels during training, when the model's schedule says so.
+
+    Before the steps of the schedule, the model as trained so far is searched, gates
+    are closed, and the layers that read the channels get the weights that make up for
+    them. In between, training goes on. The schedule counts the optimizer's
+    iterations, so that a model that was saved with its optimizer goes on where it
+    stopped; channels that are gone stay gone in any case.
+
+    In a training loop of your own, the optimizer must be the model's, and the three
+    calls of the second example are needed.
+
+    Args:
+        data: What to select on, as the `data` of `prune`: a few hundred training
+            examples, with labels for `objective="loss"`. A callback does not get
+            to see the data of `fit`.
+        seed: Of everything random in the search.
+
+    Raises:
+        ValueError: At the beginning of the training, when the model has no
+            `GreedyChannels`, they do not agree on what to do, or the schedule or the
+            data do not fit the model.
+
+    Example:
+
+    ```python
+    wrapped.fit(x, y, callbacks=[keras_greedy.GreedySelectionStep(x[:512])])
+    ```
+
+    ```python
+    selection = keras_greedy.GreedySelectionStep(x[:512])
+    wrapped.optimizer = optimizer
+    selection.set_model(wrapped)
+    selection.on_train_begin()
+    for i, (x, y) in enumerate(batches):
+        selection.on_train_batch_begin(i)
+        train_step(x, y)
+    ```
+    """
+
+    def __init__(self, data, seed: int = 0):
+        super().__init__()
+        self._data, self._seed = data, seed
+
+    def on_train_begin(self, logs=None):
+        wrappers = wrappers_of(self.model)
+        settings = _common_settings(self.model, wrappers)
+        self._schedule = settings["selection_schedule"]
+        objective, step = settings["objective"], settings["step"]
+        self._selector = Selector(self.model, self._data, objective, step, self._seed)
+        self._selector.check(self._schedule.macs, self._schedule.round_to)
+        for wrapper in wrappers:
+            wrapper.announced = True
+        optimizer = self.model.optimizer
+        if not optimizer.built:
+            # TensorFlow cannot make variables in a `fit` after one that has failed.
+            optimizer.build(self.model.trainable_variables)
+        self._step = int(keras.ops.convert_to_numpy(optimizer.iterations))
+        self._done = self._schedule.selections(self._step - 1)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        due = self._schedule.selections(self._step)
+        if due > self._done:
+            _sync(self.model)
+        for index in range(self._done, due):
+            self._schedule.select(self._selector, index)
+        self._done = due
+        self._step += self.model.steps_per_execution
+
+
+class SelectionSummaries(keras.callbacks.Callback):
+    """Writes what selection has left of the model to TensorBoard, after each epoch.
+
+    Those are the model's share of MACs, and for each group its width, the error of
+    its last selection (a share of the error of no channel at all), and a histogram
+    of its gates.
+
+    Args:
+        log_dir: The folder for TensorBoard.
+
+    Raises:
+        ImportError: When TensorFlow or TensorBoard is not installed; says how to.
+
+    Example:
+
+    ```python
+    callbacks = [
+        keras_greedy.GreedySelectionStep(x),
+        keras_greedy.SelectionSummaries("logs"),
+    ]
+    wrapped.fit(x, y, callbacks=callbacks)  # tensorboard --logdir logs
+    ```
+    """
+
+    def __init__(self, log_dir):
+        super().__init__()
+        try:
+            import tensorboard  # noqa: F401
+            import tensorflow as tf
+        except ImportError as error:
+            raise ImportError(
+                "SelectionSummaries writes its files by TensorFlow and TensorBoard, of "
+                f"which one is not installed ({error}): pip install tensorflow "
+                "tensorboard"
+            ) from error
+        self._summary, self._log_dir = tf.summary, str(log_dir)
+
+    def on_train_begin(self, logs=None):
+        self._writer = self._summary.create_file_writer(self._log_dir)
+
+    def on_epoch_end(self, epoch, logs=None):
+        view = Unwrapped(self.model)
+        costs, masks, errors = Costs(view.graph), view.masks(), view.errors()
+        widths = {name: int(mask.sum()) for name, mask in masks.items()}
+        with self._writer.as_default(step=epoch):
+            self._summary.scalar("macs", costs.macs(widths) / costs.macs())
+            for name, mask in masks.items():
+                self._summary.scalar(f"width/{name}", widths[name])
+                self._summary.scalar(f"error/{name}", errors[name])
+                self._summary.histogram(f"gate/{name}", mask.astype(float))
+        self._writer.flush()
+
+    def on_train_end(self, logs=None):
+        self._writer.close()
+
+
+def _common_settings(model, wrappers) -> dict:
+    """What the wrappers of a model say that is to be done."""
+    if not wrappers:
+        raise ValueError(
+            "Expected a model with `GreedyChannels` layers: wrap it by "
+            f"`keras_greedy.prune_greedy` first. Received: model={model!r}"
+        )
+    names = ("selection_schedule", "objective", "step")
+    configs = [wrapper.get_config() for wrapper in wrappers]
+    said = [{name: config[name] for name in names} for config in configs]
+    for wrapper, config in zip(wrappers, said, strict=True):
+        if config != said[0]:
+            raise ValueError(
+                "Expected all `GreedyChannels` of the model to have one schedule, "
+                f"objective and step. Received: {said[0]} for layer "
+                f"'{wrappers[0].name}', {config} for layer '{wrapper.name}'"
+            )
+    return {name: getattr(wrappers[0], name) for name in names}
+
+
+def _sync(model) -> None:
+    """On JAX, `fit` holds the weights outside of the model's variables."""
+    if hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()
