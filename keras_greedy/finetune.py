@@ -111,7 +111,9 @@ class FineTune:
         kinds = [output.kind for output in outputs_of(trace_quietly(full))]
         losses = [DISTILLATION_LOSSES[kind]() for kind in kinds]
         losses = keras.tree.pack_sequence_as(functional.output, losses)
-        compact.compile(self._fresh_optimizer(full), losses)
+        # Keras keeps the metrics it has unless it is told that there are none.
+        none = keras.tree.map_structure(lambda _: [], functional.output)
+        compact.compile(self._fresh_optimizer(full), losses, metrics=none)
         lessons, steps = _lessons(full, functional, data, np.random.default_rng(0))
         if fit.get("validation_data") is not None:
             exam, length = _lessons(full, functional, fit["validation_data"])
