@@ -138,7 +138,6 @@ class Maker:
         made = [x]
         for name in names:
             made.append(self._next(LAYERS, x, name))
-            made[-1].build(x.shape)
             x = keras.KerasTensor(made[-1].compute_output_shape(x.shape))
         return keras.Sequential(made)
 
