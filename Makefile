@@ -44,6 +44,7 @@ lint: $(STAMP) ## check the code with ruff
 bench: $(STAMP) ## run the benchmarks of the README, two hours
 	$(BIN)/python benchmarks/imagenet_mobilenet_v2.py
 	$(BIN)/python benchmarks/tflite.py
+	$(BIN)/python benchmarks/while_training.py
 	$(BIN)/python benchmarks/allocation.py mobilenet_v2
 	$(BIN)/python benchmarks/allocation.py resnet56
 	$(BIN)/python benchmarks/loss_search.py

@@ -17,7 +17,7 @@ _MODULES = {
     "GreedyChannels": "wrappers",
     "GreedySelectionStep": "callbacks",
     "IN": "graph.rules",
-    "LatencyTable": "latency",
+    "LatencyTable": "latency_table",
     "LayerByLayer": "schedules",
     "LeaveStemAndHead": "policies",
     "LocalTimer": "latency",

@@ -14,7 +14,8 @@ from keras_greedy.fit import Fit, fit
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.trace import trace
-from keras_greedy.latency import LatencyTable, measure_latencies
+from keras_greedy.latency import measure_latencies
+from keras_greedy.latency_table import LatencyTable
 from keras_greedy.policies import of_groups
 from keras_greedy.report import Report, picture, planned, plot_curve
 from keras_greedy.selection.allocate import Budget, descent

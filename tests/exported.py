@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
+from models import randomize
 
 layers = keras.layers
 
@@ -12,17 +13,19 @@ def images(count, size=16, seed=1):
     return rng.normal(size=(count, size, size, 3)).astype("float32")
 
 
-def randomize(model, seed=0):
-    """Gives every weight a value no default has, so that nothing cancels out."""
-    rng = np.random.default_rng(seed)
+class Pieces(keras.utils.PyDataset):
+    """`images(count)` in batches of this size, with labels."""
 
-    def random(shape):
-        if len(shape) < 2:
-            return rng.uniform(0.2, 1.2, shape)
-        return rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1]))
+    def __init__(self, count, size):
+        super().__init__()
+        self._x, self._size = images(count), size
 
-    model.set_weights([random(weight.shape) for weight in model.get_weights()])
-    return model
+    def __len__(self):
+        return -(-len(self._x) // self._size)
+
+    def __getitem__(self, index):
+        x = self._x[index * self._size : (index + 1) * self._size]
+        return x, np.zeros(len(x))
 
 
 def mobile_block(size=16):

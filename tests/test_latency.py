@@ -18,7 +18,7 @@ from keras_greedy.graph.blocks import blocks_of
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace_quietly
-from keras_greedy.latency import BlockTimes
+from keras_greedy.latency_table import BlockTimes
 from keras_greedy.selection.allocate import allocate
 
 IMAGES = np.random.default_rng(0).normal(size=(40, 8, 8, 3)).astype("float32")

@@ -25,6 +25,7 @@ from models import (
 from keras_greedy.graph.fold import folded
 from keras_greedy.graph.gate import gated
 from keras_greedy.graph.rebuild import rebuild
+from keras_greedy.graph.rules import RULES
 from keras_greedy.graph.trace import trace, trace_quietly
 
 
@@ -75,6 +76,40 @@ def test_compact_is_gated_in_mixed_precision(name):
     compact = assert_compact_is_gated(model, 0.5, tolerance=0.02)
     policies = [layer.dtype_policy.name for layer in model.layers]
     assert [layer.dtype_policy.name for layer in compact.layers] == policies
+
+
+NORMS = {
+    "trailing axes": lambda: layers.LayerNormalization(axis=[2, 3]),
+    "axes apart": lambda: layers.LayerNormalization(axis=[1, 3]),
+    "no gamma": lambda: layers.LayerNormalization(scale=False),
+    "groups": lambda: layers.GroupNormalization(2, center=False),
+    "root mean square": lambda: layers.RMSNormalization(),
+    "unit": lambda: layers.UnitNormalization(),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_normalisation_over_all_channels_is_the_layers_own(name):
+    x, norm = inputs_of(models.around(layers.Identity())), NORMS[name]()
+    x = np.repeat(x, 2, axis=-1)
+    norm.build(x.shape)
+    for weight in norm.weights:
+        weight.assign(np.random.default_rng(0).uniform(0.2, 1.2, weight.shape))
+    own, rule = norm(x), RULES[type(norm)]
+    found = rule.over_kept(norm, ops.convert_to_tensor(x), np.ones(6, "float32"))
+    np.testing.assert_allclose(found, own, rtol=1e-4, atol=1e-4)
+
+
+def test_an_inner_model_of_any_width_may_be_called_on_several():
+    inner = keras.Input((None, None, None))
+    inner = keras.Model(inner, layers.ReLU()(layers.Rescaling(0.5)(inner)))
+    picture = image()
+    x = conv(inner(conv(picture, 8, name="a")), 5, name="c")
+    x = x + conv(inner(conv(picture, 6, name="b")), 5, name="d")
+    model = randomize(keras.Model(picture, head(x)))
+    with pytest.warns(UserWarning, match="called more than once, on different widths"):
+        assert list(trace(model).widths) == ["c"]
+    assert_compact_is_gated(model, 0.5)
 
 
 ACTIVATIONS = dict(inspect.getmembers(keras.activations, inspect.isfunction))

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from exported import (
+    Pieces,
     erfinv_of_singular_values,
     images,
     mobile_block,
@@ -379,14 +380,6 @@ def test_verify_takes_the_outputs_in_place_of_the_model(model, file):
     assert tflite_export.verify(outputs.tolist(), file, x, max_samples=2).ok(1e-5)
 
 
-class Pairs(keras.utils.PyDataset):
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, index):
-        return images(5)[3 * index : 3 * index + 3], np.zeros(3)
-
-
 @pytest.mark.parametrize(
     "data",
     [
@@ -398,7 +391,7 @@ class Pairs(keras.utils.PyDataset):
         [(images(5)[:2], np.zeros(2)), (images(5)[2:], np.zeros(3))],
         tf.data.Dataset.from_tensor_slices(images(5)).batch(2),
         tf.data.Dataset.from_tensor_slices((images(5), np.zeros(5))).batch(2),
-        Pairs(),
+        Pieces(5, 3),
     ],
     ids=[
         "array",

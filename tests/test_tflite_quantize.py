@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
-from exported import images, mobile_block, operations, randomize, small_sequential, tiny
+from exported import (
+    Pieces,
+    images,
+    mobile_block,
+    operations,
+    randomize,
+    small_sequential,
+    tiny,
+)
 
 import tflite_export
 from tflite_export.runtime import Port, TfliteFile
@@ -137,14 +145,6 @@ def test_ranges_come_from_the_representative_data(tmp_path):
     assert right[0, 0] == pytest.approx(expected[0], abs=0.1)
 
 
-class Pairs(keras.utils.PyDataset):
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, index):
-        return images(4)[2 * index : 2 * index + 2], np.zeros(2)
-
-
 @pytest.mark.parametrize(
     "data",
     [
@@ -153,7 +153,7 @@ class Pairs(keras.utils.PyDataset):
         (images(4), np.zeros(4)),
         [images(4)[:3], images(4)[3:]],
         tf.data.Dataset.from_tensor_slices((images(4), np.zeros(4))).batch(2),
-        Pairs(),
+        Pieces(4, 2),
         (batch for batch in [images(4)]),
     ],
     ids=["array", "tensor", "tuple", "list", "tf_xy", "pydataset", "generator"],

@@ -107,6 +107,11 @@ class ChannelGroup:
         return len(self.channels)
 
     @property
+    def consumer_names(self) -> list[str]:
+        """The names of the consumers, once each: one may be called several times."""
+        return list(dict.fromkeys(call.name for call in self.consumers))
+
+    @property
     def readers(self) -> tuple[Call, ...]:
         """The calls that compute otherwise when channels are cut."""
         return (*self.consumers, *self.normalizers)

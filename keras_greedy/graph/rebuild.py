@@ -92,7 +92,7 @@ class Cutter(Copier):
     def input(self, tensor, layer):
         """The new input, which in a model inside may have been cut."""
         kept = self._kept[self._graph.channels_of(self._graph.stand_ins[id(tensor)])]
-        if kept.all():
+        if kept.all() or tensor.shape[-1] is None:
             return remake(layer).output
         return remake(layer, {"batch_shape": (*tensor.shape[:-1], sum(kept))}).output
 

@@ -30,7 +30,8 @@ class Rule:
         produces: Whether the call makes channels of its own.
         consumes: Whether it reads all channels of its input at once, so that a
             channel which is 0 there might as well be absent.
-        normalizes: Whether it divides each channel by statistics over all of them.
+        normalizes: Whether it divides each channel by statistics over all of them;
+            such a rule has `over_kept`.
         width: Name of the layer's argument that is the number of channels coming
             out, if it has one.
         weight_axes: Weight name -> what its last axes run over: the channels
@@ -84,6 +85,20 @@ class Rule:
     def cut_arguments(self, call, args, kept_out):
         """Returns the positional arguments with per-channel constants cut."""
         return args
+
+    def over_kept(self, layer, x, mask):
+        """What a layer that normalizes makes of `x` without some of the channels.
+
+        Args:
+            layer: The layer.
+            x: Its input.
+            mask: That broadcasts to `x`, `(..., C)`: 0 for the channels that are
+                gone, 1 for the others.
+        """
+        raise NotImplementedError(
+            f"Expected {type(self).__name__}, which normalizes, to have `over_kept`. "
+            "Received: a rule without it"
+        )
 
     def axes_of(self, weight_name: str, rank: int) -> tuple:
         """What each axis of a weight of this rank runs over."""

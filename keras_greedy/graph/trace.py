@@ -141,8 +141,10 @@ class Layout:
     def _add(self, functional, inputs, path, training) -> list:
         """Adds a model's calls; returns the tensors that stand for its outputs."""
         here = dict(zip(map(id, functional.inputs), inputs, strict=True))
-        for key, tensor in here.items():
-            self.shared_inputs.append((self.stand_ins.get(key, tensor), tensor))
+        for own in functional.inputs:
+            if own.shape[-1] is not None and id(own) in self.stand_ins:
+                pair = self.stand_ins[id(own)], here[id(own)]
+                self.shared_inputs.append(pair)
         for own in own_calls(functional):
             args, kwargs = own.arguments(here)
             if _is_transparent(own):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from keras_greedy.graph.costs import Costs
-from keras_greedy.latency import LatencyTable
+from keras_greedy.latency_table import LatencyTable
 
 
 @dataclasses.dataclass(frozen=True)

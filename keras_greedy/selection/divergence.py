@@ -181,7 +181,7 @@ def _weights_of_cut(
     index of the call for masks, which it need not.
     """
     scales, cut = graph.scales({group.name: scale}), {}
-    for name in (call.name for call in group.consumers):
+    for name in group.consumer_names:
         new = reconstruct(
             reads[name], moments.scatters[name], scales[reads[name].features]
         )

@@ -71,7 +71,7 @@ class Imitation:
 
     def _path(self, group: ChannelGroup, reads, moments, weights) -> Path:
         consumers = []
-        for name in dict.fromkeys(call.name for call in group.consumers):
+        for name in group.consumer_names:
             own = reads[name].features_of(group.channels)
             matrix = reads[name].matrix()[own]
             if name in weights:

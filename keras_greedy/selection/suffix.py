@@ -45,8 +45,8 @@ class Suffix:
         self._before = graph.live_before(self._first)
         reads = reads_of(graph)
         self._consumers = {
-            c.name: _Consumer(reads[c.name], graph, group, moments.scatters[c.name])
-            for c in group.consumers
+            name: _Consumer(reads[name], graph, group, moments.scatters[name])
+            for name in group.consumer_names
         }
         self._norms = {c.index: _places(graph, group, c) for c in group.normalizers}
         self._direct = [

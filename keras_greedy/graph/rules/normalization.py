@@ -50,16 +50,6 @@ class ChannelStatisticsRule(Rule):
             raise Unprunable(f"it normalises axes {axes}, without the last")
         return channels[0]
 
-    def over_kept(self, layer, x, mask):
-        """What `layer` makes of `x` without the channels that `mask` is 0 for.
-
-        Args:
-            layer: The layer.
-            x: Its input.
-            mask: Of ones and zeros, that broadcasts to `x`; `(..., C)`.
-        """
-        raise NotImplementedError
-
 
 @register_rule(layers.LayerNormalization)
 class LayerNormalizationRule(ChannelStatisticsRule):
@@ -71,8 +61,9 @@ class LayerNormalizationRule(ChannelStatisticsRule):
         variance = _mean_of_kept(ops.square(x - mean), mask, axes)
         # Keras' `rms_scaling` leaves the mean in, but divides by the deviation.
         centred = x if layer.rms_scaling else x - mean
-        y = _times(centred * ops.rsqrt(variance + layer.epsilon), layer.gamma)
-        return y if layer.beta is None or layer.rms_scaling else y + layer.beta
+        y = centred * ops.rsqrt(variance + layer.epsilon)
+        beta = None if layer.rms_scaling else layer.beta
+        return _affine(y, layer.gamma, beta, axes)
 
 
 if hasattr(layers, "RMSNormalization"):
@@ -117,8 +108,7 @@ class GroupNormalizationRule(ChannelStatisticsRule):
         mean = _mean_of_kept(x, mask, axes)
         variance = _mean_of_kept(ops.square(x - mean), mask, axes)
         y = ops.reshape((x - mean) * ops.rsqrt(variance + layer.epsilon), shape)
-        y = _times(y, layer.gamma)
-        return y if layer.beta is None else y + layer.beta
+        return _affine(y, layer.gamma, layer.beta, [len(shape) - 1])
 
 
 class InstanceNormalizationRule(Rule):
@@ -140,5 +130,9 @@ def _mean_of_kept(x, mask, axes):
     return ops.mean(x * mask, axis=axes, keepdims=True) / share
 
 
-def _times(x, gamma):
-    return x if gamma is None else x * gamma
+def _affine(x, gamma, beta, axes):
+    """`x * gamma + beta`, of which either may be missing, along these axes of `x`."""
+    shape = [size if axis in axes else 1 for axis, size in enumerate(x.shape)]
+    if gamma is not None:
+        x = x * ops.reshape(gamma, shape)
+    return x if beta is None else x + ops.reshape(beta, shape)
