@@ -36,7 +36,7 @@ class Batches:
         self._structure = model.input
         self._batch_size = batch_size
         self._shuffle = shuffle
-        self._source = _repeatable(data)
+        self._source = _repeatable((data,) if self._is_x(data) else data)
         self.first = next(iter(self), None)
         if self.first is None:
             raise ValueError(
@@ -70,6 +70,11 @@ class Batches:
             limit -= len(batch[0])
             if limit <= 0:
                 return
+
+    def _is_x(self, data) -> bool:
+        """Whether a list is one array for each of several inputs, and no batches."""
+        is_arrays = isinstance(data, list) and all(map(_is_array, data))
+        return is_arrays and len(data) == len(self._inputs) > 1
 
     def _shuffled(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         if self._shuffle is None:

@@ -171,6 +171,7 @@ Z, A = np.zeros((5, 3), "float32"), np.ones((5, 3), "float32")
 @pytest.mark.parametrize(
     "data",
     [
+        [Z, A],
         {"a": A, "z": Z},
         {"z": Z, "a": A, "label": LABELS[:5]},
         ({"a": A, "z": Z}, LABELS[:5]),

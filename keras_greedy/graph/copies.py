@@ -1,6 +1,8 @@
 """Copies of models: the same layers made anew, called in the same way."""
 
+import contextlib
 import inspect
+import sys
 
 import keras
 import numpy as np
@@ -26,18 +28,30 @@ def replay(model: keras.Model, fresh, outputs, calls, apply) -> keras.Model:
         made = keras.tree.flatten(apply(call, *args, **kwargs))
         values.update(zip(map(id, call.outputs), made, strict=True))
     outputs = [values[id(tensor)] for tensor in outputs]
-    return keras.Model(
-        keras.tree.pack_sequence_as(functional.input, fresh),
-        keras.tree.pack_sequence_as(functional.output, outputs),
-        trainable=model.trainable,
-        name=model.name,
-    )
+    with _recursion(len(calls)):
+        return keras.Model(
+            keras.tree.pack_sequence_as(functional.input, fresh),
+            keras.tree.pack_sequence_as(functional.output, outputs),
+            trainable=model.trainable,
+            name=model.name,
+        )
+
+
+@contextlib.contextmanager
+def _recursion(depth: int):
+    """Lets functions call themselves so much deeper: Keras does, for each call."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + depth)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def replay_flat(graph: ChannelGraph, apply) -> keras.Model:
     """`replay` of all calls of a graph: no models inside are left."""
     fresh = [remake(layer).output for layer in input_layers(graph.functional)]
-    return replay(graph.model, fresh, graph.outputs, graph.calls, apply)
+    return replay(graph.functional, fresh, graph.outputs, graph.calls, apply)
 
 
 def input_layers(functional) -> list:
