@@ -43,7 +43,7 @@ PICTURE = Path(__file__).with_name("lottery.png")
 
 EPSILONS = 10.0 ** -np.arange(1, 4.5, 0.5)
 PROBLEMS, MOST_SAMPLES = 2000, 36
-OUTPUT_ERROR, FEWEST_PRODUCTS, SEEDS = 0.01, 8, 3
+OUTPUT_ERROR, FEWEST_PRODUCTS, SEEDS = 0.01, 8, 5
 WIDTHS, DEPTHS = [4, 8, 16, 32, 64], [2, 4, 8, 16, 32]
 BATCH, HIDDEN, NEURONS = 128, 100, [1, 2, 4]
 POPUP_EPOCHS, POPUP_RATE = 5, 1e-2
@@ -77,7 +77,7 @@ def samples():
         (f"{e:.1e}", *(f"{of(n):.1f}" for n in each for of in (np.mean, most)))
         for e, *each in zip(EPSILONS, *needed.values(), strict=True)
     )
-    print(markdown([header, *rows]), "\n")
+    print(markdown([header, *rows]) + "\n")
     for name, n in needed.items():
         slope, start, r2 = fitted(-np.log2(EPSILONS), n.mean(axis=1))
         print(f"{name}: {slope:.2f} log2(1/error) {start:+.1f}, R^2 = {r2:.4f}")
@@ -192,7 +192,7 @@ def size():
         cells = f"{needed[-1]:.1f}", f"{2 * needed[-1]:.0f} x"
         rows.append((str(width), str(depth), *cells, f"{width**4 * depth**2:.0e} x"))
     wider = "products", "times as wide", "d^4 l^2"
-    print(markdown([("width d", "depth l", *wider), *rows]), "\n")
+    print(markdown([("width d", "depth l", *wider), *rows]) + "\n")
     logs = [np.log2(width * depth) for width, depth in shapes]
     slope, start, r2 = fitted(np.array(logs), np.array(needed))
     print(f"products: {slope:.2f} log2(d l) {start:+.1f}, R^2 = {r2:.3f}")

@@ -10,7 +10,7 @@ from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.lottery.network import block, random_network
 from keras_greedy.lottery.reach import check_reach, fewest, warn_of_unlucky
 from keras_greedy.lottery.samples import DISTRIBUTIONS, Samples
-from keras_greedy.lottery.subset_sum import SOLVERS, subset_sum
+from keras_greedy.lottery.subset_sum import solver_for, subset_sum
 from keras_greedy.lottery.targets import targets_of
 from keras_greedy.lottery.ticket import Ticket
 from keras_greedy.progress import Progress
@@ -95,7 +95,7 @@ def find_ticket(
         blocks[key] = block(target, samples[key], found.mask)
     return Ticket(
         random_network(graph, blocks),
-        redundancy,
+        int(redundancy),
         max_error=float(np.concatenate(errors).max(initial=0)),
         target_size=sum(target.layer.count_params() for target in targets.values()),
     )
@@ -113,12 +113,9 @@ def _check(redundancy, epsilon, distribution, solver) -> None:
             "Expected `epsilon`, the error that is allowed, to be a positive number. "
             f"Received: epsilon={epsilon!r}"
         )
-    for name, value, known in (
-        ("distribution", distribution, DISTRIBUTIONS),
-        ("solver", solver, SOLVERS),
-    ):
-        if value not in known:
-            raise ValueError(
-                f"Expected `{name}` to be one of {sorted(known)}. Received: "
-                f"{name}={value!r}"
-            )
+    if distribution not in DISTRIBUTIONS:
+        raise ValueError(
+            f"Expected `distribution` to be one of {sorted(DISTRIBUTIONS)}. Received: "
+            f"distribution={distribution!r}"
+        )
+    solver_for(solver, redundancy)

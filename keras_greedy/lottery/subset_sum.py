@@ -63,7 +63,7 @@ def subset_sum(values, target, solver: str = "exact", epsilon=None) -> SubsetSum
     Reference: Pensia et al., Optimal Lottery Tickets via SubsetSum, NeurIPS 2020.
     """
     values, target = _checked(values, target)
-    solve = _solver(solver, values.shape[-1])
+    solve = solver_for(solver, values.shape[-1])
     single, batch = values.ndim == 1, np.atleast_2d(values)
     targets = np.atleast_1d(target)
     if epsilon is None:
@@ -116,6 +116,22 @@ def milp(values: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 SOLVERS = {"exact": exact, "greedy": greedy, "milp": milp}
+
+
+def solver_for(name, n: int):
+    """The solver of this name, for so many values; raises when it has none."""
+    if name not in SOLVERS:
+        raise ValueError(
+            f"Expected `solver` to be one of {sorted(SOLVERS)}. Received: "
+            f"solver={name!r}"
+        )
+    if name == "exact" and n > MAX_EXACT:
+        raise ValueError(
+            f"Expected at most {MAX_EXACT} values for solver='exact', which takes "
+            f"2^(n/2) sums of subsets in memory. Received: {n} values. Use "
+            "solver='greedy' or 'milp'"
+        )
+    return SOLVERS[name]
 
 
 def _meet_in_the_middle(values: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -183,21 +199,6 @@ def _with_fewest(solve, values, target, epsilon):
 
 def _errors(values, mask, target) -> np.ndarray:
     return np.abs(np.sum(values * mask, axis=1) - target)
-
-
-def _solver(name, n: int):
-    if name not in SOLVERS:
-        raise ValueError(
-            f"Expected `solver` to be one of {sorted(SOLVERS)}. Received: "
-            f"solver={name!r}"
-        )
-    if name == "exact" and n > MAX_EXACT:
-        raise ValueError(
-            f"Expected at most {MAX_EXACT} values for solver='exact', which takes "
-            f"2^(n/2) sums of subsets in memory. Received: {n} values. Use "
-            "solver='greedy' or 'milp'"
-        )
-    return SOLVERS[name]
 
 
 def _check_epsilon(epsilon) -> float:
