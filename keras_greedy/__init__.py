@@ -45,10 +45,14 @@ _MODULES = {
     "trace": "graph.trace",
 }
 
-__all__ = sorted(_MODULES)
+_ROOMS = ("interop",)
+
+__all__ = sorted((*_MODULES, *_ROOMS))
 
 
 def __getattr__(name):
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
