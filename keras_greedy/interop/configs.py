@@ -46,6 +46,7 @@ RENAMED = {
 WITHOUT_EFFECT = {"batch_input_shape", "implementation", "rng_type", "seed"}
 _OF_SEPARABLE = {f"kernel_{n}" for n in ("initializer", "regularizer", "constraint")}
 _WITHOUT_EFFECT = {"SeparableConv1D": _OF_SEPARABLE, "SeparableConv2D": _OF_SEPARABLE}
+NOT_CONVERTED = {"Bidirectional", "Lambda", "SpectralNormalization"}
 POLICIES = (
     *("float16", "float32", "float64", "bfloat16"),
     *("mixed_float16", "mixed_bfloat16"),
@@ -113,8 +114,10 @@ class Target:
             return self.custom_objects[cls.__name__]
         public = getattr(self.source.layers, cls.__name__, None)
         found = getattr(self.library.layers, cls.__name__, None)
-        if public is not cls or found is None or cls.__name__ == "Lambda":
-            raise Refused(f"there is no such layer in {self.name}")
+        if public is not cls or found is None or cls.__name__ in NOT_CONVERTED:
+            raise Refused(
+                f"{self.name} has no such layer, or none that is known to agree"
+            )
         return found
 
     def made(self, kind: str, name: str, dtype: str, **config) -> "Translated":
@@ -135,7 +138,7 @@ class Target:
         config |= {"name": name, "dtype": self._policy(layer)}
         config |= self._inner_layers(layer, config)
         if cls in self.custom_objects.values():
-            return Translated(cls(**config))
+            return Translated(_like(layer, cls, config))
         config, function = self._activated(self._known(cls, layer, config))
         config = {k: _plain(k, v) for k, v in self._with_objects(config).items()}
         if cls.__name__ == "BatchNormalization" and not isinstance(config["axis"], int):
@@ -143,12 +146,14 @@ class Target:
         renamed = RENAMED[self.name].get(cls.__name__, {})
         config = {renamed.get(key, key): value for key, value in config.items()}
         if function is None:
-            return Translated(cls(**config))
+            return Translated(_like(layer, cls, config))
+        if config.get("activity_regularizer") is not None:
+            raise Refused(f"its activity is regularized behind its {function}")
         options = {"dtype": config["dtype"], "trainable": layer.trainable}
         if cls is self.library.layers.Activation:
             return self._after(function, name, options)
         after = self._after(function, f"{name}.{function}", options)
-        return dataclasses.replace(after, first=cls(**config))
+        return dataclasses.replace(after, first=_like(layer, cls, config))
 
     def _after(self, function: str, name: str, options: dict) -> "Translated":
         """The layers of an activation; the last has the name."""
@@ -188,13 +193,9 @@ class Target:
             Refused: When one of them says something that a layer does not do anyway.
         """
         names = RENAMED[self.name].get(cls.__name__, {})
-        taken = {
-            parameter
-            for base in cls.__mro__
-            if "__init__" in vars(base)
-            for parameter in inspect.signature(base.__init__).parameters
-        }
-        foreign = set(config) - taken - set(names) - {"activity_regularizer"}
+        taken = _arguments_of(cls)
+        always = {"activity_regularizer", "trainable"}
+        foreign = set(config) - taken - set(names) - always
         idle = WITHOUT_EFFECT | _WITHOUT_EFFECT.get(cls.__name__, set())
         known = {k: v for k, v in config.items() if k not in foreign | idle}
         for entry in sorted(foreign - idle):
@@ -245,6 +246,28 @@ class Target:
         said = {k: v for k, v in config.items() if k in taken or v is not None}
         nested = any(isinstance(value, dict) for value in said.values())
         return None if nested or said.keys() - taken.keys() else cls(**said)
+
+
+def _arguments_of(cls: type) -> set[str]:
+    """What a class of layers takes, itself and by way of the classes it extends."""
+    taken = set()
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters
+            taken |= set(parameters)
+            kinds = {parameter.kind for parameter in parameters.values()}
+            if inspect.Parameter.VAR_KEYWORD not in kinds:
+                break
+    return taken
+
+
+def _like(layer, cls: type, config: dict):
+    """A new layer, trainable if `layer` is."""
+    # Not every layer takes this one as an argument.
+    new = cls(**{key: value for key, value in config.items() if key != "trainable"})
+    if not layer.trainable:
+        new.trainable = False
+    return new
 
 
 def _plain(entry: str, value):

@@ -98,6 +98,8 @@ class _FromLegacy(Conversion):
             raise Refused(f"tf.{symbol} has no counterpart in keras.ops")
         if arguments.get("mode") is not None:
             arguments["mode"] = arguments["mode"].lower()
+            if arguments["mode"] != "constant":
+                arguments.pop("constant_values")
 
         arguments = keras.tree.map_structure(_constant, arguments)
 

@@ -37,14 +37,22 @@ _NAMES = {
     "true_divide": "math.truediv",
     "var": "math.reduce_variance",
 }
-_OPERATORS = {
+_ALIASES = {
     "__operators__.add": "add",
+    "floor_div": "floor_divide",
     "__operators__.eq": "equal",
     "__operators__.ne": "not_equal",
 }
+# TensorFlow wants their arguments to be of one kind of number.
+ONE_DTYPE = {
+    *(keras.ops.add, keras.ops.subtract, keras.ops.multiply, keras.ops.divide),
+    *(keras.ops.true_divide, keras.ops.floor_divide, keras.ops.mod, keras.ops.power),
+    *(keras.ops.maximum, keras.ops.minimum, keras.ops.matmul),
+    *(keras.ops.concatenate, keras.ops.stack),
+}
 SYMBOLS = {getattr(keras.ops, name): symbol for name, symbol in _NAMES.items()}
 FUNCTIONS = {symbol: getattr(keras.ops, name) for name, symbol in _NAMES.items()} | {
-    symbol: getattr(keras.ops, name) for symbol, name in _OPERATORS.items()
+    symbol: getattr(keras.ops, name) for symbol, name in _ALIASES.items()
 }
 
 

@@ -13,7 +13,9 @@ from keras_greedy.graph.trace import check_model, has_graph, own_calls, public_k
 from keras_greedy.interop.as_layers import as_layer
 from keras_greedy.interop.configs import Refused, Target, legacy_keras
 from keras_greedy.interop.conversion import Conversion, check_custom_objects
+from keras_greedy.interop.legacy import is_legacy_symbol
 from keras_greedy.interop.operations import (
+    ONE_DTYPE,
     SYMBOLS,
     arguments_for,
     tensorflow_function,
@@ -100,8 +102,28 @@ class _ToLegacy(Conversion):
             return lambda values: layer(self.valued(inputs, values))
         if function is ops.get_item:
             return lambda values: values[id(given["x"])][given["key"]]
-        function, arguments = _tensorflow_call(function, given, call.outputs[0].dtype)
-        return lambda values: function(**self.valued(arguments, values))
+        return self._tensorflow_call(function, given, call.outputs[0].dtype)
+
+    def _tensorflow_call(self, function, given: dict, dtype: str) -> Callable:
+        if function not in SYMBOLS:
+            raise Refused("tf_keras has no such layer, and TensorFlow is not asked")
+        counterpart = tensorflow_function(SYMBOLS[function])
+        arguments = arguments_for(counterpart, function, (), given)
+        if "mode" in arguments:
+            arguments["mode"] = arguments["mode"].upper()
+        cast = tensorflow_function("cast")
+
+        def of_dtype(leaf):
+            if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f":
+                return leaf.astype(dtype)
+            is_other = is_legacy_symbol(leaf) and leaf.dtype.name != dtype
+            return cast(leaf, dtype) if is_other and function in ONE_DTYPE else leaf
+
+        def apply(values):
+            valued = self.valued(arguments, values)
+            return counterpart(**keras.tree.map_structure(of_dtype, valued))
+
+        return apply
 
 
 def _given(function, call: Call) -> dict:
@@ -123,18 +145,3 @@ def _constant(leaf):
         raise Refused("it reads a variable")
     is_tensor = keras.ops.is_tensor(leaf) and not isinstance(leaf, keras.KerasTensor)
     return keras.ops.convert_to_numpy(leaf) if is_tensor else leaf
-
-
-def _tensorflow_call(function, given: dict, dtype: str) -> tuple[Callable, dict]:
-    if function not in SYMBOLS:
-        raise Refused("there is no such layer in tf_keras, and no such operation")
-    counterpart = tensorflow_function(SYMBOLS[function])
-    arguments = arguments_for(counterpart, function, (), given)
-    if "mode" in arguments:
-        arguments["mode"] = arguments["mode"].upper()
-
-    def of_dtype(leaf):
-        is_float = isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f"
-        return leaf.astype(dtype) if is_float else leaf
-
-    return counterpart, keras.tree.map_structure(of_dtype, arguments)
