@@ -119,7 +119,7 @@ def line(road, runs) -> str:
             [each[key] for each in found] for key in ("bytes", "gzipped", "accuracy")
         )
         cells += [f"{np.mean(size) / 1e3:.0f} kB", f"{np.mean(gzipped) / 1e3:.0f} kB"]
-        cells.append(f"{np.mean(top1):.1%} ± {np.std(top1):.1%}".replace("%", " %"))
+        cells.append(f"{100 * np.mean(top1):.1f} ± {100 * np.std(top1):.1f} %")
     return f"| {' | '.join(cells)} |"
 
 
