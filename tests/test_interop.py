@@ -328,6 +328,15 @@ def test_regularizers_and_constraints_come_along():
     assert layer.kernel_constraint.max_value == 9.0
 
 
+def test_tf_keras_takes_the_mean_over_the_batch_of_what_regularizes_activity():
+    layer = keras.layers.Dense(2, activity_regularizer="l2")
+    model = models.randomize(keras.Sequential([keras.Input((3,)), layer]))
+    legacy, x = to_legacy(model), inputs_of(model, count=5)
+    model(x), legacy(x)
+    (own,), (mean,) = model.losses, legacy.losses
+    assert float(mean) == pytest.approx(float(own) / 5)
+
+
 # --- raw operations
 
 

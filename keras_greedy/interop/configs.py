@@ -7,50 +7,17 @@ import types
 
 import numpy as np
 
-# The same function under the same name in both. `hard_sigmoid` is not among them:
-# relu6(x + 3) / 6 in Keras 3, a clipped 0.2 x + 0.5 in tf_keras.
-_SAME = """
-    elu exponential gelu linear mish relu selu sigmoid softmax softplus softsign tanh
-"""
-ACTIVATIONS = {
-    "tf_keras": {name: name for name in _SAME.split()} | {"silu": "swish"},
-    # Legacy models have functions of `tf.nn` for activations, too.
-    "keras": {name: name for name in _SAME.split()}
-    | {"swish": "silu", "silu": "silu", "relu6": "relu6", "leaky_relu": "leaky_relu"},
-}
-# Activations that the other library has only as layers, one after the other.
-AS_LAYERS = {
-    "tf_keras": {
-        "relu6": [("ReLU", {"max_value": 6.0})],
-        "leaky_relu": [("LeakyReLU", {"alpha": 0.2})],
-        "hard_sigmoid": [
-            ("Rescaling", {"scale": 1.0, "offset": 3.0}),
-            ("ReLU", {"max_value": 6.0}),
-            ("Rescaling", {"scale": 1 / 6}),
-        ],
-    },
-    "keras": {
-        "hard_sigmoid": [
-            ("Rescaling", {"scale": 0.2, "offset": 0.5}),
-            ("ReLU", {"max_value": 1.0}),
-        ],
-    },
-}
-# x times an activation of x.
-PRODUCTS = {"hard_silu": "hard_sigmoid"}
-RENAMED = {
-    "tf_keras": {"LeakyReLU": {"negative_slope": "alpha"}},
-    "keras": {"LeakyReLU": {"alpha": "negative_slope"}},
-}
-# What no prediction and no training depends on, or what only says how to build.
-WITHOUT_EFFECT = {"batch_input_shape", "implementation", "rng_type", "seed"}
-_OF_SEPARABLE = {f"kernel_{n}" for n in ("initializer", "regularizer", "constraint")}
-_WITHOUT_EFFECT = {"SeparableConv1D": _OF_SEPARABLE, "SeparableConv2D": _OF_SEPARABLE}
-NOT_CONVERTED = {"Bidirectional", "Lambda", "SpectralNormalization"}
-POLICIES = (
-    *("float16", "float32", "float64", "bfloat16"),
-    *("mixed_float16", "mixed_bfloat16"),
+from keras_greedy.interop.differences import (
+    ACTIVATIONS,
+    AS_LAYERS,
+    NOT_CONVERTED,
+    POLICIES,
+    PRODUCTS,
+    RENAMED,
+    WITHOUT_EFFECT,
+    WITHOUT_EFFECT_IN,
 )
+
 _OBJECT = re.compile(r".*_(initializer|regularizer|constraint)")
 
 
@@ -196,7 +163,7 @@ class Target:
         taken = _arguments_of(cls)
         always = {"activity_regularizer", "trainable"}
         foreign = set(config) - taken - set(names) - always
-        idle = WITHOUT_EFFECT | _WITHOUT_EFFECT.get(cls.__name__, set())
+        idle = WITHOUT_EFFECT | WITHOUT_EFFECT_IN.get(cls.__name__, set())
         known = {k: v for k, v in config.items() if k not in foreign | idle}
         for entry in sorted(foreign - idle):
             plain = type(layer)(**known).get_config()
@@ -276,11 +243,9 @@ def _plain(entry: str, value):
         value = value.tolist()
     if isinstance(value, list) and type(value) is not list:
         value = list(value)
-    return (
-        value[0]
-        if entry == "axis" and np.size(value) == 1 and np.ndim(value)
-        else value
-    )
+    if entry == "axis" and np.ndim(value) and np.size(value) == 1:
+        return value[0]
+    return value
 
 
 def legacy_keras() -> types.ModuleType:
