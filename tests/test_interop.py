@@ -11,6 +11,7 @@ from keras import ops
 from models import TOPOLOGIES, UNPRUNABLE, conv, image, inputs_of, outputs_of
 
 import keras_greedy
+from keras_greedy.interop.agreement import relative_error
 
 tf_keras = pytest.importorskip("tf_keras")
 tf = pytest.importorskip("tensorflow")
@@ -328,15 +329,6 @@ def test_regularizers_and_constraints_come_along():
     assert layer.kernel_constraint.max_value == 9.0
 
 
-def test_tf_keras_takes_the_mean_over_the_batch_of_what_regularizes_activity():
-    layer = keras.layers.Dense(2, activity_regularizer="l2")
-    model = models.randomize(keras.Sequential([keras.Input((3,)), layer]))
-    legacy, x = to_legacy(model), inputs_of(model, count=5)
-    model(x), legacy(x)
-    (own,), (mean,) = model.losses, legacy.losses
-    assert float(mean) == pytest.approx(float(own) / 5)
-
-
 # --- raw operations
 
 
@@ -471,6 +463,20 @@ def test_a_layer_that_computes_something_else_is_named():
     with pytest.raises(ValueError, match="layer 'mine', whose outputs"):
         to_legacy(model, custom_objects={"Scale": Wrong})
     to_legacy(model, custom_objects={"Scale": Wrong}, check=False)
+
+
+@pytest.mark.parametrize(
+    ("found", "error"),
+    [
+        ([1.0, 2.0, np.nan], 0.0),
+        ([1.0, 2.3, np.nan], 0.1),
+        ([1.0, 2.0, 3.0], np.inf),
+        ([1.0, 2.0], np.inf),
+    ],
+)
+def test_the_error_is_the_mean_difference_by_the_mean_size(found, error):
+    true = np.array([1.0, 2.0, np.nan])
+    assert relative_error(true, np.array(found)) == pytest.approx(error)
 
 
 @pytest.mark.parametrize("convert", [to_legacy, from_legacy])

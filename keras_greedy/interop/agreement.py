@@ -42,7 +42,7 @@ def relative_error(true, found) -> float:
         return np.inf
     true, found = true[finite], found[finite]
     difference = np.abs(true - found).sum()
-    return difference / np.abs(true).sum() if difference else 0.0
+    return difference / max(np.abs(true).sum(), np.finfo(float).tiny)
 
 
 def _random(tensor) -> np.ndarray:

@@ -25,8 +25,6 @@ def from_tf_keras(
     Layers become the same layers of Keras 3, with their weights, and keep their names,
     but for slashes, and whether they are trainable; functions of TensorFlow become
     `keras.ops`. How the model was compiled is not carried over: compile the new one.
-    Activity regularizers keep their factors, by which Keras 3 multiplies the sum over
-    the batch and tf_keras the mean.
 
     Args:
         model: A built Functional or Sequential model of tf_keras, which is not
@@ -100,7 +98,6 @@ class _FromLegacy(Conversion):
             arguments["mode"] = arguments["mode"].lower()
             if arguments["mode"] != "constant":
                 arguments.pop("constant_values")
-
         arguments = keras.tree.map_structure(_constant, arguments)
 
         def apply(values):
@@ -114,8 +111,5 @@ class _FromLegacy(Conversion):
 def _constant(leaf):
     """A tensor that is no symbol as an array, or as a number."""
     value = leaf.numpy() if hasattr(leaf, "numpy") else leaf
-    return (
-        value.item()
-        if isinstance(value, np.ndarray | np.generic) and not value.ndim
-        else value
-    )
+    is_number = isinstance(value, np.ndarray | np.generic) and value.ndim == 0
+    return value.item() if is_number else value

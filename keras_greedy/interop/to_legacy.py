@@ -28,14 +28,12 @@ def to_tf_keras(
     """Makes the tf_keras model that computes what a model of Keras 3 does.
 
     Layers become the same layers of tf_keras, with their weights, and keep their
-    names and whether they are trainable. Where tf_keras has an activation only as a
-    layer, as ReLU6, or in no other way, layers are added behind. Raw operations become
-    layers if there are such, else calls of TensorFlow. Names that tf_keras cannot have
-    get underscores in the place of what it forbids.
+    names and whether they are trainable. An activation that tf_keras does not have,
+    such as `relu6`, becomes layers behind. Raw operations become layers if there are
+    such, which is what TF-MOT reads, else calls of TensorFlow. What tf_keras forbids
+    in names becomes underscores.
 
-    How the model was compiled is not carried over: compile the new one. Activity
-    regularizers keep their factors, by which tf_keras multiplies the mean over the
-    batch and Keras 3 the sum.
+    How the model was compiled is not carried over: compile the new one.
 
     Args:
         model: A built Functional or Sequential model, which is not changed. Models
@@ -58,7 +56,7 @@ def to_tf_keras(
     ```python
     compact = keras_greedy.prune(model, images, budget=0.5)
     legacy = keras_greedy.interop.to_tf_keras(compact)
-    legacy.save("compact.h5")  # for TF-MOT, in a process of its own
+    legacy.save("legacy.keras")  # for TF-MOT, in a process of its own
     ```
     """
     check_model(model)
@@ -106,7 +104,7 @@ class _ToLegacy(Conversion):
 
     def _tensorflow_call(self, function, given: dict, dtype: str) -> Callable:
         if function not in SYMBOLS:
-            raise Refused("tf_keras has no such layer, and TensorFlow is not asked")
+            raise Refused("tf_keras has no such layer, nor is it translated")
         counterpart = tensorflow_function(SYMBOLS[function])
         arguments = arguments_for(counterpart, function, (), given)
         if "mode" in arguments:
