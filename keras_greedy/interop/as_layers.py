@@ -57,10 +57,9 @@ def _is_symbol(value) -> bool:
 @_finds(*_MERGES, *_SECOND)
 def _arithmetic(function, x1, x2):
     if _is_symbol(x1) and _is_symbol(x2):
-        same = _can_be_merged([x1, x2])
-        return (
-            (_MERGES[function], {}, [x1, x2]) if same and function in _MERGES else None
-        )
+        if function not in _MERGES or not _can_be_merged([x1, x2]):
+            return None
+        return _MERGES[function], {}, [x1, x2]
     x, constant, tables = (x1, x2, _SECOND) if _is_symbol(x1) else (x2, x1, _FIRST)
     if function not in tables or not _is_per_channel(x, constant):
         return None

@@ -122,7 +122,7 @@ class Conversion:
         inputs = [self.new_input(layer, names[layer.name]) for layer in layers]
         values = dict(zip(map(id, graph.inputs), inputs, strict=True))
         calls = self.calls(model)
-        make = self._sequential if self._is_sequential(model) else self._functional
+        make = self._sequential if self._is_sequential(model) else self._graph_model
         name = Names(self.target.name, [model.name])[model.name]
         new = make(model, name, calls, values)
         for call in calls:
@@ -155,7 +155,7 @@ class Conversion:
             return [self._model(layer)]
         return self._layers[id(layer)].in_a_row()
 
-    def _functional(self, model, name, calls, values):
+    def _graph_model(self, model, name, calls, values):
         names, graph = self._names(model), self.graph(model)
         for call in calls:
             made = keras.tree.flatten(self._apply(call, values, names))
