@@ -85,7 +85,7 @@ class _ToLegacy(Conversion):
 
     def new_input(self, layer, name):
         config = layer.get_config()
-        if config.get("optional") or config["dtype"] == "string":
+        if layer.optional or config["dtype"] == "string":
             raise Refused("it is optional, or of strings")
         options = {key: config[key] for key in ("batch_shape", "dtype", "sparse")}
         return self.target.library.Input(**options, name=name)
