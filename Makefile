@@ -7,6 +7,7 @@
 PYTHON      ?= python3
 VENV        ?= .venv
 CONSTRAINTS ?= constraints.txt
+EXTRAS      ?= demo,test
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 DEMO_ARGS   ?=
 
@@ -19,7 +20,7 @@ BEGUN := $(VENV)/.begun
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest test-all lint bench clean
+.PHONY: help demo test test-oldest test-all lint bench bench-tfmot clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -53,8 +54,14 @@ bench: $(STAMP) ## run the benchmarks of the README, two hours
 	$(BIN)/python benchmarks/theory.py
 	$(BIN)/python benchmarks/applications.py
 
+# TF-MOT asks for an older absl-py: an environment of its own.
+bench-tfmot: ## prune here and go on with TF-MOT, ten minutes
+	@$(MAKE) .venv-tfmot/.installed VENV=.venv-tfmot \
+		CONSTRAINTS=constraints-tfmot.txt EXTRAS=demo,tfmot,test
+	.venv-tfmot/bin/python benchmarks/tfmot.py
+
 clean: ## remove the environments, caches, builds and the demo's output
-	rm -rf .venv .venv-oldest build dist demo_output colab/quickstart_output *.egg-info .hypothesis .pytest_cache .ruff_cache
+	rm -rf .venv .venv-oldest .venv-tfmot build dist demo_output colab/quickstart_output *.egg-info .hypothesis .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(BEGUN) stands from the creation of the environment to the end of its first
@@ -75,7 +82,7 @@ $(STAMP): setup.py pyproject.toml $(CONSTRAINTS)
 	@echo "Installing the dependencies (once; 2.5 GB on disk, takes some minutes)"
 	@set -o pipefail; \
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
-		-c $(CONSTRAINTS) -e '.[demo,test]' | sed -un \
+		-c $(CONSTRAINTS) -e '.[$(EXTRAS)]' | sed -un \
 		-e 's/^Collecting \([^ ]*\).*/  \1/p' \
 		-e 's/^Installing collected.*/  ... installing/p'
 	@rm -f $(BEGUN)

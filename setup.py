@@ -56,7 +56,7 @@ setup(
         "demo": [*TENSORFLOW, *REPORT, *DIGITS],
         "report": REPORT,
         "datasets": [*DIGITS, "tensorflow-datasets>=4.9.7"],
-        # Magnitude pruning as a baseline. It needs absl-py 1.x: see constraints.txt.
+        # To go on with TF-MOT. It needs absl-py 1.x: see constraints-tfmot.txt.
         "tfmot": ["tensorflow-model-optimization==0.8.1", "tf_keras>=2.20"],
         "test": [
             *REPORT,
@@ -69,6 +69,9 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ruff>=0.6",
+            # For what is written for them, and is used without them.
+            "tensorboard>=2.20",
+            "tf_keras>=2.20",
         ],
     },
     entry_points={"console_scripts": ["keras-greedy = keras_greedy.cli:main"]},

@@ -45,9 +45,9 @@ _MODULES = {
     "trace": "graph.trace",
 }
 
-_ROOMS = ("lottery",)
+_ROOMS = ("interop", "lottery")
 
-__all__ = sorted([*_MODULES, *_ROOMS])
+__all__ = sorted((*_MODULES, *_ROOMS))
 
 
 def __getattr__(name):

@@ -197,6 +197,11 @@ def _fresh_outputs(call: Call, args, kwargs) -> tuple:
     return tuple(keras.KerasTensor(t.shape, t.dtype, name=t.name) for t in made)
 
 
+def maker(tensor: keras.KerasTensor) -> keras.Operation:
+    """The operation that made a symbolic tensor."""
+    return tensor._keras_history.operation
+
+
 def _nodes(functional):
     """The nodes that belong to this model alone, in topological order."""
     by_depth = functional._nodes_by_depth
@@ -213,11 +218,11 @@ def _arguments(node) -> tuple[tuple, dict]:
 
 
 def _call(index, name, operation, args, kwargs, outputs) -> Call:
-    rule = rule_for(_public_key(operation), operation)
+    rule = rule_for(public_key(operation), operation)
     return Call(index, name, operation, args, kwargs, tuple(outputs), rule)
 
 
-def _public_key(operation):
+def public_key(operation):
     """A layer's class; for a raw operation its public `keras.ops` function."""
     cls = type(operation)
     if cls.__module__.startswith("keras.src.applications."):
