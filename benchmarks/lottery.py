@@ -247,8 +247,12 @@ def plain(hidden) -> list:
 
 
 def of_groups(neurons) -> list:
-    """The structure of `find_ticket`, for inputs that are not negative."""
-    positive = keras.initializers.RandomUniform(0, 1)
+    """The structure of `find_ticket`, for inputs that are not negative.
+
+    The mean square of the weights into a group is 1: the others are drawn for inputs
+    that keep their size.
+    """
+    positive = keras.initializers.RandomUniform(0, 3**0.5)
 
     def groups():
         return PopupNeurons(neurons, share=1.0, kernel_initializer=positive)
