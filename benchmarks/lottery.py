@@ -15,30 +15,21 @@ enlarged to 28 x 28 pixels, take its place.
 """
 
 import argparse
-import os
 import time
 import warnings
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import keras
 import numpy as np
+from imagenet import DATA
 from keras import layers
 from matplotlib.figure import Figure
 
 from keras_greedy.datasets import digits
 from keras_greedy.files import replacing
-from keras_greedy.lottery import (
-    PopupDense,
-    PopupNeurons,
-    find_ticket,
-    subset_sum,
-)
+from keras_greedy.lottery import PopupDense, PopupNeurons, find_ticket, subset_sum
 from keras_greedy.report import markdown
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("KERAS_GREEDY_DATA", ROOT.parent / "shared" / "data"))
 PICTURE = Path(__file__).with_name("lottery.png")
 
 EPSILONS = 10.0 ** -np.arange(1, 4.5, 0.5)
@@ -50,13 +41,13 @@ POPUP_EPOCHS, POPUP_RATE = 5, 1e-2
 
 
 def main():
-    keras.utils.set_random_seed(0)
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=EXPERIMENTS)
     # Random products that do not reach a weight are part of the errors shown.
     warnings.filterwarnings("ignore", "[0-9,]* of [0-9,]* weights are larger")
     for name in parser.parse_args().only:
         print(f"\n## {name}\n", flush=True)
+        keras.utils.set_random_seed(0)
         EXPERIMENTS[name]()
 
 

@@ -8,10 +8,12 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from imagenet import DATA
 from keras import layers, ops
 from models import randomize
 
 import keras_greedy
+from keras_greedy.datasets import digits
 from keras_greedy.lottery import (
     MaskedConv2D,
     MaskedDense,
@@ -393,6 +395,44 @@ def test_neurons_read_inputs_of_any_rank():
         x = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
         assert neurons(x).shape == (2, *shape[:-1], 16)
         assert neurons.compute_output_shape((None, *shape)) == (None, *shape[:-1], 16)
+
+
+# --- on real images
+
+
+def classifier(hidden, size):
+    shape = [keras.Input((size, size, 1)), layers.Flatten(), layers.ReLU()]
+    body = [layers.Dense(hidden, activation="relu"), layers.Dense(10)]
+    model = keras.Sequential([*shape, *body])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"])
+    return model
+
+
+def test_a_ticket_of_a_network_for_digits_classifies_them_alike():
+    (x, y), (x_test, y_test) = digits(8)
+    model = classifier(16, 8)
+    model.fit(x, y, epochs=10, verbose=0)
+    found = find(model).model.predict(x_test, verbose=0).argmax(axis=1)
+    full = model.predict(x_test, verbose=0).argmax(axis=1)
+    assert (full == y_test).mean() > 0.8
+    assert (found == full).mean() > 0.99
+
+
+@pytest.mark.slow
+def test_a_ticket_of_a_network_for_mnist_classifies_as_well():
+    file = DATA / "mnist" / "mnist.npz"
+    if not file.is_file():
+        pytest.skip(f"MNIST is not at {file}")
+    with np.load(file) as data:
+        x, x_test = (data[f"x_{part}"][..., None] / 255 for part in ("train", "test"))
+        y, y_test = data["y_train"], data["y_test"]
+    model = classifier(100, 28)
+    model.fit(x, y, epochs=2, batch_size=128, verbose=0)
+    found = find(model).model.predict(x_test, verbose=0).argmax(axis=1)
+    accuracy = model.evaluate(x_test, y_test, verbose=0)[1]
+    assert accuracy > 0.9
+    assert abs((found == y_test).mean() - accuracy) <= 0.001
 
 
 # --- bad input
