@@ -460,6 +460,10 @@ def test_a_weight_out_of_reach_is_named_and_the_redundancy_that_reaches_it_does(
     # The exact solver is slow there; what is tested is the reach.
     ticket = find(model, redundancy, solver="greedy")
     assert ticket.redundancy == redundancy
+    code = str(caught.value).split("distribution=")[1]
+    larger = eval(code)
+    assert find(model, distribution=larger).max_error < 0.3
+    assert error(model, find(model, distribution=larger), X) < 0.05
 
 
 def test_weights_out_of_reach_by_chance_are_counted():
@@ -507,6 +511,7 @@ def test_a_padding_that_depends_on_the_images_size_needs_one():
         ({"redundancy": 2.5}, "`redundancy` to be a positive integer"),
         ({"redundancy": True}, "`redundancy` to be a positive integer"),
         ({"distribution": "cauchy"}, "`distribution` to be one of"),
+        ({"distribution": lambda rng, shape: np.ones(3)}, "of shape"),
         ({"solver": "best"}, "`solver` to be one of"),
         ({"epsilon": 0}, "`epsilon`"),
         ({"epsilon": "small"}, "`epsilon`"),

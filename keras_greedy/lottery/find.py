@@ -1,5 +1,6 @@
 """Strong lottery tickets: a network found in a random one, by pruning alone."""
 
+from collections.abc import Callable
 from numbers import Real
 
 import keras
@@ -20,7 +21,7 @@ def find_ticket(
     target_model: keras.Model,
     redundancy: int = 21,
     epsilon: float | None = None,
-    distribution: str = "uniform",
+    distribution: str | Callable = "uniform",
     solver: str = "exact",
     seed: int = 0,
     verbose="auto",
@@ -45,7 +46,9 @@ def find_ticket(
             one sign. Errors fall about by half with each.
         epsilon: Take only as many products, up to `redundancy`, as it takes for all
             errors of the weights to be at most this.
-        distribution: Of the random weights: `"uniform"` from -1 to 1, or `"normal"`.
+        distribution: Of the random weights: `"uniform"` from -1 to 1, `"normal"`, or a
+            function that draws them, `distribution(rng, shape)` with a
+            `numpy.random.Generator`.
         solver: As of `subset_sum`.
         seed: Of the random weights.
         verbose: As for `prune`.
@@ -113,9 +116,9 @@ def _check(redundancy, epsilon, distribution, solver) -> None:
             "Expected `epsilon`, the error that is allowed, to be a positive number. "
             f"Received: epsilon={epsilon!r}"
         )
-    if distribution not in DISTRIBUTIONS:
+    if not callable(distribution) and str(distribution) not in DISTRIBUTIONS:
         raise ValueError(
-            f"Expected `distribution` to be one of {sorted(DISTRIBUTIONS)}. Received: "
-            f"distribution={distribution!r}"
+            f"Expected `distribution` to be one of {sorted(DISTRIBUTIONS)}, or a "
+            f"function of a generator and a shape. Received: {distribution!r}"
         )
     solver_for(solver, redundancy)

@@ -25,8 +25,8 @@ def check_reach(targets: dict[int, Target], samples: dict[int, Samples]) -> None
             f"{reach.mean():.3g}, what the positive ones of {redundancy} random "
             f"products add up to on average. Received: a weight of size "
             f"{sizes.max():.3g}. Use redundancy={math.ceil(1.1 * redundancy * times)} "
-            f"or more, or make the layer's kernel and bias {1.5 * times:.2g} times as "
-            "small (and, behind a ReLU, the next kernel as much larger)"
+            "or more, or larger random weights: distribution=lambda rng, shape: "
+            f"{math.ceil(10 * math.sqrt(1.5 * times)) / 10} * rng.uniform(-1, 1, shape)"
         )
 
 

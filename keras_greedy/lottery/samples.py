@@ -34,16 +34,16 @@ class Samples:
     weights: np.ndarray
 
     @classmethod
-    def draw(cls, target: Target, redundancy: int, distribution: str, seed: list):
+    def draw(cls, target: Target, redundancy: int, distribution, seed: list):
         """Random weights, of which fewer are the first of more."""
-        random = DISTRIBUTIONS[distribution]
+        random = DISTRIBUTIONS.get(distribution, distribution)
         into, out_of = (np.random.default_rng([*seed, part]) for part in (0, 1))
         weights = target.weights_by_sign
         signs, positions, inputs, outputs = weights.shape
         shape = redundancy, signs, positions, inputs, outputs
-        incoming = np.abs(random(into, (redundancy, signs, inputs)))
+        incoming = np.abs(_drawn(random, into, (redundancy, signs, inputs)))
         incoming[:, 1:] *= -1
-        outgoing = random(out_of, shape)
+        outgoing = _drawn(random, out_of, shape)
         # In float32, as the layers have them.
         return cls(incoming.astype("float32"), outgoing.astype("float32"), weights)
 
@@ -71,3 +71,13 @@ class Samples:
     @property
     def _wanted(self) -> np.ndarray:
         return self.weights != 0
+
+
+def _drawn(random, rng, shape) -> np.ndarray:
+    drawn = np.asarray(random(rng, shape))
+    if drawn.shape != shape or not np.isfinite(drawn).all():
+        raise ValueError(
+            f"Expected `distribution` to draw finite numbers of shape {shape}. "
+            f"Received: {drawn!r} of shape {drawn.shape}"
+        )
+    return drawn

@@ -120,7 +120,7 @@ SOLVERS = {"exact": exact, "greedy": greedy, "milp": milp}
 
 def solver_for(name, n: int):
     """The solver of this name, for so many values; raises when it has none."""
-    if name not in SOLVERS:
+    if str(name) not in SOLVERS:
         raise ValueError(
             f"Expected `solver` to be one of {sorted(SOLVERS)}. Received: "
             f"solver={name!r}"
