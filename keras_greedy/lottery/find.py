@@ -34,8 +34,7 @@ def find_ticket(
     subset sum problem for each weight of the target, and one more where its input
     may be negative.
 
-    The network is flat, as one of models inside models is not. Layers without weights
-    are those of the target.
+    Layers without weights are those of the target; models inside it are laid out flat.
 
     Args:
         target_model: A built Functional or Sequential model of Dense and Conv2D

@@ -19,16 +19,16 @@ def random_network(graph: ChannelGraph, blocks: dict[int, list]) -> keras.Model:
         graph: Of the target network.
         blocks: Id of a layer -> the layers to call instead, one after the other.
     """
-    made = dict(blocks)
+    others: dict[int, keras.Operation] = {}
 
     def apply(call: Call, *args, **kwargs):
         key = id(call.operation)
         if key in blocks:
-            return functools.reduce(lambda x, layer: layer(x), made[key], args[0])
-        if key not in made:
-            made[key] = remake(call.operation)
-            made[key].name = call.name.replace("/", "_")
-        return made[key](*args, **kwargs)
+            return functools.reduce(lambda x, layer: layer(x), blocks[key], args[0])
+        if key not in others:
+            others[key] = remake(call.operation)
+            others[key].name = call.name.replace("/", "_")
+        return others[key](*args, **kwargs)
 
     return replay_flat(graph, apply)
 

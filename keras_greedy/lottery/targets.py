@@ -104,7 +104,11 @@ def _target(calls: list[Call], positive: set[int]) -> Target:
 
 
 def _padding(name: str, layer: keras.Layer, shapes: set) -> tuple:
-    """The zeros that padding="same" adds; those before the bias' input is."""
+    """The zeros that padding="same" adds.
+
+    A layer of their own adds them: the input of the bias, which comes behind, is 1 at
+    the border, too.
+    """
     if isinstance(layer, layers.Dense) or layer.padding == "valid":
         return ()
     steps = layer.strides, layer.dilation_rate
