@@ -52,6 +52,7 @@ bench: $(STAMP) ## run the benchmarks of the README, two hours
 	$(BIN)/python benchmarks/retraining.py digits
 	$(BIN)/python benchmarks/retraining.py cifar10
 	$(BIN)/python benchmarks/theory.py
+	$(BIN)/python benchmarks/lottery.py
 	$(BIN)/python benchmarks/applications.py
 
 # TF-MOT asks for an older absl-py: an environment of its own.
