@@ -1,5 +1,8 @@
 """Callbacks of `fit` for wrapped models: selection, and TensorBoard."""
 
+import warnings
+from collections.abc import Iterator
+
 import keras
 
 from keras_greedy.graph.costs import Costs
@@ -15,7 +18,11 @@ class GreedySelectionStep(keras.callbacks.Callback):
     are closed, and the layers that read the channels get the weights that make up for
     them. In between, training goes on. The schedule counts the optimizer's
     iterations, so that a model that was saved with its optimizer goes on where it
-    stopped; channels that are gone stay gone in any case.
+    stopped. Training that ends before the schedule does is warned of.
+
+    A callback that restores weights of an earlier time, such as `EarlyStopping`,
+    restores the gates of that time, too: have it begin behind the schedule, with
+    `start_from_epoch`.
 
     In a training loop of your own, the optimizer must be the model's, and the three
     calls of the second example are needed.
@@ -28,8 +35,9 @@ class GreedySelectionStep(keras.callbacks.Callback):
 
     Raises:
         ValueError: At the beginning of the training, when the model has no
-            `GreedyChannels`, they do not agree on what to do, or the schedule or the
-            data do not fit the model.
+            `GreedyChannels`, they do not agree on what to do, the schedule or the
+            data do not fit the model, or the optimizer averages weights, which would
+            bring back those of before a selection.
 
     Example:
 
@@ -50,7 +58,9 @@ class GreedySelectionStep(keras.callbacks.Callback):
 
     def __init__(self, data, seed: int = 0):
         super().__init__()
-        self._data, self._seed = data, seed
+        # A generator is gone after one `fit`.
+        self._data = list(data) if isinstance(data, Iterator) else data
+        self._seed = seed
 
     def on_train_begin(self, logs=None):
         wrappers = wrappers_of(self.model)
@@ -62,13 +72,20 @@ class GreedySelectionStep(keras.callbacks.Callback):
         for wrapper in wrappers:
             wrapper.announced = True
         optimizer = self.model.optimizer
+        _check_no_average(optimizer)
         if not optimizer.built:
             # TensorFlow cannot make variables in a `fit` after one that has failed.
             optimizer.build(self.model.trainable_variables)
-        self._step = int(keras.ops.convert_to_numpy(optimizer.iterations))
-        self._done = self._schedule.selections(self._step - 1)
+        self._step, self._done = None, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Several steps per execution do not always divide an epoch.
+        self._step = None
 
     def on_train_batch_begin(self, batch, logs=None):
+        if self._step is None:
+            self._step = self._steps_taken()
+            self._done = max(self._done, self._schedule.selections(self._step - 1))
         due = self._schedule.selections(self._step)
         if due > self._done:
             _sync(self.model)
@@ -76,6 +93,34 @@ class GreedySelectionStep(keras.callbacks.Callback):
             self._schedule.select(self._selector, index)
         self._done = due
         self._step += self.model.steps_per_execution
+
+    def on_train_end(self, logs=None):
+        for wrapper in wrappers_of(self.model):
+            wrapper.announced = False
+        # The next `fit` is to look at that again.
+        self.model.make_train_function(force=True)
+        self._warn_if_unfinished()
+
+    def _warn_if_unfinished(self) -> None:
+        view = Unwrapped(self.model)
+        costs = Costs(view.graph)
+        widths = {name: len(kept) for name, kept in view.kept().items()}
+        left = costs.macs(widths) / costs.macs()
+        if left > self._schedule.macs + 1e-6:
+            warnings.warn(
+                f"The training ended with {left:.1%} of the MACs left, not with the "
+                f"{self._schedule.macs:.1%} of the schedule, after {self._step} steps. "
+                "Train on with a GreedySelectionStep, or have the schedule end "
+                "earlier; callbacks that restore weights must begin behind it",
+                stacklevel=2,
+            )
+
+    def _steps_taken(self) -> int:
+        """Read before the first batch: other callbacks may restore the optimizer."""
+        _sync(self.model)
+        optimizer = self.model.optimizer
+        each = optimizer.gradient_accumulation_steps or 1
+        return each * int(keras.ops.convert_to_numpy(optimizer.iterations))
 
 
 class SelectionSummaries(keras.callbacks.Callback):
@@ -132,6 +177,15 @@ class SelectionSummaries(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._writer.close()
+
+
+def _check_no_average(optimizer) -> None:
+    if optimizer.use_ema:
+        raise ValueError(
+            "Expected an optimizer with use_ema=False: the averages of before a "
+            "selection would undo what it does to the weights. Received: "
+            f"optimizer={optimizer!r} with use_ema=True"
+        )
 
 
 def _common_settings(model, wrappers) -> dict:

@@ -1,5 +1,7 @@
 """When to select during training, and how much to leave."""
 
+from numbers import Integral, Real
+
 import keras
 
 
@@ -19,9 +21,10 @@ class SelectionSchedule:
     """
 
     def __init__(self, macs: float, begin_step: int = 0, round_to: int = 8):
-        _check("macs", macs, "a share above 0 and up to 1", 0 < macs <= 1)
-        _check("begin_step", begin_step, "a step from 0 on", begin_step >= 0)
-        _check("round_to", round_to, "a positive integer", round_to >= 1)
+        is_share = _is_number(macs) and 0 < macs <= 1
+        _check("macs", macs, "a share above 0 and up to 1", is_share)
+        _check("begin_step", begin_step, "a step from 0 on", _is_count(begin_step, 0))
+        _check("round_to", round_to, "a positive integer", _is_count(round_to, 1))
         self.macs, self.begin_step, self.round_to = macs, begin_step, round_to
 
     def selections(self, step: int) -> int:
@@ -94,9 +97,9 @@ class PolynomialWidth(SelectionSchedule):
     def __init__(self, macs, begin_step, end_step, power=3, frequency=100, round_to=8):
         super().__init__(macs, begin_step, round_to)
         later = "a step behind `begin_step`"
-        _check("end_step", end_step, later, end_step > begin_step)
-        _check("power", power, "a positive number", power > 0)
-        _check("frequency", frequency, "a positive integer", frequency >= 1)
+        _check("end_step", end_step, later, _is_count(end_step, begin_step + 1))
+        _check("power", power, "a positive number", _is_number(power) and power > 0)
+        _check("frequency", frequency, "a positive integer", _is_count(frequency, 1))
         self.end_step, self.power, self.frequency = end_step, power, frequency
 
     def selections(self, step):
@@ -147,7 +150,7 @@ class LayerByLayer(SelectionSchedule):
 
     def __init__(self, macs, begin_step=0, frequency=100, round_to=8):
         super().__init__(macs, begin_step, round_to)
-        _check("frequency", frequency, "a positive integer", frequency >= 1)
+        _check("frequency", frequency, "a positive integer", _is_count(frequency, 1))
         self.frequency = frequency
 
     def selections(self, step):
@@ -158,6 +161,14 @@ class LayerByLayer(SelectionSchedule):
 
     def get_config(self):
         return super().get_config() | {"frequency": self.frequency}
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_count(value, least: int) -> bool:
+    return _is_number(value) and isinstance(value, Integral) and value >= least
 
 
 def _check(name, value, expected, holds):

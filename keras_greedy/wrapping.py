@@ -1,5 +1,7 @@
 """Puts the gates around the layers of a model, and takes them off again."""
 
+import warnings
+
 import keras
 import numpy as np
 
@@ -46,7 +48,7 @@ def prune_greedy(
         step: What weights the channels get, as for `prune`.
 
     Returns:
-        A model of the same kind, not compiled; a layer; or a list of layers.
+        A Sequential or Functional model, not compiled; a layer; or a list of layers.
 
     Raises:
         ValueError: When an argument is not as described.
@@ -113,6 +115,12 @@ def _is_layer(layer) -> bool:
 
 
 def _wrapped_model(model, policy, settings):
+    if type(model).train_step is not keras.Model.train_step:
+        warnings.warn(
+            f"The wrapped model is a plain one: the `train_step` of "
+            f"{type(model).__name__} stays behind. Train it in a loop of your own",
+            stacklevel=3,
+        )
     before = Unwrapped(model)
     sizes, kept = before.graph.widths, before.kept()
     narrowed = {name: own for name, own in kept.items() if len(own) < sizes[name]}

@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import warnings
 
 import keras
 import models
@@ -130,7 +131,8 @@ def test_stopping_and_restarting_continues_the_selection(tmp_path):
         return wrapped
 
     whole = train(wrapped_for(model, schedule), 4)
-    first = train(wrapped_for(model, schedule), 1)
+    with pytest.warns(UserWarning, match=r"ended with .* of the MACs left"):
+        first = train(wrapped_for(model, schedule), 1)
     first.save(tmp_path / "first.keras")
     kept = Unwrapped(first).kept()
     second = train(keras.models.load_model(tmp_path / "first.keras"), 3)
@@ -210,6 +212,89 @@ def test_a_missing_callback_raises_and_says_what_to_do():
     with pytest.raises(RuntimeError, match=message):
         wrapped(x, training=True)
     wrapped.fit(x, y, verbose=0, callbacks=[keras_greedy.GreedySelectionStep(x)])
+    with pytest.raises(RuntimeError, match=message):
+        wrapped.fit(x, y, verbose=0)
+
+
+def test_training_that_ends_before_the_schedule_begins_is_warned_of():
+    model = network()
+    x, y = labelled(model)
+    wrapped = wrapped_for(model, keras_greedy.ConstantWidth(0.5, begin_step=100))
+    with pytest.warns(UserWarning, match=r"100.0% of the MACs left.*after 2 steps"):
+        callback = keras_greedy.GreedySelectionStep(x)
+        wrapped.fit(x, y, verbose=0, callbacks=[callback])
+
+
+@pytest.mark.parametrize("first", ["selection", "backup"])
+def test_training_that_a_backup_restores_goes_on_in_the_schedule(first, tmp_path):
+    model = network()
+    x, y = labelled(model)
+    schedule = keras_greedy.PolynomialWidth(0.4, 0, 6, frequency=3)
+
+    class Interruption(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    def train(wrapped, *others):
+        callbacks = [
+            keras_greedy.GreedySelectionStep(x),
+            keras.callbacks.BackupAndRestore(tmp_path),
+        ]
+        callbacks = callbacks if first == "selection" else callbacks[::-1]
+        options = {"batch_size": 24, "epochs": 4, "verbose": 0}
+        wrapped.fit(x, y, callbacks=[*callbacks, *others], **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(wrapped_for(model, schedule), Interruption())
+    again = wrapped_for(model, schedule)
+    train(again)
+    assert share_of_macs(again) <= 0.4
+
+
+@pytest.mark.parametrize(
+    ("options", "steps_per_execution"),
+    [({"gradient_accumulation_steps": 2}, 1), ({}, 2)],
+    ids=["accumulated gradients", "several steps per execution"],
+)
+def test_the_schedule_counts_batches(options, steps_per_execution):
+    model = network()
+    x, y = labelled(model)
+    wrapped = keras_greedy.prune_greedy(
+        model, keras_greedy.ConstantWidth(0.5, begin_step=10)
+    )
+    wrapped.compile(
+        keras.optimizers.SGD(0.01, **options),
+        "sparse_categorical_crossentropy",
+        steps_per_execution=steps_per_execution,
+    )
+    callback = keras_greedy.GreedySelectionStep(batch for batch in [x])
+    # Of three batches each; an execution of several ends with its epoch.
+    for epochs, left in [(3, 1.0), (1, 0.5)]:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The training ended with")
+            fit = {"batch_size": 16, "epochs": epochs, "verbose": 0}
+            wrapped.fit(x, y, callbacks=[callback], **fit)
+        assert share_of_macs(wrapped) <= left
+        assert share_of_macs(wrapped) > left - 0.2
+
+
+def test_an_optimizer_that_averages_weights_is_refused():
+    model = network()
+    wrapped = keras_greedy.prune_greedy(model)
+    wrapped.compile(keras.optimizers.SGD(use_ema=True), "mse")
+    with pytest.raises(ValueError, match="use_ema=False"):
+        begin(wrapped, inputs_of(model, 48))
+
+
+def test_a_training_step_of_ones_own_is_said_to_stay_behind():
+    class Own(keras.Model):
+        def train_step(self, *args):
+            raise NotImplementedError
+
+    plain = network()
+    with pytest.warns(UserWarning, match="`train_step` of Own stays behind"):
+        keras_greedy.prune_greedy(Own(plain.input, plain.output))
 
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")

@@ -186,6 +186,12 @@ def test_a_file_of_something_else_is_no_ticket(target, tmp_path):
             Ticket.load(tmp_path / name)
 
 
+def test_a_ticket_is_saved_as_a_keras_file_only(ticket, tmp_path):
+    with pytest.raises(ValueError, match=r"end in '.keras'"):
+        ticket.save(tmp_path / "ticket.h5")
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_ticket_that_fails_to_be_saved_leaves_the_old_file(
     ticket, tmp_path, monkeypatch
 ):
@@ -240,6 +246,14 @@ def test_epsilon_takes_the_smallest_redundancy_that_reaches_it(target):
         same.model.get_weights(), ticket.model.get_weights(), strict=True
     ):
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.05])
+def test_epsilon_holds_for_a_greedy_solver_too(target, epsilon):
+    ticket = find(target, 40, epsilon=epsilon, solver="greedy")
+    assert ticket.max_error <= epsilon
+    with pytest.raises(ValueError, match="suffices for epsilon"):
+        find(target, 60, epsilon=1e-9, solver="greedy")
 
 
 def test_what_the_error_of_a_small_redundancy_says_would_do_does(target):
@@ -389,6 +403,91 @@ def test_layers_without_weights_stay_what_they_are():
             assert layer.name in names
 
 
+class Negative(layers.Layer):
+    """Has an attribute of this name, which is not what it returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.activation = keras.activations.relu
+
+    def call(self, inputs):
+        return inputs - self.activation(inputs)
+
+    def get_config(self):
+        return {}
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda: [layers.ReLU(), layers.UpSampling2D(2, interpolation="bicubic")],
+        lambda: [layers.ReLU(), layers.UpSampling2D(2, interpolation="bilinear")],
+        lambda: [Negative()],
+        lambda: [layers.ReLU(negative_slope=0.3)],
+        lambda: [layers.Activation("leaky_relu")],
+        lambda: [layers.ReLU(), layers.AveragePooling2D(2)],
+    ],
+    ids=["bicubic", "bilinear", "own layer", "slope", "leaky", "pool"],
+)
+def test_what_may_be_negative_is_not_taken_for_positive(between):
+    x = picture = keras.Input((6, 6, 2))
+    for layer in between():
+        x = layer(x)
+    model = keras.Model(picture, layers.Conv2D(3, 2, name="a")(x))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Some channels of model", UserWarning)
+        assert_ticket_of(small(model), redundancy=20)
+
+
+@pytest.mark.parametrize("policy", ["float16", "mixed_bfloat16"])
+def test_the_global_precision_does_not_round_random_weights(policy):
+    model = perceptron()
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        ticket = find(model)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert error(model, ticket, X) < 1e-4
+
+
+def test_the_global_data_format_is_not_that_of_the_target():
+    picture = image()
+    conv = layers.Conv2D(2, 3, padding="same", data_format="channels_last")
+    model = small(keras.Model(picture, conv(picture)), scale=0.2)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        assert_ticket_of(model)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
+def test_layers_of_names_that_a_ticket_has_get_others():
+    inner = keras.Sequential([keras.Input((5,)), layers.Dense(4, name="one")])
+    inner.name = "inner"
+    x = keras.Input((5,), name="inner_one_neurons")
+    y = layers.Dense(5, "relu", name="a")(x)
+    y = layers.Dense(5, "relu", name="a_neurons")(y)
+    y = layers.Dense(3, name="inner_one")(inner(y))
+    assert_ticket_of(small(keras.Model(x, y)), redundancy=20)
+
+
+def test_integers_are_read_as_numbers():
+    whole = keras.Input((6,), dtype="int32")
+    model = small(keras.Model(whole, layers.Dense(3)(whole)))
+    x = np.random.default_rng(0).integers(-3, 4, (20, 6))
+    assert error(model, find(model), x) < 1e-3
+
+
+def test_masks_of_time_steps_pass():
+    steps = [keras.Input((4, 3)), layers.Masking(), layers.Dense(2)]
+    model = small(keras.Sequential(steps))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Some channels of model", UserWarning)
+        ticket = find(model)
+    assert error(model, ticket, X[:, :12].reshape(-1, 4, 3)) < 0.01
+
+
 def test_neurons_read_inputs_of_any_rank():
     for shape in [(3,), (5, 3), (4, 5, 3)]:
         neurons = RandomNeurons(4, use_constant=True)
@@ -411,6 +510,7 @@ def classifier(hidden, size):
 
 def test_a_ticket_of_a_network_for_digits_classifies_them_alike():
     (x, y), (x_test, y_test) = digits(8)
+    keras.utils.set_random_seed(0)
     model = classifier(16, 8)
     model.fit(x, y, epochs=10, verbose=0)
     found = find(model).model.predict(x_test, verbose=0).argmax(axis=1)
@@ -488,12 +588,29 @@ def test_weights_out_of_reach_by_chance_are_counted():
         ),
         (lambda: layers.BatchNormalization(name="bn"), "'bn' \\(BatchNormalization\\)"),
         (lambda: layers.ReLU(), "without a weight"),
+        (
+            lambda: layers.Dense(2, activation=layers.PReLU(), name="p"),
+            r"'p' \(Dense with a PReLU",
+        ),
     ],
 )
 def test_layers_that_no_ticket_has_are_named(build, match):
     picture = image()
     with pytest.raises(ValueError, match=match):
         find(keras.Model(picture, build()(picture)))
+
+
+def test_quantized_layers_are_named():
+    model = perceptron()
+    for layer in model.layers:
+        layer.quantize("int8")
+    with pytest.raises(ValueError, match=r"'hidden' \(Dense quantized to int8"):
+        find(model)
+
+
+def test_a_redundancy_that_the_exact_solver_refuses_is_not_advised():
+    with pytest.raises(ValueError, match=r"size 9. Use larger random weights"):
+        find(with_weight(9.0, layer=1))
 
 
 def test_a_padding_that_depends_on_the_images_size_needs_one():
@@ -515,6 +632,10 @@ def test_a_padding_that_depends_on_the_images_size_needs_one():
         ({"solver": "best"}, "`solver` to be one of"),
         ({"epsilon": 0}, "`epsilon`"),
         ({"epsilon": "small"}, "`epsilon`"),
+        ({"epsilon": np.inf}, "`epsilon`"),
+        ({"epsilon": True}, "`epsilon`"),
+        ({"seed": -1}, "`seed`"),
+        ({"seed": None}, "`seed`"),
         ({"redundancy": 45}, "at most 44"),
         ({"verbose": 3}, "`verbose`"),
     ],

@@ -92,7 +92,28 @@ def test_a_layer_saves_and_loads(name, tmp_path):
     assert loaded.layers[0].get_config() == layer.get_config()
 
 
-@pytest.mark.parametrize("share", [0, -0.5, 1.5])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_connections_are_0_or_1_whatever_the_scores(dtype):
+    layer = PopupDense(8, dtype=dtype)
+    layer.build((None, 6))
+    layer.scores.assign(1000 * layer.scores.numpy())
+    connections = ops.convert_to_numpy(ops.cast(layer.connections, "float32"))
+    np.testing.assert_array_equal(connections, mask_of(layer))
+
+
+def test_convolutions_take_integers_as_keras_does():
+    layer = PopupConv2D(3, 3, strides=2, dilation_rate=1)
+    assert layer(np.zeros((1, 7, 7, 2), "float32")).shape == (1, 3, 3, 3)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, "many"])
+def test_sizes_are_positive_integers(size):
+    for make in (PopupDense, PopupNeurons, lambda n: PopupConv2D(n, 3)):
+        with pytest.raises(ValueError, match="to be a positive integer"):
+            make(size)
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.5, "half"])
 def test_a_share_is_above_0_and_at_most_1(share):
     with pytest.raises(ValueError, match="`share`"):
         PopupDense(3, share=share)

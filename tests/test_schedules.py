@@ -74,6 +74,13 @@ def test_schedules_are_saved(schedule):
     ("make", "message"),
     [
         (lambda: ConstantWidth(0.0), "`macs` to be a share .* Received: macs=0.0"),
+        (lambda: ConstantWidth("half"), "`macs` to be a share"),
+        (lambda: ConstantWidth(True), "`macs` to be a share"),
+        (lambda: ConstantWidth(0.5, 1.5), "`begin_step`"),
+        (lambda: ConstantWidth(0.5, round_to=2.5), "`round_to`"),
+        (lambda: PolynomialWidth(0.5, 0, 10, frequency=1.5), "`frequency`"),
+        (lambda: PolynomialWidth(0.5, 0, 10, power="3"), "`power`"),
+        (lambda: PolynomialWidth(0.5, 0, None), "`end_step`"),
         (lambda: ConstantWidth(2), "Received: macs=2"),
         (lambda: ConstantWidth(0.5, -1), "Received: begin_step=-1"),
         (lambda: LayerByLayer(0.5, round_to=0), "Received: round_to=0"),

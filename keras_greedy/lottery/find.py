@@ -34,6 +34,8 @@ def find_ticket(
     subset sum problem for each weight of the target, and one more where its input
     may be negative.
 
+    It takes some 60 bytes of memory for each random weight while it runs.
+
     Layers without weights are those of the target; models inside it are laid out flat.
 
     Args:
@@ -72,7 +74,7 @@ def find_ticket(
     theorem 1. There a layer of neurons reads all inputs and is pruned to such groups;
     here it has no other connections to begin with.
     """
-    _check(redundancy, epsilon, distribution, solver)
+    _check(redundancy, epsilon, distribution, solver, seed)
     progress = Progress(verbose)
     graph = folded(trace_quietly(target_model))
     targets = targets_of(graph)
@@ -103,14 +105,18 @@ def find_ticket(
     )
 
 
-def _check(redundancy, epsilon, distribution, solver) -> None:
-    is_integer = isinstance(redundancy, int | np.integer)
-    if isinstance(redundancy, bool) or not is_integer or redundancy < 1:
+def _check(redundancy, epsilon, distribution, solver, seed) -> None:
+    if not _is_integer(seed) or seed < 0:
+        raise ValueError(
+            f"Expected `seed` to be an integer from 0 on. Received: seed={seed!r}"
+        )
+    if not _is_integer(redundancy) or redundancy < 1:
         raise ValueError(
             "Expected `redundancy` to be a positive integer. Received: "
             f"redundancy={redundancy!r}"
         )
-    if epsilon is not None and not (isinstance(epsilon, Real) and epsilon > 0):
+    is_number = isinstance(epsilon, Real) and not isinstance(epsilon, bool)
+    if epsilon is not None and not (is_number and 0 < epsilon < np.inf):
         raise ValueError(
             "Expected `epsilon`, the error that is allowed, to be a positive number. "
             f"Received: epsilon={epsilon!r}"
@@ -121,3 +127,7 @@ def _check(redundancy, epsilon, distribution, solver) -> None:
             f"function of a generator and a shape. Received: {distribution!r}"
         )
     solver_for(solver, redundancy)
+
+
+def _is_integer(value) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

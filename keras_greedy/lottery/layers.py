@@ -53,12 +53,15 @@ class RandomNeurons(Masked):
 
     def __init__(self, neurons: int, use_constant: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.neurons, self.use_constant = neurons, use_constant
+        self.supports_masking = True
+        self.neurons = _positive("neurons", neurons)
+        self.use_constant = use_constant
 
     def build(self, input_shape):
         self.add_kernel((input_shape[-1] + self.use_constant, self.neurons))
 
     def call(self, inputs):
+        inputs = ops.cast(inputs, self.compute_dtype)
         if self.use_constant:
             one = ops.ones_like(inputs[..., :1])
             inputs = ops.concatenate([inputs, one], axis=-1)
@@ -85,7 +88,8 @@ class MaskedDense(Masked):
 
     def __init__(self, units: int, **kwargs):
         super().__init__(**kwargs)
-        self.units = units
+        self.supports_masking = True
+        self.units = _positive("units", units)
 
     def build(self, input_shape):
         self.add_kernel((input_shape[-1], self.units))
@@ -106,17 +110,18 @@ class MaskedConv2D(Masked):
 
     Args:
         filters: How many outputs.
-        kernel_size: `(height, width)`.
-        strides: `(vertical, horizontal)`.
-        dilation_rate: `(vertical, horizontal)`.
+        kernel_size: `(height, width)`, or an integer for both.
+        strides: `(vertical, horizontal)`, or an integer.
+        dilation_rate: `(vertical, horizontal)`, or an integer.
     """
 
     def __init__(
         self, filters: int, kernel_size, strides=(1, 1), dilation_rate=(1, 1), **kwargs
     ):
         super().__init__(**kwargs)
-        self.filters, self.kernel_size = filters, tuple(kernel_size)
-        self.strides, self.dilation_rate = tuple(strides), tuple(dilation_rate)
+        self.filters = _positive("filters", filters)
+        self.kernel_size = _pair(kernel_size)
+        self.strides, self.dilation_rate = _pair(strides), _pair(dilation_rate)
 
     def build(self, input_shape):
         self.add_kernel((*self.kernel_size, input_shape[-1], self.filters))
@@ -138,3 +143,15 @@ class MaskedConv2D(Masked):
             "strides": self.strides,
             "dilation_rate": self.dilation_rate,
         }
+
+
+def _positive(name: str, value) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(
+            f"Expected `{name}` to be a positive integer. Received: {name}={value!r}"
+        )
+    return value
+
+
+def _pair(value) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 
 from keras_greedy.graph.channels import Call, ChannelGraph
-from keras_greedy.graph.copies import remake, replay_flat
-from keras_greedy.lottery.layers import RandomNeurons
+from keras_greedy.graph.copies import input_layers, remake, replay_flat
+from keras_greedy.lottery.layers import MaskedConv2D, MaskedDense, RandomNeurons
 from keras_greedy.lottery.samples import Samples
 from keras_greedy.lottery.targets import Target
 
@@ -19,6 +19,7 @@ def random_network(graph: ChannelGraph, blocks: dict[int, list]) -> keras.Model:
         graph: Of the target network.
         blocks: Id of a layer -> the layers to call instead, one after the other.
     """
+    names = _names(graph, blocks)
     others: dict[int, keras.Operation] = {}
 
     def apply(call: Call, *args, **kwargs):
@@ -27,10 +28,29 @@ def random_network(graph: ChannelGraph, blocks: dict[int, list]) -> keras.Model:
             return functools.reduce(lambda x, layer: layer(x), blocks[key], args[0])
         if key not in others:
             others[key] = remake(call.operation)
-            others[key].name = call.name.replace("/", "_")
+            others[key].name = names[key]
         return others[key](*args, **kwargs)
 
     return replay_flat(graph, apply)
+
+
+def _names(graph: ChannelGraph, blocks: dict[int, list]) -> dict[int, str]:
+    """Id of a layer of the target -> its name; new layers get names besides."""
+    taken = {layer.name for layer in input_layers(graph.functional)}
+
+    def unused(name):
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        return name
+
+    operations = {id(call.operation): call.name for call in graph.calls}
+    names = {key: unused(name.replace("/", "_")) for key, name in operations.items()}
+    for key, own in blocks.items():
+        for layer in own:
+            is_main = isinstance(layer, MaskedConv2D | MaskedDense)
+            layer.name = names[key] if is_main else unused(layer.name)
+    return names
 
 
 def block(target: Target, samples: Samples, solutions: np.ndarray) -> list:
@@ -40,6 +60,8 @@ def block(target: Target, samples: Samples, solutions: np.ndarray) -> list:
         len(samples.incoming) * samples.incoming.shape[1],
         use_constant=target.layer.use_bias,
         name=f"{target.name}_neurons",
+        # Whatever the global policy: the masks are those of these numbers.
+        dtype="float32",
     )
     masked = target.masked()
     neurons.build((None, target.layer.kernel.shape[-2]))

@@ -5,6 +5,7 @@ Randomly Weighted Neural Network?, CVPR 2020, section 3.
 """
 
 import math
+from numbers import Real
 
 import keras
 from keras import ops
@@ -21,8 +22,9 @@ from keras_greedy.lottery.layers import (
 class EdgePopup(Masked):
     """A masked layer whose mask is learned, by a score for each weight.
 
-    The weights of the highest scores are left. Gradients pass the choice as if it were
-    not there: a score goes up when the loss would fall with more of its weight.
+    The weights of the highest scores are left, of equal ones all. Gradients pass the
+    choice as if it were not there: a score goes up when the loss would fall with more
+    of its weight.
 
     Args:
         share: The share of the weights that are left, above 0 and at most 1.
@@ -43,7 +45,7 @@ class EdgePopup(Masked):
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
-        if not 0 < share <= 1:
+        if not isinstance(share, Real) or not 0 < share <= 1:
             raise ValueError(
                 "Expected `share`, of the weights that are left, to be above 0 and at "
                 f"most 1. Received: share={share!r}"
@@ -70,7 +72,8 @@ class EdgePopup(Masked):
     def connections(self):
         scores = ops.cast(self.scores, self.compute_dtype)
         chosen = ops.cast(self.mask, self.compute_dtype)
-        return scores + ops.stop_gradient(chosen - scores)
+        # In this order exactly 0 and 1.
+        return chosen + (scores - ops.stop_gradient(scores))
 
     def get_config(self):
         initializers = {

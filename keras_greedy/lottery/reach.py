@@ -20,12 +20,14 @@ def check_reach(targets: dict[int, Target], samples: dict[int, Samples]) -> None
         if not len(sizes) or sizes.max() <= reach.mean():
             continue
         redundancy, times = len(samples[key].incoming), sizes.max() / reach.mean()
+        enough = math.ceil(1.1 * redundancy * times)
+        more = f"redundancy={enough} or more, or " if enough <= MAX_EXACT else ""
         raise ValueError(
             f"Expected no weight of layer '{target.name}' to be larger than "
             f"{reach.mean():.3g}, what the positive ones of {redundancy} random "
             f"products add up to on average. Received: a weight of size "
-            f"{sizes.max():.3g}. Use redundancy={math.ceil(1.1 * redundancy * times)} "
-            "or more, or larger random weights: distribution=lambda rng, shape: "
+            f"{sizes.max():.3g}. Use {more}larger random weights: "
+            "distribution=lambda rng, shape: "
             f"{math.ceil(10 * math.sqrt(1.5 * times)) / 10} * rng.uniform(-1, 1, shape)"
         )
 
@@ -59,7 +61,10 @@ def fewest(draw, redundancy: int, epsilon: float, solver: str) -> int:
     # A subset sum takes about log2(1 / epsilon) random numbers on average.
     enough = math.ceil(np.log2(1 / epsilon))
     if enough <= redundancy:
-        for limit in redundancy, min(redundancy + FURTHER, MAX_EXACT):
+        further = redundancy + FURTHER
+        if solver == "exact":
+            further = min(further, MAX_EXACT)
+        for limit in redundancy, further:
             enough = _needed([*draw(limit).values()], epsilon, solver)
             if enough <= redundancy:
                 return enough
@@ -73,10 +78,19 @@ def fewest(draw, redundancy: int, epsilon: float, solver: str) -> int:
 
 def _needed(samples: list[Samples], epsilon: float, solver: str) -> int:
     """The smallest redundancy that suffices; one more than there is if none does."""
+    most = len(samples[0].incoming)
     found = [subset_sum(*own.problems(), solver, epsilon) for own in samples]
     if any(each.error.max(initial=0) > epsilon for each in found):
-        return len(samples[0].incoming) + 1
-    return int(max(each.samples.max(initial=1) for each in found))
+        return most + 1
+    enough = int(max(each.samples.max(initial=1) for each in found))
+    # Given more than a weight needs, a solver that is not exact may do worse.
+    while solver != "exact" and enough <= most:
+        fewer = [own.first(enough) for own in samples]
+        errors = [subset_sum(*own.problems(), solver).error for own in fewer]
+        if all(each.max(initial=0) <= epsilon for each in errors):
+            break
+        enough += 1
+    return enough
 
 
 def _reach(samples: Samples) -> tuple[np.ndarray, np.ndarray]:

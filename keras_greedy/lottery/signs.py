@@ -26,19 +26,31 @@ KEEP = (
 )
 """Layers that make no negative number of others."""
 
+SMOOTH = ("nearest", "bilinear")
+"""Interpolations between the pixels' values, not beyond them."""
+
 
 def never_negative(graph) -> set[int]:
     """Ids of the graph's tensors that cannot be negative; not of all that cannot be."""
     found = set()
     for call in graph.calls:
         given = all(id(tensor) in found for tensor in call.inputs)
-        if _rectifies(call.operation) or (given and type(call.operation) in KEEP):
+        if _rectifies(call.operation) or (given and _keeps(call.operation)):
             found |= {id(tensor) for tensor in call.outputs}
     return found
 
 
+def _keeps(layer: keras.Operation) -> bool:
+    # Cubic and Lanczos interpolation overshoots.
+    overshoots = getattr(layer, "interpolation", "nearest") not in SMOOTH
+    return type(layer) in KEEP and not overshoots
+
+
 def _rectifies(layer: keras.Operation) -> bool:
-    if isinstance(layer, layers.ReLU):
+    if type(layer) is layers.ReLU:
         return layer.negative_slope == 0 and layer.threshold >= 0
-    activation = getattr(layer, "activation", None)
-    return isinstance(layer, layers.Softmax) or activation in NOT_NEGATIVE
+    # What other layers do with an attribute of this name is theirs.
+    ends_with_it = type(layer) in (layers.Activation, layers.Conv2D, layers.Dense)
+    return type(layer) is layers.Softmax or (
+        ends_with_it and layer.activation in NOT_NEGATIVE
+    )

@@ -45,27 +45,39 @@ class Target:
     def masked(self) -> keras.Layer:
         """The layer of random weights that makes its outputs."""
         if isinstance(self.layer, layers.Dense):
-            return MaskedDense(self.layer.units, name=self.name)
+            return MaskedDense(self.layer.units, name=self.name, dtype="float32")
         return MaskedConv2D(
             self.layer.filters,
             self.layer.kernel_size,
             self.layer.strides,
             self.layer.dilation_rate,
             name=self.name,
+            dtype="float32",
         )
 
     def before(self) -> list[keras.Layer]:
         """The layers to call first."""
         if not self.padding:
             return []
-        return [layers.ZeroPadding2D(self.padding, name=f"{self.name}_padding")]
+        return [
+            layers.ZeroPadding2D(
+                self.padding,
+                "channels_last",
+                name=f"{self.name}_padding",
+                dtype="float32",
+            )
+        ]
 
     def behind(self) -> list[keras.Layer]:
         """The layers to call last."""
         activation = self.layer.activation
         if activation is keras.activations.linear:
             return []
-        return [layers.Activation(activation, name=f"{self.name}_activation")]
+        return [
+            layers.Activation(
+                activation, name=f"{self.name}_activation", dtype="float32"
+            )
+        ]
 
 
 def targets_of(graph: ChannelGraph) -> dict[int, Target]:
@@ -146,13 +158,24 @@ def _check_layers(calls: list[Call]) -> None:
 
 
 def _reason(layer: keras.Layer) -> str:
+    kind = type(layer).__name__
+    if type(layer) not in (layers.Dense, layers.Conv2D):
+        return kind
+    if layer.quantization_mode:
+        return f"{kind} quantized to {layer.quantization_mode}"
+    if _has_weights(layer.activation):
+        return f"{kind} with a {type(layer.activation).__name__} as its activation"
     if type(layer) is layers.Dense:
         return ""
-    if type(layer) is not layers.Conv2D:
-        return type(layer).__name__
     if layer.data_format != "channels_last":
         return "Conv2D with channels first"
     return f"Conv2D with groups={layer.groups}" if layer.groups > 1 else ""
+
+
+def _has_weights(activation) -> bool:
+    """Whether it is a layer with weights, or may get some."""
+    is_layer = isinstance(activation, keras.Layer)
+    return is_layer and bool(activation.weights or not activation.built)
 
 
 def _check_finite(name: str, weights: np.ndarray) -> None:

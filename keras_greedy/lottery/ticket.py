@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -24,7 +25,8 @@ class Ticket:
             masked ones included, for inputs of one sign.
         max_error: The largest distance of a weight of the target to what it is made
             of.
-        target_size: How many weights the target network has.
+        target_size: How many weights the target network has, its BatchNorms folded
+            into the layers before them.
 
     Example:
 
@@ -52,7 +54,8 @@ class Ticket:
     @property
     def sparsity(self) -> float:
         """The share of the random weights that is pruned."""
-        return 1 - sum(mask.sum() for mask in self.masks.values()) / self._size
+        left = sum(int(mask.sum()) for mask in self.masks.values())
+        return 1 - left / self._size
 
     @property
     def overparameterization(self) -> float:
@@ -76,7 +79,14 @@ class Ticket:
 
         Args:
             path: Where to; ends in `.keras`. The folder must exist.
+
+        Raises:
+            ValueError: For any other path.
         """
+        if Path(path).suffix != ".keras":
+            raise ValueError(
+                f"Expected `path` to end in '.keras'. Received: path={str(path)!r}"
+            )
         figures = {name: getattr(self, name) for name in _FIELDS}
         with replacing(path) as temporary:
             self.model.save(temporary)
