@@ -182,7 +182,7 @@ def size():
         # A group has as many neurons again for negative inputs, in the first layer.
         cells = f"{needed[-1]:.1f}", f"{2 * needed[-1]:.0f} x"
         rows.append((str(width), str(depth), *cells, f"{width**4 * depth**2:.0e} x"))
-    wider = "products", "times as wide", "d^4 l^2"
+    wider = "products", "first layer", "d^4 l^2"
     print(markdown([("width d", "depth l", *wider), *rows]) + "\n")
     logs = [np.log2(width * depth) for width, depth in shapes]
     slope, start, r2 = fitted(np.array(logs), np.array(needed))
