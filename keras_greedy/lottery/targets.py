@@ -153,7 +153,8 @@ def _check_layers(calls: list[Call]) -> None:
         raise ValueError(
             "Expected the layers of `target_model` that have weights to be Dense and "
             "Conv2D ones, channels last and without groups, and BatchNormalizations "
-            f"right behind one of them. Received: {', '.join(refused)}"
+            "right behind one of them, before its activation. Received: "
+            f"{', '.join(refused)}"
         )
 
 
