@@ -28,7 +28,8 @@ class EdgePopup(Masked):
 
     Args:
         share: The share of the weights that are left, above 0 and at most 1.
-        kernel_initializer: Of the random weights, which are never trained.
+        kernel_initializer: Of the random weights, which are never trained. By default
+            a normal distribution of variance 2 by the inputs of a neuron.
         score_initializer: Of the scores, which are.
 
     Attributes:
@@ -86,6 +87,11 @@ class EdgePopup(Masked):
 @register
 class PopupNeurons(EdgePopup, RandomNeurons):
     """`RandomNeurons` whose mask is learned; see `EdgePopup`."""
+
+    def __init__(self, *args, kernel_initializer=None, **kwargs):
+        # He's, for the one input that a neuron has.
+        initializer = kernel_initializer or keras.initializers.RandomNormal(0, 2**0.5)
+        super().__init__(*args, kernel_initializer=initializer, **kwargs)
 
 
 @register
