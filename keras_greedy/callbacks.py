@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import keras
 
-from keras_greedy.graph.costs import Costs
 from keras_greedy.selector import Selector
 from keras_greedy.unwrapped import Unwrapped
 from keras_greedy.wrappers import wrappers_of
@@ -102,10 +101,7 @@ class GreedySelectionStep(keras.callbacks.Callback):
         self._warn_if_unfinished()
 
     def _warn_if_unfinished(self) -> None:
-        view = Unwrapped(self.model)
-        costs = Costs(view.graph)
-        widths = {name: len(kept) for name, kept in view.kept().items()}
-        left = costs.macs(widths) / costs.macs()
+        left = Unwrapped(self.model).share_of_macs()
         if left > self._schedule.macs + 1e-6:
             warnings.warn(
                 f"The training ended with {left:.1%} of the MACs left, not with the "
@@ -165,12 +161,11 @@ class SelectionSummaries(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         view = Unwrapped(self.model)
-        costs, masks, errors = Costs(view.graph), view.masks(), view.errors()
-        widths = {name: int(mask.sum()) for name, mask in masks.items()}
+        masks, errors = view.masks(), view.errors()
         with self._writer.as_default(step=epoch):
-            self._summary.scalar("macs", costs.macs(widths) / costs.macs())
+            self._summary.scalar("macs", view.share_of_macs())
             for name, mask in masks.items():
-                self._summary.scalar(f"width/{name}", widths[name])
+                self._summary.scalar(f"width/{name}", int(mask.sum()))
                 self._summary.scalar(f"error/{name}", errors[name])
                 self._summary.histogram(f"gate/{name}", mask.astype(float))
         self._writer.flush()

@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_greedy.graph.channels import Call, ChannelGraph, ChannelGroup, named_weights
 from keras_greedy.graph.copies import Copier, copy_weights, full_weights, remake
+from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.fold import foldable_norms
 from keras_greedy.graph.rebuild import Cutter, rebuild
 from keras_greedy.graph.trace import trace_quietly
@@ -45,6 +46,12 @@ class Unwrapped:
     def errors(self) -> dict[str, float]:
         """Group name -> the error of its last selection."""
         return {group.name: self._read(group)[1] for group in self.graph.groups}
+
+    def share_of_macs(self) -> float:
+        """What is left of the whole model's multiply-accumulates."""
+        costs = Costs(self.graph)
+        widths = {name: len(kept) for name, kept in self.kept().items()}
+        return costs.macs(widths) / costs.macs()
 
     def compact(self) -> keras.Model:
         """The plain model without the channels that are gated."""

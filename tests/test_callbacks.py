@@ -14,7 +14,6 @@ from keras import layers
 from models import assert_same, inputs_of, randomize
 
 import keras_greedy
-from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.selection.reconstruction import cut
 from keras_greedy.unwrapped import Unwrapped
@@ -62,9 +61,10 @@ def before_batch_norm(model, x, budget, **kwargs):
 
 
 def share_of_macs(wrapped):
-    view = Unwrapped(wrapped)
-    widths = {name: len(kept) for name, kept in view.kept().items()}
-    return Costs(view.graph).macs(widths) / Costs(view.graph).macs()
+    compact = keras_greedy.strip_pruning(wrapped)
+    return keras_greedy.macs(compact) / keras_greedy.macs(
+        Unwrapped(wrapped).whole.model
+    )
 
 
 @pytest.mark.parametrize("use_bias", [True, False], ids=["biases", "no biases"])
