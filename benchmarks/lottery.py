@@ -43,8 +43,6 @@ POPUP_EPOCHS, POPUP_RATE = 5, 1e-2
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=EXPERIMENTS)
-    # Random products that do not reach a weight are part of the errors shown.
-    warnings.filterwarnings("ignore", "[0-9,]* of [0-9,]* weights are larger")
     for name in parser.parse_args().only:
         print(f"\n## {name}\n", flush=True)
         keras.utils.set_random_seed(0)
@@ -174,6 +172,8 @@ def percent(share) -> str:
 
 def size():
     """The random network that computes a target of some width and depth."""
+    # Products that do not reach a weight are part of what is measured.
+    warnings.filterwarnings("ignore", "[0-9,]* of [0-9,]* weights are larger")
     rows, needed = [], []
     shapes = [(d, 2) for d in WIDTHS] + [(16, depth) for depth in DEPTHS[1:]]
     for width, depth in shapes:

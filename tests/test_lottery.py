@@ -634,6 +634,7 @@ def test_a_padding_that_depends_on_the_images_size_needs_one():
         ({"epsilon": "small"}, "`epsilon`"),
         ({"epsilon": np.inf}, "`epsilon`"),
         ({"epsilon": True}, "`epsilon`"),
+        ({"epsilon": 5e-324}, "which is 1074 or more"),
         ({"seed": -1}, "`seed`"),
         ({"seed": None}, "`seed`"),
         ({"redundancy": 45}, "at most 44"),

@@ -59,7 +59,7 @@ def fewest(draw, redundancy: int, epsilon: float, solver: str) -> int:
         ValueError: When `redundancy` is too small; says which is not.
     """
     # A subset sum takes about log2(1 / epsilon) random numbers on average.
-    enough = math.ceil(np.log2(1 / epsilon))
+    enough = math.ceil(-np.log2(epsilon))
     if enough <= redundancy:
         further = redundancy + FURTHER
         if solver == "exact":
