@@ -43,6 +43,8 @@ setup(
     packages=find_packages(
         include=["keras_greedy", "keras_greedy.*", "tflite_export", "tflite_export.*"]
     ),
+    py_modules=["keras_greedy_cli"],
+    package_data={"keras_greedy": ["py.typed"], "tflite_export": ["py.typed"]},
     install_requires=["keras>=3.12", "numpy>=1.26", "scipy>=1.11"],
     extras_require={
         # Backends. One of them is needed; export to LiteRT needs TensorFlow.
@@ -74,7 +76,7 @@ setup(
             "tf_keras>=2.20",
         ],
     },
-    entry_points={"console_scripts": ["keras-greedy = keras_greedy.cli:main"]},
+    entry_points={"console_scripts": ["keras-greedy = keras_greedy_cli:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Developers",

@@ -14,9 +14,9 @@ import imagenet
 import numpy as np
 
 import keras_greedy
+from keras_greedy.budget.allocate import allocate
 from keras_greedy.graph.costs import Costs
 from keras_greedy.report import markdown
-from keras_greedy.selection.allocate import allocate
 from keras_greedy.selection.reconstruction import cut
 
 

@@ -25,10 +25,10 @@ from keras import ops
 import keras_greedy
 import tflite_export
 from keras_greedy.graph.costs import Costs
-from keras_greedy.graph.gate import gated
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.report import markdown
+from keras_greedy.testing import gated
 
 FAMILIES = [
     [f"ConvNeXt{size}" for size in ("Tiny", "Small", "Base", "Large", "XLarge")],

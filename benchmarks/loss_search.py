@@ -18,13 +18,13 @@ from keras_greedy.batches import Batches
 from keras_greedy.graph.fold import foldable_norms, folded
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.report import markdown
-from keras_greedy.selection.candidates import Candidates
-from keras_greedy.selection.imitation import STEPS_PER_CHANNEL
-from keras_greedy.selection.loss import LossSearch
+from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.moments import observe
-from keras_greedy.selection.objectives import TrainingLoss
+from keras_greedy.selection.moments.mixture import STEPS_PER_CHANNEL
+from keras_greedy.selection.output.candidates import Candidates
+from keras_greedy.selection.output.objectives import TrainingLoss
+from keras_greedy.selection.output.search import LossSearch
 from keras_greedy.selection.path import move
-from keras_greedy.selection.reads import reads_of
 from keras_greedy.selection.weights import rescaled
 
 
@@ -73,7 +73,7 @@ class Network:
         self.group = next(g for g in self.inference.groups if g.name == name)
         (consumer,) = self.group.consumers
         self._scatter = self.moments.scatters[consumer.name]
-        self._read = reads_of(graph)[consumer.name]
+        self._read = consumers_of(graph)[consumer.name]
         norm = foldable_norms(graph)[self._read.call.index].operation
         self._mean = keras.ops.convert_to_numpy(norm.moving_mean)
         self._layer, self._norm = map(

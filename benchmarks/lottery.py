@@ -26,9 +26,9 @@ from keras import layers
 from matplotlib.figure import Figure
 
 from keras_greedy.datasets import digits
-from keras_greedy.files import replacing
 from keras_greedy.lottery import PopupDense, PopupNeurons, find_ticket, subset_sum
 from keras_greedy.report import markdown
+from tflite_export.files import replacing
 
 PICTURE = Path(__file__).with_name("lottery.png")
 

@@ -21,12 +21,12 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from keras_greedy.files import replacing
 from keras_greedy.report import markdown
-from keras_greedy.selection.greedy import Problem, forward_path
-from keras_greedy.selection.imitation import imitation_path, line_search, uniform
+from keras_greedy.selection.moments.corrective import Problem, forward_path
+from keras_greedy.selection.moments.mixture import imitation_path, line_search, uniform
+from tflite_export.files import replacing
 
-INPUTS, EXAMPLES, WIDE, STEPS = 20, 50, 2000, 2000
+INPUTS, EXAMPLES, WIDE, STEP_RULES = 20, 50, 2000, 2000
 SIZES = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
 TRAINED = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 FLOOR = 1e-9
@@ -78,9 +78,9 @@ def trained(neurons, x, y, seed) -> keras.Model:
             ),
         ]
     )
-    rate = keras.optimizers.schedules.CosineDecay(1e-2, STEPS)
+    rate = keras.optimizers.schedules.CosineDecay(1e-2, STEP_RULES)
     model.compile(keras.optimizers.Adam(rate), "mse", steps_per_execution=100)
-    whole = tf.data.Dataset.from_tensors((x, y)).repeat(STEPS)
+    whole = tf.data.Dataset.from_tensors((x, y)).repeat(STEP_RULES)
     model.fit(whole, shuffle=False, verbose=0)
     return model
 

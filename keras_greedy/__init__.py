@@ -1,97 +1,70 @@
 """Structured pruning for Keras 3 by greedy forward selection."""
 
-import importlib
-import importlib.util
-import sys
-
 __version__ = "0.1.0"
 
-# Keras starts at the first use of a name and not with the package, so that the
-# command line can still choose a backend and quieten it.
-_MODULES = {
-    "Budget": "selection.allocate",
-    "ChannelGraph": "graph.channels",
-    "ChannelGroup": "graph.channels",
-    "ConstantWidth": "schedules",
-    "FineTune": "finetune",
-    "GreedyChannels": "wrappers",
-    "GreedySelectionStep": "callbacks",
-    "IN": "graph.rules",
-    "LatencyTable": "latency_table",
-    "LayerByLayer": "schedules",
-    "LeaveStemAndHead": "policies",
-    "LocalTimer": "latency",
-    "OUT": "graph.rules",
-    "PolynomialWidth": "schedules",
-    "PruneForLatencyOnXNNPack": "policies",
-    "PruningPolicy": "policies",
-    "Report": "report",
-    "Rule": "graph.rules",
-    "SelectionPaths": "paths",
-    "SelectionSummaries": "callbacks",
-    "Unprunable": "graph.rules",
-    "compare": "report",
-    "count_params": "graph.costs",
-    "load_paths": "paths",
-    "macs": "graph.costs",
-    "measure_latencies": "latency",
-    "prune": "pipeline",
-    "prune_greedy": "wrapping",
-    "prune_scope": "wrappers",
-    "reestimate_batch_norm": "batch_norm",
-    "register_rule": "graph.rules",
-    "search": "pipeline",
-    "strip_pruning": "wrapping",
-    "trace": "graph.trace",
-}
+from keras_greedy import backend, interop, lottery  # noqa: F401
+from keras_greedy.budget import Budget
+from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
+from keras_greedy.graph.costs import count_params, macs
+from keras_greedy.graph.rules import IN, OUT, Rule, Unprunable, register_rule
+from keras_greedy.graph.trace import trace
+from keras_greedy.latency import LatencyTable, LocalTimer, measure_latencies
+from keras_greedy.paths import SelectionPaths, load_paths
+from keras_greedy.pipeline import prune, search
+from keras_greedy.policies import (
+    LeaveStemAndHead,
+    PruneForLatencyOnXNNPack,
+    PruningPolicy,
+)
+from keras_greedy.report import Report, compare
+from keras_greedy.training import FineTune, reestimate_batch_norm
+from keras_greedy.while_training import (
+    ConstantWidth,
+    GreedyChannels,
+    GreedySelectionStep,
+    LayerByLayer,
+    PolynomialWidth,
+    SelectionSummaries,
+    prune_greedy,
+    prune_scope,
+    strip_pruning,
+)
 
-_ROOMS = ("interop", "lottery")
-
-__all__ = sorted((*_MODULES, *_ROOMS))
-
-
-def __getattr__(name):
-    if name in _ROOMS:
-        return importlib.import_module(f"{__name__}.{name}")
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return [*globals(), *__all__]
-
-
-class _WithKeras:
-    """An import hook: once Keras is there, the layers of saved models are known to it.
-
-    A name in `_MODULES` would not do: whoever loads a model may use none of them.
-    """
-
-    def find_spec(self, name, path=None, target=None):
-        if name != "keras":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is not None:
-            run = spec.loader.exec_module
-
-            def run_and_register(module):
-                run(module)
-                _register()
-
-            spec.loader.exec_module = run_and_register
-        return spec
-
-
-def _register():
-    for module in ("wrappers", "lottery.layers", "lottery.popup"):
-        importlib.import_module(f"{__name__}.{module}")
-
-
-if "keras" in sys.modules:
-    _register()
-else:
-    sys.meta_path.insert(0, _WithKeras())
+__all__ = [
+    "IN",
+    "OUT",
+    "Budget",
+    "ChannelGraph",
+    "ChannelGroup",
+    "ConstantWidth",
+    "FineTune",
+    "GreedyChannels",
+    "GreedySelectionStep",
+    "LatencyTable",
+    "LayerByLayer",
+    "LeaveStemAndHead",
+    "LocalTimer",
+    "PolynomialWidth",
+    "PruneForLatencyOnXNNPack",
+    "PruningPolicy",
+    "Report",
+    "Rule",
+    "SelectionPaths",
+    "SelectionSummaries",
+    "Unprunable",
+    "compare",
+    "count_params",
+    "interop",
+    "load_paths",
+    "lottery",
+    "macs",
+    "measure_latencies",
+    "prune",
+    "prune_greedy",
+    "prune_scope",
+    "reestimate_batch_norm",
+    "register_rule",
+    "search",
+    "strip_pruning",
+    "trace",
+]

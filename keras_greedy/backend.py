@@ -1,8 +1,24 @@
-"""What `keras.ops` lacks: compilation and gradients, for each Keras backend."""
+"""Compiles functions and takes gradients, which `keras.ops` lacks, on each backend.
+
+This is the first module that the package imports: it says so if Keras has no backend.
+"""
 
 import functools
+import os
 
-import keras
+BACKENDS = ("tensorflow", "jax", "torch")
+
+try:
+    import keras
+except ModuleNotFoundError as error:
+    if error.name not in BACKENDS:
+        raise
+    raise ImportError(
+        f"Keras needs a backend, and {error.name} is not installed: "
+        "pip install 'keras_greedy[tensorflow]', or [jax] or [torch] with "
+        "KERAS_BACKEND=jax or torch set before Keras is imported. "
+        f"Received: KERAS_BACKEND={os.environ.get('KERAS_BACKEND')!r}"
+    ) from error
 
 
 def compiled(function):

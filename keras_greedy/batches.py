@@ -155,8 +155,8 @@ def output_keys(functional: keras.Model) -> list:
     if not isinstance(functional.output, dict):
         return list(functional.output_names)
     flat = keras.tree.flatten(functional.output)
-    places = {id(tensor): key for key, tensor in functional.output.items()}
-    return [places[id(tensor)] for tensor in flat]
+    places = {tensor: key for key, tensor in functional.output.items()}
+    return [places[tensor] for tensor in flat]
 
 
 def _repeatable(data):

@@ -11,8 +11,8 @@ import numpy as np
 import keras_greedy
 import tflite_export
 from keras_greedy.datasets import digits
-from keras_greedy.files import replacing
 from keras_greedy.report import aligned, picture, plot_curve
+from tflite_export.files import replacing
 
 IMAGE_SIZE = 64
 EPOCHS = 12

@@ -6,24 +6,25 @@ import functools
 import keras
 import numpy as np
 
-from keras_greedy.batch_norm import reestimate_batch_norm
 from keras_greedy.batches import Batches
-from keras_greedy.files import replacing
-from keras_greedy.finetune import compile_alike
-from keras_greedy.fit import Fit, fit
+from keras_greedy.budget.allocate import descent
+from keras_greedy.budget.budget import Budget
+from keras_greedy.budget.latency_fit import Allocation, allocate_and_measure
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.trace import trace
-from keras_greedy.latency import measure_latencies
-from keras_greedy.latency_table import LatencyTable
+from keras_greedy.latency.measure import measure_latencies
+from keras_greedy.latency.table import LatencyTable
 from keras_greedy.policies import of_groups
 from keras_greedy.report import Report, picture, planned, plot_curve
-from keras_greedy.selection.allocate import Budget, descent
-from keras_greedy.selection.divergence import Divergence
+from keras_greedy.selection.consumers import consumers_of
+from keras_greedy.selection.measured import Divergence
 from keras_greedy.selection.moments import Moments, Scatter
-from keras_greedy.selection.path import MixturePath, Path
-from keras_greedy.selection.reads import reads_of
+from keras_greedy.selection.path import MixturePath, SelectionPath
 from keras_greedy.selection.reconstruction import cut
+from keras_greedy.training.batch_norm import reestimate_batch_norm
+from keras_greedy.training.finetune import compile_alike
+from tflite_export.files import replacing
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,14 +42,14 @@ class SelectionPaths:
 
     graph: ChannelGraph
     moments: Moments
-    paths: dict[str, Path]
+    paths: dict[str, SelectionPath]
     divergence: dict[str, Divergence]
     step: str
     data: Batches | None = None
 
     def widths(self, budget) -> dict[str, int]:
         """Group name -> how many channels it keeps under `budget`."""
-        return dict(self._fit(budget).widths)
+        return dict(self._allocation(budget).widths)
 
     @functools.cached_property
     def latencies(self) -> LatencyTable:
@@ -130,7 +131,7 @@ class SelectionPaths:
         print(keras_greedy.search(model, images).report(0.5))
         ```
         """
-        found = self._fit(budget)
+        found = self._allocation(budget)
         return dataclasses.replace(
             planned(Costs(self.graph), self.graph.widths, found.widths),
             predicted_ms=found.predicted_ms,
@@ -176,17 +177,19 @@ class SelectionPaths:
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
 
-    def _fit(self, budget) -> Fit:
+    def _allocation(self, budget) -> Allocation:
         """Of a budget that was asked for before, the same: latencies vary."""
         budget = Budget.of(budget)
         if budget.limits_latency and budget.table is None and self.data is not None:
             budget = dataclasses.replace(budget, table=self.latencies)
-        if budget not in self._fits:
-            self._fits[budget] = fit(self._curves(), budget, self.graph)
-        return self._fits[budget]
+        if budget not in self._allocations:
+            self._allocations[budget] = allocate_and_measure(
+                self._curves(), budget, self.graph
+            )
+        return self._allocations[budget]
 
     @functools.cached_property
-    def _fits(self) -> dict[Budget, Fit]:
+    def _allocations(self) -> dict[Budget, Allocation]:
         return {}
 
     def _curves(self) -> dict[str, np.ndarray]:
@@ -230,7 +233,7 @@ def load_paths(path, model: keras.Model) -> SelectionPaths:
     found = {n: (len(path["order"]),) for n, path in nested["path"].items()}
     found |= {n: scatter["mean"].shape for n, scatter in nested["scatter"].items()}
     expected = {n: (size,) for n, size in graph.widths.items()}
-    expected |= {n: (r.folds, len(r.features)) for n, r in reads_of(graph).items()}
+    expected |= {n: (r.folds, len(r.features)) for n, r in consumers_of(graph).items()}
     if found != expected:
         raise ValueError(
             "Expected `model` to be the one the search was made on, with layers of "
@@ -245,8 +248,8 @@ def load_paths(path, model: keras.Model) -> SelectionPaths:
     )
 
 
-def _path(fields: dict) -> Path:
-    return MixturePath(**fields) if "picks" in fields else Path(**fields)
+def _path(fields: dict) -> SelectionPath:
+    return MixturePath(**fields) if "picks" in fields else SelectionPath(**fields)
 
 
 def _flat(prefix: str, instance) -> dict:

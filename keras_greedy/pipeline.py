@@ -9,23 +9,28 @@ import keras
 import numpy as np
 
 from keras_greedy.batches import Batches
-from keras_greedy.finetune import FineTune
+from keras_greedy.budget.allocate import check_reachable
+from keras_greedy.budget.budget import Budget
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.fold import folded
+from keras_greedy.graph.outputs import outputs_of
 from keras_greedy.graph.trace import trace
-from keras_greedy.latency import measure_latencies
-from keras_greedy.layerwise import ToTolerance, ToWidths, prune_layer_by_layer
+from keras_greedy.latency.measure import measure_latencies
 from keras_greedy.paths import SelectionPaths
 from keras_greedy.policies import PruningPolicy, allowed
 from keras_greedy.progress import Progress
-from keras_greedy.selection.allocate import Budget, check_reachable
-from keras_greedy.selection.divergence import measure, widths_to_measure
+from keras_greedy.selection.measured import measure, widths_to_measure
 from keras_greedy.selection.methods import Imitation, OutputSearch, method_of
 from keras_greedy.selection.moments import observe
-from keras_greedy.selection.objectives import HELD, held_apart
-from keras_greedy.selection.outputs import outputs_of
-from keras_greedy.selection.steps import STEPS
+from keras_greedy.selection.output.layer_by_layer import (
+    ToTolerance,
+    ToWidths,
+    prune_layer_by_layer,
+)
+from keras_greedy.selection.output.objectives import HELD, held_apart
+from keras_greedy.selection.steps import STEP_RULES
+from keras_greedy.training.finetune import FineTune
 
 IMAGES_MEASURED = {"local": 16}
 WIDTHS_MEASURED = {"local": 2}
@@ -195,7 +200,7 @@ def _search(graph: ChannelGraph, data, method, progress) -> SelectionPaths:
     widths = {g.name: widths_to_measure(g.size, count, 8) for g in graph.groups}
     # An overfitted reconstruction shows only on examples it has not seen.
     unseen = others if others.examples >= apart.examples else moments
-    reconstruct, found = STEPS[method.step].reconstruct, []
+    reconstruct, found = STEP_RULES[method.step].reconstruct, []
     for paths in method.alternatives(inference, data, moments, progress):
         few = batches.take(images)
         few = progress.over(few, "Measuring each group's cut", -(-images // 32))

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import keras
 
-from keras_greedy.files import check_folder, replacing
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.trace import trace_quietly
+from tflite_export.checks import check_folder
+from tflite_export.files import replacing
 
 
 class Change(NamedTuple):

@@ -7,9 +7,9 @@ import pytest
 from models import conv, head, image, norm
 
 from keras_greedy import Budget
+from keras_greedy.budget.allocate import allocate, check_reachable
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.trace import trace_quietly
-from keras_greedy.selection.allocate import allocate, check_reachable
 
 SIZES = {"a": 32, "b": 44, "c": 24, "d": 3}
 

@@ -16,8 +16,8 @@ from models import assert_same, inputs_of, randomize
 import keras_greedy
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.selection.reconstruction import cut
-from keras_greedy.unwrapped import Unwrapped
-from keras_greedy.wrappers import wrappers_of
+from keras_greedy.while_training.gated_model import GatedModel
+from keras_greedy.while_training.layers import wrappers_of
 
 SETTINGS = ("objective", "step")
 
@@ -63,7 +63,7 @@ def before_batch_norm(model, x, budget, **kwargs):
 def share_of_macs(wrapped):
     compact = keras_greedy.strip_pruning(wrapped)
     return keras_greedy.macs(compact) / keras_greedy.macs(
-        Unwrapped(wrapped).whole.model
+        GatedModel(wrapped).whole.model
     )
 
 
@@ -80,7 +80,7 @@ def test_a_selection_gives_what_a_search_does(method, use_bias):
     wrapped = wrapped_for(model, schedule, **method)
     begin(wrapped, x).on_train_batch_begin(0)
     compact, widths = before_batch_norm(model, x, 0.5, **method)
-    assert {n: len(k) for n, k in Unwrapped(wrapped).kept().items()} == widths
+    assert {n: len(k) for n, k in GatedModel(wrapped).kept().items()} == widths
     assert_same(wrapped, compact, x, 1e-4)
     assert_same(keras_greedy.strip_pruning(wrapped), compact, x, 1e-4)
 
@@ -134,9 +134,9 @@ def test_stopping_and_restarting_continues_the_selection(tmp_path):
     with pytest.warns(UserWarning, match=r"ended with .* of the MACs left"):
         first = train(wrapped_for(model, schedule), 1)
     first.save(tmp_path / "first.keras")
-    kept = Unwrapped(first).kept()
+    kept = GatedModel(first).kept()
     second = train(keras.models.load_model(tmp_path / "first.keras"), 3)
-    found, expected = Unwrapped(second).kept(), Unwrapped(whole).kept()
+    found, expected = GatedModel(second).kept(), GatedModel(whole).kept()
     assert {n: len(k) for n, k in kept.items()} != {n: len(k) for n, k in found.items()}
     for name in expected:
         np.testing.assert_array_equal(found[name], expected[name])
@@ -159,9 +159,9 @@ def test_layer_by_layer_selects_one_group_at_a_time(method):
     wrapped = wrapped_for(model, schedule, **method)
     callback, sizes = begin(wrapped, (x, y)), trace_quietly(model).widths
     for i in range(2 * len(sizes)):
-        before = {n: len(k) for n, k in Unwrapped(wrapped).kept().items()}
+        before = {n: len(k) for n, k in GatedModel(wrapped).kept().items()}
         callback.on_train_batch_begin(i)
-        after = {n: len(k) for n, k in Unwrapped(wrapped).kept().items()}
+        after = {n: len(k) for n, k in GatedModel(wrapped).kept().items()}
         changed = {name for name in sizes if after[name] != before[name]}
         assert changed <= ({[*sizes][i // 2]} if i % 2 == 0 else set())
     assert share_of_macs(wrapped) <= 0.4
@@ -426,7 +426,7 @@ def test_summaries_hold_widths_errors_macs_and_gates(tmp_path):
         event = tf.compat.v1.Event.FromString(record.numpy())
         for value in event.summary.value:
             values[value.tag, event.step] = tf.make_ndarray(value.tensor)
-    view = Unwrapped(wrapped)
+    view = GatedModel(wrapped)
     kept, errors = view.kept(), view.errors()
     assert values["macs", 1] == pytest.approx(share_of_macs(wrapped))
     for name, indices in kept.items():

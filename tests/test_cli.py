@@ -5,7 +5,8 @@ import sys
 import pytest
 
 import keras_greedy
-from keras_greedy import cli, demo
+import keras_greedy_cli as cli
+from keras_greedy import demo
 
 
 @pytest.fixture
@@ -117,14 +118,14 @@ def test_everything_is_said_when_the_log_level_asks_for_it(environment, capfd):
 
 def test_a_crash_says_where_python_was():
     crash = "cli._demo = lambda: os.abort(); cli.main(['demo'])"
-    ended = python("-c", f"import os; from keras_greedy import cli; {crash}")
+    ended = python("-c", f"import os; import keras_greedy_cli as cli; {crash}")
     assert ended.returncode != 0
     assert "Fatal Python error: Aborted" in ended.stderr
-    assert "cli.py" in ended.stderr
+    assert "keras_greedy_cli.py" in ended.stderr
 
 
 def test_starting_tensorflow_says_nothing():
-    ended = python("-m", "keras_greedy.cli", "demo", "--epochs", "0")
+    ended = python("-m", "keras_greedy_cli", "demo", "--epochs", "0")
     assert ended.returncode == 2
     assert ended.stdout == ""
     assert ended.stderr == (
@@ -132,8 +133,8 @@ def test_starting_tensorflow_says_nothing():
     )
 
 
-def test_the_package_alone_does_not_start_keras():
-    check = "import sys, keras_greedy.cli; sys.exit('keras' in sys.modules)"
+def test_the_command_line_alone_does_not_start_keras():
+    check = "import sys, keras_greedy_cli; sys.exit('keras' in sys.modules)"
     assert python("-c", check).returncode == 0
 
 

@@ -14,15 +14,15 @@ from models import (
     randomize,
 )
 
+from keras_greedy.graph import outputs
 from keras_greedy.graph.fold import folded
+from keras_greedy.graph.outputs import Output
 from keras_greedy.graph.trace import trace_quietly
-from keras_greedy.selection import outputs
-from keras_greedy.selection.divergence import Divergence, measure, widths_to_measure
+from keras_greedy.selection.measured import Divergence, measure, widths_to_measure
 from keras_greedy.selection.moments import observe
-from keras_greedy.selection.outputs import Output
-from keras_greedy.selection.path import Path
+from keras_greedy.selection.moments.fisher import sensitivities
+from keras_greedy.selection.path import SelectionPath
 from keras_greedy.selection.reconstruction import cut
-from keras_greedy.selection.sensitivity import sensitivities
 from keras_greedy.selection.weights import least_squares
 
 # --- The divergence of two outputs ---------------------------------------------------
@@ -133,7 +133,7 @@ def searched(model, x, seed=0):
     _, moments = observe(inference, [flat])
     rng = np.random.default_rng(seed)
     paths = {
-        g.name: Path(rng.permutation(g.size), np.linspace(1, 0, g.size + 1))
+        g.name: SelectionPath(rng.permutation(g.size), np.linspace(1, 0, g.size + 1))
         for g in graph.groups
     }
     return graph, inference, moments, paths, flat

@@ -15,8 +15,8 @@ from models import (
 
 import keras_greedy
 from keras_greedy import FineTune, prune, reestimate_batch_norm
-from keras_greedy.finetune import _lessons
-from keras_greedy.selection.outputs import Output
+from keras_greedy.graph.outputs import Output
+from keras_greedy.training.finetune import _lessons
 
 
 def small():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_greedy.selection.greedy import BLOCK, Problem, forward_path
+from keras_greedy.selection.moments.corrective import BLOCK, Problem, forward_path
 
 
 def samples(rows, features, seed):

@@ -8,20 +8,20 @@ from models import conv, head, image, inputs_of, norm, randomize
 from scipy.optimize import minimize_scalar
 
 from keras_greedy.graph.trace import trace_quietly
-from keras_greedy.selection.greedy import Problem, forward_path
-from keras_greedy.selection.imitation import (
+from keras_greedy.selection.consumers import consumers_of
+from keras_greedy.selection.moments import observe
+from keras_greedy.selection.moments.corrective import Problem, forward_path
+from keras_greedy.selection.moments.mixture import (
     STEPS_PER_CHANNEL,
-    Imitation,
+    MixtureError,
     gram,
     imitation_path,
     least_sizes,
     line_search,
     uniform,
 )
-from keras_greedy.selection.moments import observe
 from keras_greedy.selection.path import mixture
-from keras_greedy.selection.reads import reads_of
-from keras_greedy.selection.steps import STEPS
+from keras_greedy.selection.steps import STEP_RULES
 
 # --- Layers, and what their channels contribute --------------------------------------
 
@@ -91,7 +91,7 @@ class Observed:
         model = randomize(keras.Model(picture, head_of(x)), seed)
         graph, data = trace_quietly(model), inputs_of(model, 40, seed + 1)
         self.group = next(group for group in graph.groups if group.name == "a")
-        reads = reads_of(graph)
+        reads = consumers_of(graph)
         self.reads = [reads[call.name] for call in self.group.consumers]
         # With fewer positions than are sampled of an image, the moments are exact.
         _, moments = observe(graph, [[data]])
@@ -215,7 +215,7 @@ def test_the_path_is_the_plain_greedy_pick_for_pick_on_fifty_layers(
             picks, sizes, errors = plain_greedy(phi, lambda a, i, n: 1 / (n + 1))
         else:
             picks, sizes, errors = plain_greedy(phi, functools.partial(best_size, phi))
-        path = STEPS[rule].path(list(observed.consumers()), observed.size)
+        path = STEP_RULES[rule].path(list(observed.consumers()), observed.size)
         assert path.picks.tolist() == picks, (build.__name__, seed)
         np.testing.assert_allclose(path.sizes, sizes, rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(
@@ -294,7 +294,7 @@ def test_the_second_uniform_pick_equals_exhaustive_search(seed):
 
 def moved(phi, steps, rng):
     """An `Imitation` some random steps on its way, and its weights by definition."""
-    imitation, a = Imitation(phi @ phi.T), np.zeros(len(phi))
+    imitation, a = MixtureError(phi @ phi.T), np.zeros(len(phi))
     for n in range(steps):
         i, g = int(rng.integers(len(phi))), 1.0 if n == 0 else rng.uniform(0.05, 0.7)
         imitation.move(i, g)
@@ -469,7 +469,7 @@ def test_of_twins_one_stands_for_all():
 
 @pytest.mark.parametrize("rule", ["uniform", "line_search", "corrective"])
 def test_equal_channels_are_added_in_their_order(rule):
-    path = STEPS[rule].path([(np.eye(6), np.eye(6))], 6)
+    path = STEP_RULES[rule].path([(np.eye(6), np.eye(6))], 6)
     assert path.order.tolist() == list(range(6))
 
 

@@ -14,12 +14,12 @@ from models import TOPOLOGIES, conv, depthwise, head, image, norm, randomize
 
 import keras_greedy
 from keras_greedy import Budget, LatencyTable, LocalTimer, measure_latencies
-from keras_greedy.graph.blocks import blocks_of
+from keras_greedy.budget.allocate import allocate
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace_quietly
-from keras_greedy.latency_table import BlockTimes
-from keras_greedy.selection.allocate import allocate
+from keras_greedy.latency.blocks import blocks_of
+from keras_greedy.latency.table import BlockTimes
 
 IMAGES = np.random.default_rng(0).normal(size=(40, 8, 8, 3)).astype("float32")
 

@@ -26,14 +26,14 @@ from keras_greedy.batches import Batches
 from keras_greedy.graph.fold import folded
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace_quietly
-from keras_greedy.selection.candidates import Candidates
-from keras_greedy.selection.loss import LossSearch, cached
 from keras_greedy.selection.moments import observe
-from keras_greedy.selection.objectives import (
+from keras_greedy.selection.output.candidates import Candidates
+from keras_greedy.selection.output.objectives import (
     OUTPUT_OBJECTIVES,
     TrainingLoss,
     held_apart,
 )
+from keras_greedy.selection.output.search import LossSearch, cached
 from keras_greedy.selection.path import MixturePath, mixture_path
 from keras_greedy.selection.reconstruction import cut
 

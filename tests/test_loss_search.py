@@ -6,13 +6,13 @@ from models import conv, head, image, outputs_of, randomize
 
 from keras_greedy.graph.fold import folded
 from keras_greedy.graph.trace import trace_quietly
-from keras_greedy.selection.candidates import EXACT, Candidates
-from keras_greedy.selection.loss import LossSearch, LossSelection, cached
+from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.moments import observe
-from keras_greedy.selection.objectives import OUTPUT_OBJECTIVES
+from keras_greedy.selection.output.candidates import EXACT, Candidates
+from keras_greedy.selection.output.objectives import OUTPUT_OBJECTIVES
+from keras_greedy.selection.output.search import LossSearch, LossSelection, cached
+from keras_greedy.selection.output.suffix import Suffix
 from keras_greedy.selection.path import mixture
-from keras_greedy.selection.reads import reads_of
-from keras_greedy.selection.suffix import Suffix
 from keras_greedy.selection.weights import rescaled
 
 # --- Small networks ------------------------------------------------------------------
@@ -68,7 +68,7 @@ class Task:
         """Of the whole network made anew with rescaled consumers."""
         self._copy.set_weights(self.model.get_weights())
         scales = self.graph.scales({self.group.name: self.group.size * weights})
-        for name, read in reads_of(self.graph).items():
+        for name, read in consumers_of(self.graph).items():
             if name in [call.name for call in self.group.consumers]:
                 scatter = self.moments.scatters[name]
                 new = rescaled(read, scatter, scales[read.features])

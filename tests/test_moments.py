@@ -8,8 +8,8 @@ from keras import layers
 from models import TOPOLOGIES, conv, depthwise, head, image, inputs_of, randomize
 
 from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.moments import Moments, Scatter, observe
-from keras_greedy.selection.reads import reads_of
 
 # What differs between two ways of adding up float32 rows.
 ROUNDING = {"rtol": 1e-4, "atol": 1e-4}
@@ -17,10 +17,10 @@ ROUNDING = {"rtol": 1e-4, "atol": 1e-4}
 
 def input_of(graph, call, x):
     """What a call reads, computed by Keras."""
-    values = dict(zip(map(id, graph.inputs), keras.tree.flatten(x), strict=True))
+    values = graph.feed(keras.tree.flatten(x))
     before = graph.calls[: call.index]
     values = graph.run(values, before, lambda c, *a, **k: c.operation(*a, **k))
-    return keras.ops.convert_to_numpy(values[id(call.inputs[0])])
+    return keras.ops.convert_to_numpy(values[call.inputs[0]])
 
 
 def assert_rows_make_the_output(model, name, count=3):
@@ -28,7 +28,7 @@ def assert_rows_make_the_output(model, name, count=3):
     randomize(model)
     graph = trace_quietly(model)
     x = inputs_of(model, count)
-    read = reads_of(graph)[name]
+    read = consumers_of(graph)[name]
     positions = read.positions(np.random.default_rng(0), 7)
     rows = keras.ops.convert_to_numpy(
         read.rows(input_of(graph, read.call, x), positions)
@@ -141,7 +141,7 @@ def test_two_flattened_maps_side_by_side_are_one_row():
 
 def test_the_kernel_is_its_matrix_and_back():
     graph = trace_quietly(randomize(TOPOLOGIES["sequential"]()))
-    for read in reads_of(graph).values():
+    for read in consumers_of(graph).values():
         kernel = keras.ops.convert_to_numpy(read.call.operation.kernel)
         np.testing.assert_array_equal(read.kernel(read.matrix()), kernel)
 
@@ -150,7 +150,7 @@ def test_the_kernel_is_its_matrix_and_back():
 def test_a_read_applied_with_its_own_weights_is_the_layer(name):
     model = randomize(TOPOLOGIES[name]())
     graph, x = trace_quietly(model), inputs_of(model)
-    for read in reads_of(graph).values():
+    for read in consumers_of(graph).values():
         layer = read.call.operation
         if layer.compute_dtype == "float32":
             value = input_of(graph, read.call, x)
@@ -164,7 +164,7 @@ def test_features_of_a_channel_are_those_it_is_multiplied_into():
     x = depthwise(x, depth_multiplier=2)
     model = keras.Model(picture, head(conv(x, 4, (1, 2), name="b")))
     graph = trace_quietly(model)
-    group, read = graph.groups[0], reads_of(graph)["b"]
+    group, read = graph.groups[0], consumers_of(graph)["b"]
     # Two patch positions, in each the channels 0 0 1 1 2 2.
     own = read.features_of(group.channels)
     assert own.tolist() == [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]
@@ -177,7 +177,7 @@ def test_features_of_a_channel_are_those_it_is_multiplied_into():
 def test_positions_are_all_of_a_small_map_and_a_sample_of_a_large_one():
     x = conv(picture := image(), 4, name="a")
     x = layers.Dense(6, name="b")(conv(x, 4, name="c", strides=4))
-    reads = reads_of(trace_quietly(keras.Model(picture, head(x))))
+    reads = consumers_of(trace_quietly(keras.Model(picture, head(x))))
     rng = np.random.default_rng(0)
     assert reads["c"].positions(rng, 32).tolist() == list(range(16))
     sampled = reads["b"].positions(rng, 5)
@@ -188,7 +188,7 @@ def test_positions_are_all_of_a_small_map_and_a_sample_of_a_large_one():
 
 def test_every_position_of_a_large_map_is_sampled_in_the_end():
     x = conv(conv(picture := image(), 4), 4, name="b")
-    read = reads_of(trace_quietly(keras.Model(picture, head(x))))["b"]
+    read = consumers_of(trace_quietly(keras.Model(picture, head(x))))["b"]
     rng = np.random.default_rng(0)
     seen = np.concatenate([read.positions(rng, 32) for _ in range(200)])
     assert len(np.unique(seen)) == 256
@@ -229,7 +229,7 @@ def test_moments_are_those_of_the_rows():
     graph = trace_quietly(model := small_maps())
     x = inputs_of(model, 40)
     _, moments = observe(graph, batches_of(x, (16, 16, 8)))
-    for name, read in reads_of(graph).items():
+    for name, read in consumers_of(graph).items():
         value = input_of(graph, read.call, x)
         positions = read.positions(np.random.default_rng(0), 32)
         rows = keras.ops.convert_to_numpy(read.rows(value, positions)).astype(float)

@@ -8,10 +8,10 @@ from keras import layers, ops
 from models import assert_same, conv, head, image, inputs_of, randomize
 
 import keras_greedy
-from keras_greedy.graph.gate import gated
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.rules import RULES
 from keras_greedy.graph.trace import trace, trace_quietly
+from keras_greedy.testing import gated
 
 IN, OUT = keras_greedy.IN, keras_greedy.OUT
 

@@ -5,7 +5,13 @@ from keras import layers
 from models import randomize
 
 import keras_greedy
-from keras_greedy.selection.path import MixturePath, Path, mixture, mixture_path, move
+from keras_greedy.selection.path import (
+    MixturePath,
+    SelectionPath,
+    mixture,
+    mixture_path,
+    move,
+)
 
 
 def replayed(picks, sizes, channels):
@@ -178,7 +184,7 @@ def test_the_mixture_after_some_steps_sums_to_one():
 
 
 def test_a_plain_path_keeps_the_first_of_its_order_as_they_are():
-    path = Path(np.array([2, 0, 3, 1]), np.array([4.0, 3, 2, 1, 0]))
+    path = SelectionPath(np.array([2, 0, 3, 1]), np.array([4.0, 3, 2, 1, 0]))
     assert path.kept(3).tolist() == [0, 2, 3]
     assert path.scale(3).tolist() == [1, 0, 1, 1]
     assert path.scale(0).tolist() == [0, 0, 0, 0]
@@ -213,4 +219,4 @@ def test_a_saved_path_of_the_corrective_rule_stays_a_plain_one(tmp_path):
     data = np.random.default_rng(0).normal(size=(60, 6)).astype("float32")
     keras_greedy.search(model, data, verbose=0).save(tmp_path / "paths.npz")
     loaded = keras_greedy.load_paths(tmp_path / "paths.npz", model)
-    assert {type(path) for path in loaded.paths.values()} == {Path}
+    assert {type(path) for path in loaded.paths.values()} == {SelectionPath}

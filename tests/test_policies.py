@@ -9,7 +9,7 @@ from models import inputs_of, randomize
 
 import keras_greedy
 from keras_greedy.graph.trace import trace, trace_quietly
-from keras_greedy.unwrapped import Unwrapped
+from keras_greedy.while_training.gated_model import GatedModel
 
 
 class Only(keras_greedy.PruningPolicy):
@@ -91,7 +91,7 @@ def test_a_latency_budget_goes_with_a_policy():
 
 def test_only_allowed_groups_are_wrapped():
     wrapped = keras_greedy.prune_greedy(network(), policy=Only("middle"))
-    assert Unwrapped(wrapped).graph.widths == {"middle": 24}
+    assert GatedModel(wrapped).graph.widths == {"middle": 24}
     names = {layer.name for layer in wrapped.layers if layer.name.startswith("greedy")}
     assert names == {"greedy_narrow"}
 

@@ -21,13 +21,13 @@ from models import (
 from random_graphs import CUSTOM_OBJECTS, random_model
 
 import keras_greedy
-from keras_greedy.batch_norm import reestimate_batch_norm
 from keras_greedy.graph.costs import Costs, count_params, macs
 from keras_greedy.graph.fold import folded
-from keras_greedy.graph.gate import gated
 from keras_greedy.graph.rebuild import rebuild
-from keras_greedy.graph.registry import RULES
+from keras_greedy.graph.rules.base import RULES
 from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.testing import gated
+from keras_greedy.training.batch_norm import reestimate_batch_norm
 
 pytestmark = pytest.mark.skipif(
     OLD_KERAS, reason="Keras 3.12 cannot tell the output shape of an EinsumDense"

@@ -23,10 +23,10 @@ from models import (
 )
 
 from keras_greedy.graph.fold import folded
-from keras_greedy.graph.gate import gated
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.rules import RULES
 from keras_greedy.graph.trace import trace, trace_quietly
+from keras_greedy.testing import gated
 
 
 def assert_compact_is_gated(model, share, tolerance=1e-4):

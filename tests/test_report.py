@@ -201,7 +201,7 @@ def no_work(monkeypatch):
 @pytest.mark.usefixtures("no_work")
 def test_a_plot_into_a_missing_folder_is_refused_before_any_work(paths, tmp_path):
     with pytest.raises(
-        ValueError, match="Expected `path` to be in a folder that exists"
+        FileNotFoundError, match="Expected `path` to be in an existing folder"
     ):
         paths.plot(tmp_path / "missing" / "tradeoff.png")
 

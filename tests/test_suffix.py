@@ -19,12 +19,12 @@ from models import (
 
 from keras_greedy.graph.fold import folded
 from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.moments import observe
-from keras_greedy.selection.objectives import OutputDivergence
+from keras_greedy.selection.output.objectives import OutputDivergence
+from keras_greedy.selection.output.suffix import CANDIDATES_AT_ONCE, Suffix
 from keras_greedy.selection.path import mixture_path
-from keras_greedy.selection.reads import reads_of
 from keras_greedy.selection.reconstruction import cut
-from keras_greedy.selection.suffix import CANDIDATES_AT_ONCE, Suffix
 from keras_greedy.selection.weights import rescaled
 
 EXAMPLES = 4
@@ -130,7 +130,7 @@ def assert_close(found, expected, tolerance=1e-4):
 @every_topology
 def test_a_mixture_is_the_network_with_its_consumers_rescaled(build):
     net = network(build)
-    reads = reads_of(net.inference)
+    reads = consumers_of(net.inference)
     for name, group in net.groups.items():
         *_, weights = random_mixture(group.size)
         scales = net.inference.scales({name: group.size * weights})
@@ -145,9 +145,7 @@ def test_a_mixture_is_the_network_with_its_consumers_rescaled(build):
             new = rescaled(read, scatter, scales[read.features])
             return read.apply(args[0], *tensors(new))
 
-        values = dict(zip(map(id, net.inference.inputs), net.inputs, strict=True))
-        values = net.inference.run(values, net.inference.calls, apply)
-        expected = [values[id(tensor)] for tensor in net.inference.outputs]
+        expected = net.inference.run_all(net.inputs, apply)
         found = net.suffixes[name].outputs(net.live(name), single(weights))
         assert_close(found, expected)
 

@@ -7,8 +7,8 @@ from models import conv, head, image, inputs_of, outputs_of, randomize
 import keras_greedy
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.moments import Scatter, observe
-from keras_greedy.selection.reads import reads_of
 from keras_greedy.selection.weights import least_squares
 
 
@@ -34,7 +34,7 @@ def observed(build, examples):
     """The read of layer b, its rows `(n, folds, F)` and its moments."""
     model = randomize(build())
     graph, x = trace_quietly(model), inputs_of(model, examples)
-    read = reads_of(graph)["b"]
+    read = consumers_of(graph)["b"]
     value = keras.Model(graph.functional.input, read.call.inputs[0])(x)
     rows = read.rows(value, read.positions(np.random.default_rng(0), 32))
     _, moments = observe(graph, [[x]])

@@ -12,11 +12,11 @@ from keras import layers
 from models import TOPOLOGIES, UNPRUNABLE, assert_same, inputs_of, randomize
 
 import keras_greedy
-from keras_greedy.graph.gate import gated
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace_quietly
-from keras_greedy.unwrapped import Unwrapped
-from keras_greedy.wrappers import ChannelGate, GreedyChannels, wrappers_of
+from keras_greedy.testing import gated
+from keras_greedy.while_training.gated_model import GatedModel
+from keras_greedy.while_training.layers import ChannelGate, GreedyChannels, wrappers_of
 
 QUICK = {
     *("sequential", "inverted_residuals", "dense_connections", "two_flattens"),
@@ -82,7 +82,7 @@ def with_weights(model, path):
 
 def select(wrapped, share=0.5):
     """Closes gates at random; returns what is kept."""
-    view = Unwrapped(wrapped)
+    view = GatedModel(wrapped)
     kept = {
         n: np.sort(s) for n, s in models.random_selection(view.graph, share).items()
     }
@@ -104,7 +104,7 @@ def test_wrapped_is_gated_and_stripped_is_rebuilt(name):
     graph, x, before = trace_quietly(model), inputs_of(model), models.state_of(model)
     wrapped = prune(model)
     assert_same(wrapped, model, x, 1e-5)
-    assert Unwrapped(wrapped).graph.widths == graph.widths
+    assert GatedModel(wrapped).graph.widths == graph.widths
     selection = select(wrapped)
     assert_same(wrapped, gated(graph, selection), x)
     compact = keras_greedy.strip_pruning(wrapped)
@@ -152,7 +152,7 @@ def test_every_style_comes_back_from_every_format(style, format, tmp_path):
     kept = select(wrapped)
     loaded = FORMATS[format](wrapped, tmp_path)
     assert_same(loaded, wrapped, inputs_of(wrapped), 1e-6)
-    view = Unwrapped(loaded)
+    view = GatedModel(loaded)
     assert {n: k.tolist() for n, k in view.kept().items()} == {
         n: k.tolist() for n, k in kept.items()
     }
@@ -183,7 +183,7 @@ def test_a_saved_model_needs_no_more_than_our_import_and_has_one_gate_per_group(
     wrapped.save(tmp_path / "wrapped.keras")
     np.savez(tmp_path / "data.npz", x=x, y=wrapped(x))
     root = pathlib.Path(keras_greedy.__file__).parents[1]
-    groups = len(Unwrapped(wrapped).graph.groups)
+    groups = len(GatedModel(wrapped).graph.groups)
     arguments = [tmp_path / "wrapped.keras", tmp_path / "data.npz", groups]
     command = [sys.executable, "-c", LOADS_WITH_US_ALONE, *map(str, arguments)]
     subprocess.run(command, check=True, cwd=root, timeout=120)
@@ -220,9 +220,9 @@ def test_wrapping_again_keeps_the_gates_whatever_the_new_policy():
             return group.name == "a"
 
     wrapped = prune(randomize(functional(cnn_layers())))
-    Unwrapped(wrapped).keep({"b": np.arange(5)}, {}, {})
+    GatedModel(wrapped).keep({"b": np.arange(5)}, {}, {})
     again = prune(wrapped, policy=OnlyA())
-    assert {n: len(k) for n, k in Unwrapped(again).kept().items()} == {"a": 8, "b": 5}
+    assert {n: len(k) for n, k in GatedModel(again).kept().items()} == {"a": 8, "b": 5}
     assert_same(again, wrapped, inputs_of(wrapped), 1e-6)
 
 
@@ -236,7 +236,7 @@ def test_layers_that_do_not_read_channels_come_back_as_they_are():
 def test_a_group_with_a_reader_that_is_not_wrapped_stays_whole():
     own = cnn_layers()
     wrapped = functional([*own[:3], prune(own[3]), *own[4:]])
-    assert Unwrapped(wrapped).graph.widths == {"a": 8}
+    assert GatedModel(wrapped).graph.widths == {"a": 8}
 
 
 def test_a_wrapper_stands_for_its_layer():
@@ -280,14 +280,14 @@ def test_a_normalization_that_is_called_on_other_channels_again_is_left_alone():
     y = unit(models.conv(y, 6, name="b"))
     model = keras.Model(x, models.head(models.conv(y, 4, name="c")))
     wrapped = prune(randomize(model))
-    assert Unwrapped(wrapped).graph.widths == {"c": 4}
+    assert GatedModel(wrapped).graph.widths == {"c": 4}
 
 
 def test_two_wrapped_models_in_one_keep_their_gates_apart():
     one, other = (prune(models.backbone(name)) for name in ("one", "other"))
     picture = models.image()
     model = keras.Model(picture, models.head(other(models.conv(one(picture), 3))))
-    view = Unwrapped(randomize_layers(model))
+    view = GatedModel(randomize_layers(model))
     view.keep({"one/expand": np.arange(5)}, {}, {})
     masks = view.masks()
     assert masks["one/expand"].sum() == 5

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from tflite_export import android
-from tflite_export._checks import check_target
-from tflite_export._files import replacing
-from tflite_export._quiet import quiet_tensorflow
 from tflite_export.benchmark import compare
+from tflite_export.checks import check_target
+from tflite_export.files import replacing
 from tflite_export.latency import Comparison
 from tflite_export.layers import compare_layers, first_divergence
+from tflite_export.quiet import quiet_tensorflow
 from tflite_export.runtime import run
 from tflite_export.samples import load_samples
 from tflite_export.verify import verify

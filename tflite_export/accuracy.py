@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tflite_export._data import read_batches
+from tflite_export.data import read_batches
 from tflite_export.runtime import TfliteFile
 
 

@@ -12,7 +12,7 @@ import subprocess
 import uuid
 from pathlib import Path
 
-from tflite_export._checks import check_count
+from tflite_export.checks import check_count
 from tflite_export.latency import Latency, Operation
 
 DEVICE_FOLDER = "/data/local/tmp"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tflite_export._checks import check_count
+from tflite_export.checks import check_count
 from tflite_export.latency import Comparison, Latency
 from tflite_export.runtime import TfliteFile
 
@@ -151,7 +151,7 @@ def _delegate(interpreter):
 
 
 def _started_alone(path, threads):
-    command = [sys.executable, "-m", "tflite_export._start", path, str(threads)]
+    command = [sys.executable, "-m", "tflite_export.startup", path, str(threads)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:

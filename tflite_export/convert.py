@@ -3,8 +3,8 @@
 import re
 import warnings
 
-from tflite_export._checks import check_count, check_target
-from tflite_export._files import replacing
+from tflite_export.checks import check_count, check_target
+from tflite_export.files import replacing
 from tflite_export.quantize import (
     CALIBRATED,
     check_integers,

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from tflite_export._data import take_samples
+from tflite_export.data import take_samples
 from tflite_export.runtime import Port, TfliteFile, import_runtime
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tflite_export._files import replacing
+from tflite_export.files import replacing
 from tflite_export.runtime import TfliteFile
 
 LABELS_FILE = "labels.txt"

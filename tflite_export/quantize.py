@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tflite_export._checks import check_count
-from tflite_export._data import take_samples
+from tflite_export.checks import check_count
+from tflite_export.data import take_samples
 from tflite_export.runtime import import_runtime
 
 QUANTIZE = (None, "float16", "dynamic", "int8", "int8_full")

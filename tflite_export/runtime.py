@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tflite_export._data import take_samples
+from tflite_export.data import take_samples
 
 # The current runtime, and the older one that Raspberry Pi images ship.
 RUNTIMES = ("ai_edge_litert", "tflite_runtime")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tflite_export._checks import check_count, check_target
-from tflite_export._data import take_samples
-from tflite_export._files import replacing
+from tflite_export.checks import check_count, check_target
+from tflite_export.data import take_samples
+from tflite_export.files import replacing
 from tflite_export.runtime import TfliteFile
 from tflite_export.verify import expected_outputs
 

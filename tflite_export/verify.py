@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 
-from tflite_export._checks import check_count, check_finite
-from tflite_export._data import take_samples
+from tflite_export.checks import check_count, check_finite
+from tflite_export.data import take_samples
 from tflite_export.runtime import TfliteFile
 
 

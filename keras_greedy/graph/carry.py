@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_greedy.graph.channels import Call
-from keras_greedy.graph.registry import Unprunable
+from keras_greedy.graph.rules.base import Unprunable
 from keras_greedy.graph.space import ChannelSpace
 
 
@@ -20,28 +20,28 @@ class Carrier:
     def __init__(self, inputs):
         self.calls: list[Call] = []
         self._space, self._channels = ChannelSpace(), {}
-        self._first: dict[int, Call] = {}
-        self._whole: dict[int, str] = {}
+        self._first: dict[keras.Operation, Call] = {}
+        self._whole: dict[keras.Operation, str] = {}
         for tensor in inputs:
-            self._channels[id(tensor)] = self._space.fresh(_width(tensor))
+            self._channels[tensor] = self._space.fresh(_width(tensor))
             self._pin([tensor], None, "the model's input")
 
     def carry(self, call: Call) -> None:
         try:
             _check_rule_applies(call)
-            inputs = [self._channels[id(tensor)] for tensor in call.inputs]
+            inputs = [self._channels[tensor] for tensor in call.inputs]
             outputs = [call.rule.carry(call, inputs, self._space)]
             _check_widths(call, outputs)
             self._note(call, outputs)
             self._tie_to_first(call)
         except Unprunable as reason:
             self._note(call, [self._space.fresh(_width(t)) for t in call.outputs])
-            self._whole[id(call.operation)] = str(reason)
+            self._whole[call.operation] = str(reason)
         self.calls.append(call)
 
     def tie(self, one, other) -> None:
         """Declares the channels of two tensors equal."""
-        ids, others = self._channels[id(one)], self._channels[id(other)]
+        ids, others = self._channels[one], self._channels[other]
         if len(ids) != len(others):
             raise Unprunable("it is called more than once, on different widths")
         self._space.unify(ids, others)
@@ -49,7 +49,7 @@ class Carrier:
     def finish(self, outputs):
         """Returns the final channel numbers of each tensor, and the pins."""
         for i, call in enumerate(self.calls):
-            reason = self._whole.get(id(call.operation))
+            reason = self._whole.get(call.operation)
             if reason is not None:
                 self._pin([*call.inputs, *call.outputs], call.name, reason)
                 self.calls[i] = dataclasses.replace(call, rule=None)
@@ -60,7 +60,7 @@ class Carrier:
 
     def _tie_to_first(self, call):
         """A layer called again has the same weights: the same channels, too."""
-        first = self._first.setdefault(id(call.operation), call)
+        first = self._first.setdefault(call.operation, call)
         if first is call or not call.rule.is_cut(call):
             return
         again = (*call.inputs, *call.outputs)
@@ -68,11 +68,11 @@ class Carrier:
             self.tie(one, other)
 
     def _note(self, call, outputs):
-        self._channels.update(zip(map(id, call.outputs), outputs, strict=True))
+        self._channels.update(zip(call.outputs, outputs, strict=True))
 
     def _pin(self, tensors, layer, reason):
         for tensor in tensors:
-            self._space.pin(self._channels[id(tensor)], layer, reason)
+            self._space.pin(self._channels[tensor], layer, reason)
 
 
 def _check_rule_applies(call: Call) -> None:

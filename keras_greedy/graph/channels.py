@@ -3,12 +3,13 @@
 import collections
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_greedy.graph.registry import Rule
+from keras_greedy.graph.rules.base import Rule
 
 AUTO_NAME = re.compile(r"variable(_\d+)?")
 
@@ -74,7 +75,7 @@ class Call:
         """Its arguments with every symbolic tensor replaced by its value."""
 
         def value(leaf):
-            return values[id(leaf)] if isinstance(leaf, keras.KerasTensor) else leaf
+            return values[leaf] if isinstance(leaf, keras.KerasTensor) else leaf
 
         return keras.tree.map_structure(value, (self.args, self.kwargs))
 
@@ -134,9 +135,9 @@ class ChannelGraph:
             backs a Sequential.
         calls: All calls in topological order.
         outputs: The symbolic tensors the model returns, as the calls make them.
-        stand_ins: Id of a tensor, as the model it is part of has it, -> the tensor of
-            the calls that it is, the first time that model is called.
-        channels: Tensor id -> `(C,)` channel numbers of its last axis.
+        stand_ins: A tensor as the model it is part of has it -> the tensor of the
+            calls that it is, the first time that model is called.
+        channels: Tensor -> `(C,)` channel numbers of its last axis.
         groups: The prunable groups, in the order of their first producer.
         unprunable: `(layer name, reason)` of what had to stay whole.
     """
@@ -145,8 +146,8 @@ class ChannelGraph:
     functional: keras.Model
     calls: list[Call]
     outputs: list
-    stand_ins: dict[int, keras.KerasTensor]
-    channels: dict[int, np.ndarray]
+    stand_ins: dict[keras.KerasTensor, keras.KerasTensor]
+    channels: dict[keras.KerasTensor, np.ndarray]
     groups: list[ChannelGroup]
     unprunable: list[tuple[str, str]]
 
@@ -159,9 +160,9 @@ class ChannelGraph:
         return {group.name: group.size for group in self.groups}
 
     def channels_of(self, tensor) -> np.ndarray:
-        return self.channels[id(tensor)]
+        return self.channels[tensor]
 
-    def readers(self, tensor) -> list[Call]:
+    def calls_reading(self, tensor) -> list[Call]:
         return [c for c in self.calls if any(t is tensor for t in c.inputs)]
 
     def kept_mask(self, selection: dict[str, np.ndarray]) -> np.ndarray:
@@ -201,40 +202,66 @@ class ChannelGraph:
             scales[group.channels] = of_groups.get(group.name, 1.0)
         return scales
 
+    def feed(self, inputs: list) -> dict[keras.KerasTensor, Any]:
+        """Returns the value of each of the model's input tensors, for `run`."""
+        return dict(zip(self.inputs, inputs, strict=True))
+
     def run(self, values: dict, calls: list[Call], apply: Callable) -> dict:
         """Evaluates calls, freeing each tensor after its last use.
 
         Args:
-            values: Tensor id -> value; updated in place.
+            values: Symbolic tensor -> value; updated in place.
             calls: A contiguous part of `self.calls`.
             apply: `apply(call, *args, **kwargs)` computes one call.
 
         Returns:
-            `values`, with what is still needed behind the last call.
+            `values`, with those still needed behind the last call.
         """
         for call in calls:
-            args, kwargs = call.arguments(values)
-            outputs = keras.tree.flatten(apply(call, *args, **kwargs))
-            values.update(zip(map(id, call.outputs), outputs, strict=True))
+            run_calls([call], values, apply)
             for tensor in call.inputs:
-                if self._last_use[id(tensor)] <= call.index:
-                    values.pop(id(tensor), None)
+                if self._last_use[tensor] <= call.index:
+                    values.pop(tensor, None)
         return values
 
-    def live_before(self, index: int) -> list[int]:
-        """Ids of the tensors made before call `index` and needed from it on.
+    def run_all(self, inputs: list, apply: Callable) -> list:
+        """Evaluates the whole model; returns the values of its outputs.
 
-        Behind the last call, the ids of the model's outputs in their order.
+        Args:
+            inputs: One value per input of the model.
+            apply: As for `run`.
+        """
+        values = self.run(self.feed(inputs), self.calls, apply)
+        return [values[tensor] for tensor in self.outputs]
+
+    def live_before(self, index: int) -> list[keras.KerasTensor]:
+        """Returns the tensors made before call `index` and needed from it on.
+
+        Behind the last call, the model's outputs in their order.
         """
         if index == len(self.calls):
-            return [id(tensor) for tensor in self.outputs]
+            return list(self.outputs)
         made = [*self.inputs, *(t for c in self.calls[:index] for t in c.outputs)]
-        return [id(t) for t in made if self._last_use.get(id(t), -1) >= index]
+        return [t for t in made if self._last_use.get(t, -1) >= index]
 
     def __post_init__(self):
-        last_use = {id(t): c.index for c in self.calls for t in c.inputs}
-        last_use |= {id(tensor): len(self.calls) for tensor in self.outputs}
+        last_use = {t: c.index for c in self.calls for t in c.inputs}
+        last_use |= {tensor: len(self.calls) for tensor in self.outputs}
         object.__setattr__(self, "_last_use", last_use)
+
+
+def run_calls(calls: Iterable[Call], values: dict, apply: Callable) -> None:
+    """Evaluates calls, in their order, and adds what they make to `values`.
+
+    Args:
+        calls: In topological order.
+        values: Symbolic tensor -> value; updated in place.
+        apply: `apply(call, *args, **kwargs)` computes one call.
+    """
+    for call in calls:
+        args, kwargs = call.arguments(values)
+        made = keras.tree.flatten(apply(call, *args, **kwargs))
+        values.update(zip(call.outputs, made, strict=True))
 
 
 def _checked_indices(name: str, indices, size: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers
 
 from keras_greedy.graph.channels import Call, ChannelGraph
-from keras_greedy.graph.registry import IN, OUT
+from keras_greedy.graph.rules.base import IN, OUT
 from keras_greedy.graph.trace import has_graph, trace_quietly
 
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
@@ -68,8 +68,8 @@ class Costs:
         seen = set()
         for call in graph.calls:
             if call.is_layer:
-                self._add_call(graph, call, first_use=id(call.operation) not in seen)
-                seen.add(id(call.operation))
+                self._add_call(graph, call, first_use=call.operation not in seen)
+                seen.add(call.operation)
         self._counts = np.array(self._counts)
         self._macs, self._params = map(_columns, (self._macs, self._params))
 

@@ -12,7 +12,7 @@ import numpy as np
 from keras import layers
 
 from keras_greedy.graph.channels import Call, ChannelGraph, named_weights
-from keras_greedy.graph.copies import copy_weights, full_weights, remake, replay_flat
+from keras_greedy.graph.clone import copy_weights, full_weights, remake, replay_flat
 
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose)
 DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
@@ -32,13 +32,13 @@ def folded(graph: ChannelGraph) -> ChannelGraph:
     norms = foldable_norms(graph)
     gone = {norm.index for norm in norms.values()}
     calls: dict[int, Call] = {}
-    new: dict[int, keras.Operation] = {}
+    new: dict[keras.Operation, keras.Operation] = {}
     channels = {}
 
     def apply(call, *args, **kwargs):
         if call.index in gone:
             return args[0]
-        key = id(call.operation)
+        key = call.operation
         if key not in new:
             new[key] = _remade(call, biased=call.index in norms)
         outputs = new[key](*args, **kwargs)
@@ -53,9 +53,9 @@ def folded(graph: ChannelGraph) -> ChannelGraph:
     channels |= _channels(graph, graph.inputs, functional.inputs)
     for call in graph.calls:
         if call.index in norms:
-            _fold(call.operation, norms[call.index].operation, new[id(call.operation)])
+            _fold(call.operation, norms[call.index].operation, new[call.operation])
         elif call.is_layer and call.index not in gone:
-            copy_weights(call.operation, new[id(call.operation)])
+            copy_weights(call.operation, new[call.operation])
 
     def copies(originals):
         return tuple(calls[call.index] for call in originals)
@@ -82,23 +82,20 @@ def folded(graph: ChannelGraph) -> ChannelGraph:
 
 def foldable_norms(graph: ChannelGraph) -> dict[int, Call]:
     """Index of a linear layer's call -> the call of the only BatchNorm behind it."""
-    outputs = {id(tensor) for tensor in graph.outputs}
-    times_called = collections.Counter(id(call.operation) for call in graph.calls)
+    outputs = set(graph.outputs)
+    times_called = collections.Counter(call.operation for call in graph.calls)
     norms = {}
     for call in graph.calls:
         layer = call.operation
-        if (
-            not (call.rule and type(layer) in FOLDABLE)
-            or id(call.outputs[0]) in outputs
-        ):
+        if not (call.rule and type(layer) in FOLDABLE) or call.outputs[0] in outputs:
             continue
-        readers = graph.readers(call.outputs[0])
+        readers = graph.calls_reading(call.outputs[0])
         if (
             layer.activation is keras.activations.linear
             and len(readers) == 1
             and readers[0].rule
             and type(readers[0].operation) is layers.BatchNormalization
-            and times_called[id(layer)] == times_called[id(readers[0].operation)] == 1
+            and times_called[layer] == times_called[readers[0].operation] == 1
             and not readers[0].kwargs.get("training")
         ):
             norms[call.index] = readers[0]
@@ -115,9 +112,9 @@ def _remade(call: Call, biased: bool) -> keras.Operation:
     return new
 
 
-def _channels(graph: ChannelGraph, old, new) -> dict[int, np.ndarray]:
+def _channels(graph: ChannelGraph, old, new) -> dict[keras.KerasTensor, np.ndarray]:
     pairs = zip(old, new, strict=True)
-    return {id(tensor): graph.channels_of(original) for original, tensor in pairs}
+    return {tensor: graph.channels_of(original) for original, tensor in pairs}
 
 
 def _fold(layer, norm, new) -> None:

@@ -21,7 +21,7 @@ def find_groups(calls: list[Call], channels: dict, pins: dict):
     """
 
     def at(place, tensors):
-        ids = np.concatenate([channels[id(tensor)] for tensor in tensors])
+        ids = np.concatenate([channels[tensor] for tensor in tensors])
         return any(pins.get(channel) == (None, place) for channel in ids)
 
     makers, norms, readers = _roles(calls, channels)
@@ -41,7 +41,7 @@ def find_groups(calls: list[Call], channels: dict, pins: dict):
         first = producers[0]
         names[first.name] = names.get(first.name, 0) + 1
         suffix = f":{names[first.name]}" if names[first.name] > 1 else ""
-        position = {c: i for i, c in enumerate(channels[id(first.outputs[0])])}
+        position = {c: i for i, c in enumerate(channels[first.outputs[0]])}
         in_order = np.array(sorted(ids, key=position.get))
         groups.append(
             ChannelGroup(
@@ -67,11 +67,11 @@ def _roles(calls, channels):
     for call in calls:
         if _makes_channels(call):
             for tensor in call.outputs:
-                _note(makers, channels[id(tensor)], call.index)
+                _note(makers, channels[tensor], call.index)
         if call.rule and call.rule.normalizes:
-            _note(norms, channels[id(call.inputs[0])], call.index)
+            _note(norms, channels[call.inputs[0]], call.index)
         if call.rule and call.rule.consumes:
-            _note(readers, channels[id(call.inputs[0])], call.index)
+            _note(readers, channels[call.inputs[0]], call.index)
     return makers, norms, readers
 
 

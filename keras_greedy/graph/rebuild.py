@@ -4,8 +4,8 @@ import keras
 import numpy as np
 
 from keras_greedy.graph.channels import Call, ChannelGraph, named_weights
-from keras_greedy.graph.copies import Copier, copy_weights, full_weights, remake
-from keras_greedy.graph.registry import IN, OUT
+from keras_greedy.graph.clone import Copier, copy_weights, full_weights, remake
+from keras_greedy.graph.rules.base import IN, OUT
 
 
 def rebuild(
@@ -53,8 +53,8 @@ class Cutter(Copier):
     def __init__(self, graph: ChannelGraph, kept: np.ndarray, weights: dict):
         super().__init__()
         self._graph, self._kept, self._weights = graph, kept, weights
-        self._calls = {id(call.operation): call for call in graph.calls}
-        self._makers = {id(call.outputs[0]): call for call in graph.calls}
+        self._calls = {call.operation: call for call in graph.calls}
+        self._makers = {call.outputs[0]: call for call in graph.calls}
         _check_names(graph, weights)
 
     def apply(self, call: Call, *args, **kwargs):
@@ -64,8 +64,8 @@ class Cutter(Copier):
         return self.operation(call.operation)(*args, **kwargs)
 
     def new(self, operation):
-        if id(operation) in self._calls:
-            return remake(operation, self._config_changes(self._calls[id(operation)]))
+        if operation in self._calls:
+            return remake(operation, self._config_changes(self._calls[operation]))
         return self.model(operation)
 
     def copy_weights(self) -> None:
@@ -84,14 +84,14 @@ class Cutter(Copier):
         )
 
     def apply_own(self, own: Call, *args, **kwargs):
-        if id(own.operation) not in self._calls:
+        if own.operation not in self._calls:
             return self.operation(own.operation)(*args, **kwargs)
-        made = self._graph.stand_ins[id(own.outputs[0])]
-        return self.apply(self._makers[id(made)], *args, **kwargs)
+        made = self._graph.stand_ins[own.outputs[0]]
+        return self.apply(self._makers[made], *args, **kwargs)
 
     def input(self, tensor, layer):
         """The new input, which in a model inside may have been cut."""
-        kept = self._kept[self._graph.channels_of(self._graph.stand_ins[id(tensor)])]
+        kept = self._kept[self._graph.channels_of(self._graph.stand_ins[tensor])]
         if kept.all() or tensor.shape[-1] is None:
             return remake(layer).output
         return remake(layer, {"batch_shape": (*tensor.shape[:-1], sum(kept))}).output

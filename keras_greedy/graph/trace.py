@@ -133,17 +133,17 @@ class Layout:
 
     def __init__(self, functional):
         self.calls: list[Call] = []
-        self.stand_ins: dict[int, keras.KerasTensor] = {}
+        self.stand_ins: dict[keras.KerasTensor, keras.KerasTensor] = {}
         self.shared_inputs: list[tuple] = []
-        self._names: dict[int, str] = {}
+        self._names: dict[keras.Operation, str] = {}
         self.outputs = self._add(functional, functional.inputs, (), None)
 
     def _add(self, functional, inputs, path, training) -> list:
         """Adds a model's calls; returns the tensors that stand for its outputs."""
-        here = dict(zip(map(id, functional.inputs), inputs, strict=True))
+        here = dict(zip(functional.inputs, inputs, strict=True))
         for own in functional.inputs:
-            if own.shape[-1] is not None and id(own) in self.stand_ins:
-                pair = self.stand_ins[id(own)], here[id(own)]
+            if own.shape[-1] is not None and own in self.stand_ins:
+                pair = self.stand_ins[own], here[own]
                 self.shared_inputs.append(pair)
         for own in own_calls(functional):
             args, kwargs = own.arguments(here)
@@ -156,13 +156,13 @@ class Layout:
                 kwargs |= _training(own, training)
                 outputs = _fresh_outputs(own, args, kwargs) if path else own.outputs
                 name = "/".join((*path, own.name))
-                name = self._names.setdefault(id(own.operation), name)
+                name = self._names.setdefault(own.operation, name)
                 index = len(self.calls)
                 call = _call(index, name, own.operation, args, kwargs, outputs)
                 self.calls.append(call)
-            here |= zip(map(id, own.outputs), outputs, strict=True)
+            here |= zip(own.outputs, outputs, strict=True)
         self.stand_ins = here | self.stand_ins
-        return [here[id(tensor)] for tensor in functional.outputs]
+        return [here[tensor] for tensor in functional.outputs]
 
 
 def _is_transparent(call: Call) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.graph.channels import Call
-from keras_greedy.graph.copies import input_layers
+from keras_greedy.graph.clone import input_layers
 from keras_greedy.graph.trace import check_model, has_graph, own_calls, public_key
 from keras_greedy.interop.as_layers import as_layer
 from keras_greedy.interop.configs import Refused, Target, legacy_keras

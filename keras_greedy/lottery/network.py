@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_greedy.graph.channels import Call, ChannelGraph
-from keras_greedy.graph.copies import input_layers, remake, replay_flat
+from keras_greedy.graph.clone import input_layers, remake, replay_flat
 from keras_greedy.lottery.layers import MaskedConv2D, MaskedDense, RandomNeurons
 from keras_greedy.lottery.samples import Samples
 from keras_greedy.lottery.targets import Target
@@ -23,7 +23,7 @@ def random_network(graph: ChannelGraph, blocks: dict[int, list]) -> keras.Model:
     others: dict[int, keras.Operation] = {}
 
     def apply(call: Call, *args, **kwargs):
-        key = id(call.operation)
+        key = call.operation
         if key in blocks:
             return functools.reduce(lambda x, layer: layer(x), blocks[key], args[0])
         if key not in others:
@@ -44,7 +44,7 @@ def _names(graph: ChannelGraph, blocks: dict[int, list]) -> dict[int, str]:
         taken.add(name)
         return name
 
-    operations = {id(call.operation): call.name for call in graph.calls}
+    operations = {call.operation: call.name for call in graph.calls}
     names = {key: unused(name.replace("/", "_")) for key, name in operations.items()}
     for key, own in blocks.items():
         for layer in own:

@@ -34,9 +34,9 @@ def never_negative(graph) -> set[int]:
     """Ids of the graph's tensors that cannot be negative; not of all that cannot be."""
     found = set()
     for call in graph.calls:
-        given = all(id(tensor) in found for tensor in call.inputs)
+        given = all(tensor in found for tensor in call.inputs)
         if _rectifies(call.operation) or (given and _keeps(call.operation)):
-            found |= {id(tensor) for tensor in call.outputs}
+            found |= set(call.outputs)
     return found
 
 

@@ -90,7 +90,7 @@ def targets_of(graph: ChannelGraph) -> dict[int, Target]:
     calls: dict[int, list[Call]] = {}
     for call in graph.calls:
         if call.weights:
-            calls.setdefault(id(call.operation), []).append(call)
+            calls.setdefault(call.operation, []).append(call)
     _check_layers([own[0] for own in calls.values()])
     if not calls:
         raise ValueError(
@@ -103,7 +103,7 @@ def targets_of(graph: ChannelGraph) -> dict[int, Target]:
 
 def _target(calls: list[Call], positive: set[int]) -> Target:
     layer, name = calls[0].operation, calls[0].name.replace("/", "_")
-    signed = not all(id(call.inputs[0]) in positive for call in calls)
+    signed = not all(call.inputs[0] in positive for call in calls)
     kernel = keras.ops.convert_to_numpy(layer.kernel).astype(float)
     weights = kernel.reshape(-1, *kernel.shape[-2:])
     if layer.use_bias:

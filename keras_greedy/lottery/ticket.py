@@ -8,8 +8,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_greedy.files import replacing
 from keras_greedy.lottery.layers import Masked
+from tflite_export.files import replacing
 
 FIGURES = "ticket.json"
 

@@ -1,0 +1,1 @@
+"""The published methods: which channels to keep, and what weights they get."""

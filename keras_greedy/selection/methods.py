@@ -8,14 +8,14 @@ import numpy as np
 from keras_greedy.batches import Batches
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.progress import Progress
-from keras_greedy.selection.candidates import Candidates
-from keras_greedy.selection.loss import STEP_SIZES, LossSearch
+from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.moments import Moments
-from keras_greedy.selection.objectives import OUTPUT_OBJECTIVES
-from keras_greedy.selection.path import Path
-from keras_greedy.selection.reads import reads_of
-from keras_greedy.selection.sensitivity import sensitivities
-from keras_greedy.selection.steps import STEPS
+from keras_greedy.selection.moments.fisher import sensitivities
+from keras_greedy.selection.output.candidates import Candidates
+from keras_greedy.selection.output.objectives import OUTPUT_OBJECTIVES
+from keras_greedy.selection.output.search import STEP_SIZES, LossSearch
+from keras_greedy.selection.path import SelectionPath
+from keras_greedy.selection.steps import STEP_RULES
 
 IMITATION_OBJECTIVES = {
     "global": ["global"],
@@ -44,7 +44,7 @@ class Imitation:
 
     def alternatives(
         self, graph: ChannelGraph, data, moments: Moments, progress: Progress
-    ) -> list[dict[str, Path]]:
+    ) -> list[dict[str, SelectionPath]]:
         """Group name -> its selection path, for each objective to choose from."""
         return [
             self._paths(
@@ -58,7 +58,7 @@ class Imitation:
 
     def _paths(self, weights, graph, moments, progress):
         groups = progress.over(graph.groups, "Selecting channels", len(graph.groups))
-        reads = reads_of(graph)
+        reads = consumers_of(graph)
         return {g.name: self._path(g, reads, moments, weights) for g in groups}
 
     def _weights(self, objective, graph, data, progress):
@@ -69,7 +69,7 @@ class Imitation:
         few = progress.over(few, title, IMAGES_WEIGHED // 16)
         return sensitivities(graph, few, self.seed)
 
-    def _path(self, group: ChannelGroup, reads, moments, weights) -> Path:
+    def _path(self, group: ChannelGroup, reads, moments, weights) -> SelectionPath:
         consumers = []
         for name in group.consumer_names:
             own = reads[name].features_of(group.channels)
@@ -78,7 +78,7 @@ class Imitation:
                 matrix = matrix * np.sqrt(np.tile(weights[name], reads[name].folds))
             covariance = moments.scatters[name].regularized()[np.ix_(own, own)]
             consumers.append((covariance, matrix))
-        return STEPS[self.step].path(consumers, group.size)
+        return STEP_RULES[self.step].path(consumers, group.size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,13 +101,13 @@ class OutputSearch(LossSearch):
 
     def alternatives(
         self, graph: ChannelGraph, data, moments: Moments, progress: Progress
-    ) -> list[dict[str, Path]]:
+    ) -> list[dict[str, SelectionPath]]:
         """Group name -> its selection path, all other groups whole."""
         against = self.held_against(graph.model, data)
         groups = progress.over(graph.groups, "Selecting channels", len(graph.groups))
         return [{g.name: self._path(graph, g, moments, against) for g in groups}]
 
-    def _path(self, graph, group, moments, against) -> Path:
+    def _path(self, graph, group, moments, against) -> SelectionPath:
         selection = self.begin(graph, group, moments, against)
         while not selection.finished:
             selection.advance()
@@ -125,7 +125,7 @@ def method_of(objective, step, candidates, channels_per_step, seed):
         _check_choice("step", step, [*STEP_SIZES], f" with objective={objective!r}")
         which = "screened" if candidates is None else candidates
         return OutputSearch(step, Candidates(which, channels_per_step), seed, objective)
-    _check_choice("step", step, [*STEPS])
+    _check_choice("step", step, [*STEP_RULES])
     if candidates is not None or channels_per_step != 1:
         raise ValueError(
             "Expected `candidates` and `channels_per_step` with an objective of "

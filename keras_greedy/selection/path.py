@@ -8,7 +8,7 @@ ROUNDING = 1e-12
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Path:
+class SelectionPath:
     """Nested sets of channels, one for each width.
 
     Attributes:
@@ -31,7 +31,7 @@ class Path:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class MixturePath(Path):
+class MixturePath(SelectionPath):
     """The path of `a <- (1 - g) a + g e_i`, with the steps that made it.
 
     A channel may be picked again, and taken back by a negative `g`, so that the

@@ -3,19 +3,19 @@
 import keras
 
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.copies import full_weights
+from keras_greedy.graph.clone import full_weights
 from keras_greedy.graph.fold import foldable_norms
 from keras_greedy.graph.rebuild import rebuild
+from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.moments import Moments
-from keras_greedy.selection.path import Path
-from keras_greedy.selection.reads import reads_of
-from keras_greedy.selection.steps import STEPS
+from keras_greedy.selection.path import SelectionPath
+from keras_greedy.selection.steps import STEP_RULES
 
 
 def cut(
     graph: ChannelGraph,
     moments: Moments,
-    paths: dict[str, Path],
+    paths: dict[str, SelectionPath],
     widths: dict[str, int],
     step: str,
 ) -> keras.Model:
@@ -43,10 +43,10 @@ def reconstructed(graph, moments, paths, widths, step) -> tuple[dict, dict]:
     scales = {name: path.scale(widths[name]) for name, path in paths.items()}
     scales, norms = graph.scales(scales), foldable_norms(graph)
     weights = {}
-    for name, read in reads_of(graph).items():
+    for name, read in consumers_of(graph).items():
         own = scales[read.features]
         if read.reconstructs and (own != 1).any():
-            new = STEPS[step].reconstruct(read, moments.scatters[name], own)
+            new = STEP_RULES[step].reconstruct(read, moments.scatters[name], own)
             norm = norms.get(read.call.index)
             weights |= _replacing(read, norm, *new)
     return selection, weights

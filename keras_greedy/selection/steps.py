@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from keras_greedy.selection.greedy import Problem, forward_path
-from keras_greedy.selection.imitation import (
+from keras_greedy.selection.moments.corrective import Problem, forward_path
+from keras_greedy.selection.moments.mixture import (
     gram,
     imitation_path,
     line_search,
@@ -13,7 +13,7 @@ from keras_greedy.selection.imitation import (
 from keras_greedy.selection.weights import least_squares, rescaled
 
 
-class Step(NamedTuple):
+class StepRule(NamedTuple):
     """A step rule.
 
     Attributes:
@@ -38,8 +38,8 @@ def _mixing(step_sizes):
     return path
 
 
-STEPS = {
-    "corrective": Step(_corrective, least_squares),
-    "line_search": Step(_mixing(line_search), rescaled),
-    "uniform": Step(_mixing(uniform), rescaled),
+STEP_RULES = {
+    "corrective": StepRule(_corrective, least_squares),
+    "line_search": StepRule(_mixing(line_search), rescaled),
+    "uniform": StepRule(_mixing(uniform), rescaled),
 }

@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from keras_greedy.selection.consumers import Consumer
 from keras_greedy.selection.moments import Scatter
-from keras_greedy.selection.reads import Read
 
 
-def least_squares(read: Read, scatter: Scatter, scale: np.ndarray):
+def least_squares(read: Consumer, scatter: Scatter, scale: np.ndarray):
     """The consumer's optimal kernel and bias when it reads only kept features.
 
     Minimises `E ||x W + b - (x_S W'_S + b')||^2`: with C the covariance of x,
@@ -14,7 +14,7 @@ def least_squares(read: Read, scatter: Scatter, scale: np.ndarray):
     what is lost goes to the bias.
 
     Args:
-        read: The consumer's `Read`.
+        read: The consumer's `Consumer`.
         scatter: Moments of its rows.
         scale: `(F,)`, 0 for the features that are dropped.
 
@@ -45,11 +45,11 @@ def _made_up(scatter: Scatter, kept: np.ndarray, dropped: np.ndarray) -> np.ndar
     return np.linalg.solve(covariance[np.ix_(kept, kept)], lost)
 
 
-def rescaled(read: Read, scatter: Scatter, scale: np.ndarray):
+def rescaled(read: Consumer, scatter: Scatter, scale: np.ndarray):
     """The consumer's own kernel and bias with each feature scaled.
 
     Args:
-        read: The consumer's `Read`.
+        read: The consumer's `Consumer`.
         scatter: Moments of its rows.
         scale: `(F,)`, 0 for the features that are dropped.
 

@@ -3,7 +3,14 @@
 Importing this package registers them all.
 """
 
-from keras_greedy.graph.registry import (
+from keras_greedy.graph.rules import (
+    elementwise,
+    linear,
+    merging,
+    normalization,
+    reshaping,
+)
+from keras_greedy.graph.rules.base import (
     IN,
     OUT,
     RULES,
@@ -12,7 +19,6 @@ from keras_greedy.graph.registry import (
     register_rule,
     rule_for,
 )
-from keras_greedy.graph.rules import followers, joins, linear, normalization, shapes
 
 __all__ = [
     "IN",
@@ -20,11 +26,11 @@ __all__ = [
     "RULES",
     "Rule",
     "Unprunable",
-    "followers",
-    "joins",
+    "elementwise",
     "linear",
+    "merging",
     "normalization",
     "register_rule",
+    "reshaping",
     "rule_for",
-    "shapes",
 ]

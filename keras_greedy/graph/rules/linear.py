@@ -3,7 +3,7 @@
 import numpy as np
 from keras import layers
 
-from keras_greedy.graph.registry import (
+from keras_greedy.graph.rules.base import (
     IN,
     OUT,
     Rule,

@@ -9,7 +9,7 @@ the statistics over the kept channels only.
 import keras
 from keras import layers, ops
 
-from keras_greedy.graph.registry import OUT, Rule, Unprunable, register_rule
+from keras_greedy.graph.rules.base import OUT, Rule, Unprunable, register_rule
 
 
 @register_rule(layers.BatchNormalization)

@@ -1,0 +1,1 @@
+"""Selection on what the whole network answers."""

@@ -1,0 +1,101 @@
+"""The loss a model is trained with, and the loss of each example."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_greedy.batches import is_arrays, output_keys
+from keras_greedy.graph.outputs import outputs_of
+from keras_greedy.graph.trace import trace_quietly
+
+
+def training_loss(model: keras.Model, data, loss=None):
+    """`loss`, else that of the model's compile settings, else a cross-entropy.
+
+    Args:
+        model: The full model.
+        data: As for `prune`, with labels.
+        loss: As for `compile`.
+
+    Raises:
+        ValueError: When there are no labels, or no loss that shows.
+    """
+    if first_labels(data) is None:
+        raise ValueError(
+            "Expected `data` to give (x, y): labels are needed. Received: x alone. "
+            "Add the labels, or use what needs none: FineTune(distill=True), or an "
+            "`objective` other than 'loss'."
+        )
+    return loss or model.loss or _cross_entropy(model, data)
+
+
+def loss_per_example(model: keras.Model, functional: keras.Model, loss):
+    """A function of lists of outputs and labels: `(n,)`, summed over the outputs.
+
+    Args:
+        model: The model, whose compile settings have the weights of the losses.
+        functional: The Functional that holds its graph.
+        loss: As for `compile`.
+    """
+    names = output_keys(functional)
+    config = model.get_compile_config() if len(names) > 1 else {}
+    weights = _for_each(config.get("loss_weights") or 1.0, names)
+    functions = [own and _function(own) for own in _for_each(loss, names)]
+
+    def of_each(outputs, labels):
+        return sum(
+            weight * _mean_rest(function(_like(y, output), output))
+            for weight, function, y, output in zip(
+                weights, functions, labels, outputs, strict=True
+            )
+            if function
+        )
+
+    return of_each
+
+
+def first_labels(data):
+    """The labels of the first batch, or of all when `data` are arrays."""
+    first = data if is_arrays(data) else next(iter(data), None)
+    return keras.utils.unpack_x_y_sample_weight(first)[1]
+
+
+def _cross_entropy(model: keras.Model, data):
+    """The loss that fits the model's output and the shape of the labels."""
+    kinds = [output.kind for output in outputs_of(trace_quietly(model))]
+    if kinds not in (["categorical"], ["binary"]):
+        raise ValueError(
+            "Expected a loss, of a compiled model or by FineTune(loss=...): it shows "
+            "only of a single output that is a softmax or a sigmoid. Received: a "
+            f"model that is not compiled, with outputs of the kind {kinds}"
+        )
+    if kinds == ["binary"]:
+        return keras.losses.BinaryCrossentropy()
+    labels = np.shape(first_labels(data))
+    one_hot = len(labels) > 1 and labels[-1] == model.output_shape[-1]
+    name = "CategoricalCrossentropy" if one_hot else "SparseCategoricalCrossentropy"
+    return getattr(keras.losses, name)()
+
+
+def _for_each(setting, names: list) -> list:
+    """A setting of `compile`, one for all or by output, as a list."""
+    if isinstance(setting, dict):
+        return [setting.get(name) for name in names]
+    return (
+        list(setting) if isinstance(setting, (list, tuple)) else [setting] * len(names)
+    )
+
+
+def _function(loss):
+    loss = keras.losses.get(loss)
+    return loss.call if isinstance(loss, keras.losses.Loss) else loss
+
+
+def _like(labels, output):
+    """Labels of `(n,)` for outputs of `(n, 1)`."""
+    missing = len(labels.shape) == len(output.shape) - 1 and output.shape[-1] == 1
+    return ops.expand_dims(labels, -1) if missing else labels
+
+
+def _mean_rest(x):
+    return ops.mean(ops.reshape(x, (ops.shape(x)[0], -1)), axis=1)

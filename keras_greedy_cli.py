@@ -1,0 +1,75 @@
+"""The command line: `keras-greedy demo`.
+
+It stands outside of the package, whose import starts Keras: before that, the backend is
+chosen and TensorFlow is kept quiet.
+"""
+
+import argparse
+import sys
+
+from tflite_export.quiet import quiet_tensorflow
+
+
+def main(argv=None) -> int:
+    """Runs `keras-greedy`.
+
+    Args:
+        argv: The arguments, by default those of the process.
+
+    Returns:
+        The exit code: 0, 2 for what the user can put right, 130 when interrupted.
+
+    Example:
+
+    ```python
+    from keras_greedy_cli import main
+
+    main(["demo", "--output", "demo_output"])
+    ```
+    """
+    options = vars(_parser().parse_args(argv))
+    command = options.pop("command")
+    try:
+        with quiet_tensorflow():
+            command(**options)
+    except ImportError as error:
+        return _failed(f"{error}. To have it all: pip install 'keras_greedy[demo]'")
+    except (OSError, RuntimeError, ValueError) as error:
+        return _failed(error)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _failed(error) -> int:
+    print("keras-greedy:", *str(error).split(), file=sys.stderr)
+    return 2
+
+
+def _demo(**options):
+    from keras_greedy import demo
+
+    demo.run(**options)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="keras-greedy", description="Structured pruning for Keras 3."
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+    demo = commands.add_parser(
+        "demo",
+        help="prune a small network, export it, check and time it",
+        description="Trains a small MobileNetV2 on handwritten digits, takes half of "
+        "its multiply-accumulates away, fine-tunes, exports and times it.",
+        argument_default=argparse.SUPPRESS,
+    )
+    demo.add_argument("--output", metavar="FOLDER", help="default: demo_output")
+    demo.add_argument("--epochs", type=int, help="training of the full model")
+    demo.add_argument("--seed", type=int, help="of everything random")
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
