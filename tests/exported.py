@@ -18,13 +18,16 @@ class Pieces(keras.utils.PyDataset):
 
     def __init__(self, count, size):
         super().__init__()
-        self._x, self._size = images(count), size
+        self._x = images(count)
+        self._size = size
 
     def __len__(self):
+        # Rounded up: the last batch may be short.
         return -(-len(self._x) // self._size)
 
     def __getitem__(self, index):
-        x = self._x[index * self._size : (index + 1) * self._size]
+        start = index * self._size
+        x = self._x[start : start + self._size]
         return x, np.zeros(len(x))
 
 
@@ -62,6 +65,15 @@ def small_sequential():
 def tiny(units=3, features=4, **options):
     x = keras.Input((features,), **options)
     return randomize(keras.Model(x, layers.Dense(units)(x)))
+
+
+def two_inputs_and_outputs():
+    """Its inputs have another order than that of their names."""
+    second = keras.Input((4,), name="second")
+    first = keras.Input((3,), name="first")
+    both = layers.Concatenate()([second, first])
+    outputs = [layers.Dense(2)(both), layers.Dense(3)(first)]
+    return randomize(keras.Model([second, first], outputs))
 
 
 def erfinv_of_singular_values():

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tflite_export import __main__ as command_line
-from tflite_export import android
+from tflite_export import adb, android
 from tflite_export.android import AdbError, parse_operations, parse_timings
 
 OUTPUTS = Path(__file__).parent / "benchmark_model"
@@ -270,7 +270,7 @@ def test_an_adb_that_is_not_there_is_named(phone):
 
 def test_an_adb_that_hangs_is_an_error(phone, monkeypatch):
     phone.adb.write_text("#!/bin/sh\nsleep 20\n")
-    monkeypatch.setattr(android, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(adb, "TIMEOUT_S", 0.2)
     with pytest.raises(AdbError, match=r"did not end within 0\.2 seconds"):
         phone.benchmark()
 

@@ -1,6 +1,7 @@
 """Labels and normalisation in the file, read back as apps read them."""
 
 import struct
+import sys
 import zipfile
 
 import keras
@@ -82,6 +83,21 @@ def test_a_file_with_two_outputs_is_refused(tmp_path):
     path = tflite_export.convert(two, tmp_path / "m.tflite")
     with pytest.raises(ValueError, match=r"one input and one output.*1 and 2"):
         tflite_export.add_metadata(path)
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [
+        ("flatbuffers", "flatbuffers"),
+        ("ai_edge_litert.tools.flatbuffer_utils", "ai-edge-litert"),
+    ],
+)
+def test_a_missing_package_says_how_to_install_it(file, module, package, monkeypatch):
+    before = file.read_bytes()
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=f"pip install {package}"):
+        tflite_export.add_metadata(file, labels=LABELS)
+    assert file.read_bytes() == before
 
 
 def test_a_missing_file_is_named(tmp_path):

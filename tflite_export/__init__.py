@@ -1,4 +1,4 @@
-"""Ship a Keras 3 model as a `.tflite` file, check it, and time it.
+"""Export of Keras 3 models to `.tflite` files, with checks and timings of the files.
 
 Importing this package needs NumPy only. Running files needs a runtime,
 `ai-edge-litert` or the older `tflite-runtime`; Keras and TensorFlow are imported by

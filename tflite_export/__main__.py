@@ -2,38 +2,56 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tflite_export import android
 from tflite_export.benchmark import compare
 from tflite_export.checks import check_target
+from tflite_export.data import count_samples
 from tflite_export.files import replacing
-from tflite_export.latency import Comparison
-from tflite_export.layers import compare_layers, first_divergence
+from tflite_export.latency import RUNS, WARMUP, Comparison
+from tflite_export.layers import LAYER_TOLERANCE, compare_layers, first_divergence
 from tflite_export.quiet import quiet_tensorflow
 from tflite_export.runtime import run
 from tflite_export.samples import load_samples
-from tflite_export.verify import verify
+from tflite_export.verify import TOLERANCE, ModelOrOutputs, verify
+
+if TYPE_CHECKING:
+    import keras
+
+SUCCESS = 0
+OFF = 1
+"""`verify` found the file to be off."""
+
+USER_ERROR = 2
+INTERRUPTED = 130
+"""As shells report a process that Ctrl-C has ended."""
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs `python -m tflite_export`.
 
     Args:
-        argv: the arguments, by default those of the process.
+        argv: The arguments, by default those of the process.
 
     Returns:
-        The exit code: 0; 1 when `verify` finds the file to be off; 2 for what the user
-        can put right; 130 when interrupted.
+        The exit code: 0; 1 when `verify` finds the file to be off; 2 for an error
+        that the user can put right; 130 when interrupted.
 
     Example:
 
     ```python
+    import keras
+    import tflite_export
     from tflite_export.__main__ import main
 
-    main(["benchmark", "model.tflite", "--runs", "100"])
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    tflite_export.convert(model, "model.tflite")
+    assert main(["benchmark", "model.tflite", "--runs", "100"]) == 0
     ```
     """
     options = vars(_parser().parse_args(argv))
@@ -42,71 +60,83 @@ def main(argv=None):
         with quiet_tensorflow():
             return command(**options)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
+        # One line, however the message is broken.
         print("tflite_export:", *str(error).split(), file=sys.stderr)
-        return 2
+        return USER_ERROR
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
-def _benchmark(files, form, **options):
-    _print(compare(files, **options), form)
-    return 0
+def _benchmark(files: list[str], form: str, **options: Any) -> int:
+    comparison = compare(files, **options)
+    _print(comparison, form)
+    return SUCCESS
 
 
-def _android(file, form, **options):
+def _android(file: str, form: str, **options: Any) -> int:
     latency = android.benchmark(file, **options)
     _print(Comparison((latency,)), form)
+    # JSON has the operations already, a Markdown table has no place for them.
     if form == "text":
-        for each in latency.operations:
-            print(f"{each.mean_ms:9.3f} ms  {each.type}  {each.name}")
-    return 0
+        for operation in latency.operations:
+            print(f"{operation.mean_ms:9.3f} ms  {operation.type}  {operation.name}")
+    return SUCCESS
 
 
-def _print(comparison, form):
-    forms = {
-        "text": comparison.__str__,
-        "json": comparison.to_json,
-        "markdown": comparison.to_markdown,
-    }
-    print(forms[form]())
+def _print(comparison: Comparison, form: str) -> None:
+    if form == "json":
+        print(comparison.to_json())
+    elif form == "markdown":
+        print(comparison.to_markdown())
+    else:
+        print(comparison)
 
 
-def _verify(file, samples, model, tolerance, top1, json):
-    inputs, expected = load_samples(samples or Path(file).with_suffix(".npz"))
-    if model is not None:
-        expected = _load_model(model)
-    count = len(next(iter(inputs.values())))
-    parity = verify(expected, file, inputs, max_samples=count)
+def _verify(
+    file: str,
+    samples: str | None,
+    model: str | None,
+    tolerance: float,
+    top1: float,
+    json: bool,
+) -> int:
+    samples_path = samples or Path(file).with_suffix(".npz")
+    inputs, outputs = load_samples(samples_path)
+    expected: ModelOrOutputs = outputs if model is None else _load_model(model)
+    parity = verify(expected, file, inputs, max_samples=count_samples(inputs))
     print(parity.to_json() if json else parity)
     if parity.ok(tolerance, top1):
-        return 0
+        return SUCCESS
     print(f"Not within --tolerance {tolerance:g} and --top1 {top1:g}", file=sys.stderr)
     if model is not None:
         first = first_divergence(compare_layers(expected, file, inputs))
-        print(f"First layer off by 1 %: {first or 'none'}", file=sys.stderr)
-    return 1
+        percent = f"{100 * LAYER_TOLERANCE:g} %"
+        print(f"First layer off by {percent}: {first or 'none'}", file=sys.stderr)
+    return OFF
 
 
-def _load_model(path):
+def _load_model(path: str) -> "keras.Model":
     import keras
 
     return keras.saving.load_model(path, compile=False)
 
 
-def _run(file, inputs, output, threads):
-    if output is not None:
-        output = check_target(output, ".npz")
-    data = np.load(inputs) if inputs.endswith(".npy") else load_samples(inputs)[0]
+def _run(file: str, inputs: str, output: str | None, threads: int) -> int:
+    # Checked before the work, which may take long.
+    target = None if output is None else check_target(output, ".npz")
+    is_array = inputs.endswith(".npy")
+    data = np.load(inputs) if is_array else load_samples(inputs)[0]
     outputs = run(file, data, threads=threads)
     for name, values in outputs.items():
         print(f"{name}: shape {values.shape}, {values.min():.6g} to {values.max():.6g}")
-    if output is not None:
-        with replacing(output) as temporary:
-            np.savez_compressed(temporary, **outputs)
-    return 0
+    if target is not None:
+        with replacing(target) as temporary:
+            arrays: dict[str, Any] = dict(outputs)
+            np.savez_compressed(temporary, **arrays)
+    return SUCCESS
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tflite_export",
         description="Checks, runs and times .tflite files. Needs NumPy and a runtime.",
@@ -119,16 +149,10 @@ def _parser():
     timed.set_defaults(command=_benchmark)
 
     checked = commands.add_parser(
-        "verify", help="compare with what the model gave (exit code 1 if it is off)"
+        "verify",
+        help="compare with what the model gave (exit code 1 if it is off)",
     )
-    checked.add_argument("file", metavar="FILE.tflite")
-    checked.add_argument("--samples", metavar="FILE.npz", help="of save_samples()")
-    checked.add_argument(
-        "--model", metavar="FILE.keras", help="compare with it, layer by layer if off"
-    )
-    checked.add_argument("--tolerance", type=float, default=1e-4)
-    checked.add_argument("--top1", type=float, default=0.0, help="least agreement")
-    checked.add_argument("--json", action="store_true")
+    _add_verify(checked)
     checked.set_defaults(command=_verify)
 
     computed = commands.add_parser("run", help="compute the outputs of samples")
@@ -139,23 +163,40 @@ def _parser():
     computed.set_defaults(command=_run)
 
     phone = commands.add_parser("android", help="time a file on a phone, by adb")
-    phone.add_argument("file", metavar="FILE.tflite")
-    phone.add_argument("--binary", required=True, help="Google's benchmark_model")
-    phone.add_argument("--adb", default="adb")
-    phone.add_argument("--serial")
-    phone.add_argument("--use-gpu", action="store_true")
-    phone.add_argument("--use-nnapi", action="store_true")
-    phone.add_argument("--no-xnnpack", dest="use_xnnpack", action="store_false")
-    phone.add_argument("--profile", action="store_true", help="time each operation")
+    _add_android(phone)
     _add_timing(phone)
     phone.set_defaults(command=_android)
     return parser
 
 
-def _add_timing(parser):
-    parser.add_argument("--runs", type=int, default=50)
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE.tflite")
+    parser.add_argument("--samples", metavar="FILE.npz", help="of save_samples()")
+    parser.add_argument(
+        "--model",
+        metavar="FILE.keras",
+        help="compare with it, layer by layer if off",
+    )
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE)
+    parser.add_argument("--top1", type=float, default=0.0, help="least agreement")
+    parser.add_argument("--json", action="store_true")
+
+
+def _add_android(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE.tflite")
+    parser.add_argument("--binary", required=True, help="Google's benchmark_model")
+    parser.add_argument("--adb", default="adb")
+    parser.add_argument("--serial")
+    parser.add_argument("--use-gpu", action="store_true")
+    parser.add_argument("--use-nnapi", action="store_true")
+    parser.add_argument("--no-xnnpack", dest="use_xnnpack", action="store_false")
+    parser.add_argument("--profile", action="store_true", help="time each operation")
+
+
+def _add_timing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=WARMUP)
     forms = parser.add_mutually_exclusive_group()
     forms.set_defaults(form="text")
     for form in ("json", "markdown"):

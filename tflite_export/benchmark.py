@@ -1,24 +1,51 @@
-"""How long `.tflite` files take on this machine."""
+"""Times `.tflite` files on this machine."""
 
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tflite_export.checks import check_count
-from tflite_export.latency import Comparison, Latency
-from tflite_export.runtime import TfliteFile
+from tflite_export.latency import RUNS, WARMUP, Comparison, Latency
+from tflite_export.runtime import Interpreter, TfliteFile
+
+MS_PER_SECOND = 1e3
+
+STARTUP_MODULE = "tflite_export.startup"
+
+# Characters of a failed process' last words to show: the error, not its trace.
+ERROR_TAIL = 500
 
 
-def benchmark(path, runs=50, threads=1, warmup=5):
+def benchmark(
+    path: str | Path,
+    runs: int = RUNS,
+    threads: int = 1,
+    warmup: int = WARMUP,
+) -> Latency:
     """Times a `.tflite` file.
 
-    To compare files use `compare`: two calls of `benchmark` also measure what
-    the machine was doing in between.
+    To compare files use `compare`: two calls of `benchmark` also measure the other
+    work of the machine in between.
+
+    Args:
+        path: The file.
+        runs: Number of inferences to time.
+        threads: Number of threads that the kernels may use.
+        warmup: Number of inferences to run before the first one timed.
+
+    Returns:
+        A `Latency`.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ValueError: When it is not a `.tflite` file, or a number is too small.
 
     Example:
 
@@ -31,24 +58,16 @@ def benchmark(path, runs=50, threads=1, warmup=5):
     latency = tflite_export.benchmark(path, runs=20)
     print(latency.p50_ms, latency.size_bytes)
     ```
-
-    Args:
-        path: the file.
-        runs: how many inferences to time.
-        threads: how many threads the kernels may use.
-        warmup: how many inferences to run before the first one timed.
-
-    Returns:
-        A `Latency`.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not a `.tflite` file, or a number is too small.
     """
     return compare([path], runs, threads, warmup).latencies[0]
 
 
-def compare(paths, runs=50, threads=1, warmup=5):
+def compare(
+    paths: Iterable[str | Path],
+    runs: int = RUNS,
+    threads: int = 1,
+    warmup: int = WARMUP,
+) -> Comparison:
     """Times several `.tflite` files in turns.
 
     Every file runs once per round, and each round starts with the next file, so
@@ -57,8 +76,22 @@ def compare(paths, runs=50, threads=1, warmup=5):
     those of `benchmark`; the ratios are the point. They are ratios of medians:
     other work on the machine moves the means much more.
 
-    The inputs are random numbers from a fixed seed; integer inputs are zero. How long
-    a file takes to open, and its memory, are measured in a process of its own.
+    The inputs are random numbers from a fixed seed; integer inputs are zero. The time
+    to open a file, and its memory, are measured in a process of its own.
+
+    Args:
+        paths: The files; the ratios are to the first.
+        runs: Number of inferences to time per file.
+        threads: Number of threads that the kernels may use.
+        warmup: Number of rounds to run before the first one timed.
+
+    Returns:
+        A `Comparison`.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ValueError: When there are no paths, one is not a `.tflite` file, or a number
+            is too small.
 
     Example:
 
@@ -71,48 +104,36 @@ def compare(paths, runs=50, threads=1, warmup=5):
     half = tflite_export.convert(model, "half.tflite", quantize="float16")
     print(tflite_export.compare([full, half], runs=20))
     ```
-
-    Args:
-        paths: the files; the ratios are to the first.
-        runs: how many inferences to time per file.
-        threads: how many threads the kernels may use.
-        warmup: how many rounds to run before the first one timed.
-
-    Returns:
-        A `Comparison`.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if there are no paths, one is not a `.tflite` file, or a number
-            is too small.
     """
-    paths = _check_paths(paths)
+    listed = _check_paths(paths)
     runs = check_count("runs", runs, minimum=1)
     threads = check_count("threads", threads, minimum=1)
     warmup = check_count("warmup", warmup, minimum=0)
-    files = [TfliteFile(path, threads) for path in paths]
+    files = [TfliteFile(path, threads) for path in listed]
     for file in files:
         file.feed_noise()
-    seconds = time_in_turns([file.interpreter for file in files], warmup + runs)
-    return Comparison(
-        tuple(
-            Latency(
-                path=file.path,
-                size_bytes=Path(file.path).stat().st_size,
-                runs=runs,
-                threads=threads,
-                **_statistics(times),
-                warmup=warmup,
-                delegate=_delegate(file.interpreter),
-                **_started_alone(file.path, threads),
-            )
-            for file, times in zip(files, seconds[warmup:].T, strict=True)
+    interpreters = [file.interpreter for file in files]
+    seconds = time_in_turns(interpreters, warmup + runs)[warmup:]
+    latencies = []
+    for file, seconds_of_file in zip(files, seconds.T, strict=True):
+        latency = Latency(
+            path=file.path,
+            size_bytes=Path(file.path).stat().st_size,
+            runs=runs,
+            threads=threads,
+            **_statistics(seconds_of_file),
+            warmup=warmup,
+            delegate=_delegate(file.interpreter),
+            **_started_alone(file.path, threads),
         )
-    )
+        latencies.append(latency)
+    return Comparison(tuple(latencies))
 
 
-def _check_paths(paths):
-    listed = [] if isinstance(paths, (str, os.PathLike)) else list(paths)
+def _check_paths(paths: Iterable[str | Path]) -> list[str | Path]:
+    # A single path is iterable too, letter by letter.
+    is_single = isinstance(paths, (str, os.PathLike))
+    listed = [] if is_single else list(paths)
     if not listed:
         raise ValueError(
             "Expected `paths` to be a list of at least one file. "
@@ -121,11 +142,21 @@ def _check_paths(paths):
     return listed
 
 
-def time_in_turns(interpreters, rounds):
+def time_in_turns(interpreters: Sequence[Interpreter], rounds: int) -> np.ndarray:
+    """Times each interpreter once per round, each round starting with the next one.
+
+    Args:
+        interpreters: Interpreters with their inputs set.
+        rounds: Number of inferences of each.
+
+    Returns:
+        Seconds, of shape `(rounds, len(interpreters))`.
+    """
     count = len(interpreters)
     seconds = np.empty((rounds, count))
     for turn in range(rounds):
         for place in range(count):
+            # Rotated, so that none always runs behind the same other one.
             index = (turn + place) % count
             start = time.perf_counter()
             interpreters[index].invoke()
@@ -133,8 +164,9 @@ def time_in_turns(interpreters, rounds):
     return seconds
 
 
-def _statistics(seconds):
-    milliseconds = 1e3 * seconds
+def _statistics(seconds: np.ndarray) -> dict[str, Any]:
+    """Returns the fields of `Latency` that sum up the times `(runs,)` of one file."""
+    milliseconds = MS_PER_SECOND * seconds
     p50, p90 = np.percentile(milliseconds, [50, 90])
     return {
         "p50_ms": float(p50),
@@ -144,19 +176,23 @@ def _statistics(seconds):
     }
 
 
-def _delegate(interpreter):
-    """XNNPACK is the one that runtimes apply by themselves."""
-    operations = {each["op_name"] for each in interpreter._get_ops_details()}
-    return "XNNPACK" if "DELEGATE" in operations else "none"
+def _delegate(interpreter: Interpreter) -> str:
+    """Returns the name of the delegate that the runtime applied by itself."""
+    names = {each["op_name"] for each in interpreter._get_ops_details()}
+    # The runtime says only that there is one; XNNPACK is the only one it can be.
+    return "XNNPACK" if "DELEGATE" in names else "none"
 
 
-def _started_alone(path, threads):
-    command = [sys.executable, "-m", "tflite_export.startup", path, str(threads)]
+def _started_alone(path: str, threads: int) -> dict[str, Any]:
+    """Returns the fields of `Latency` that a fresh process measures."""
+    command = [sys.executable, "-m", STARTUP_MODULE, path, str(threads)]
+    # The child finds the packages where this process did, wherever it was started.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
+        last_words = done.stderr.strip()[-ERROR_TAIL:]
         raise RuntimeError(
             f"Expected {path!r} to open in a process of its own too. Received: exit "
-            f"code {done.returncode}. {done.stderr.strip()[-500:]}"
+            f"code {done.returncode}. {last_words}"
         )
     return json.loads(done.stdout)

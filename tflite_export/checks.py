@@ -1,32 +1,41 @@
-"""Checks of arguments: this package and `keras_greedy` share them."""
+"""Checks of arguments, shared by this package and `keras_greedy`.
+
+Every error names the argument, says which values are accepted and shows the one given.
+"""
 
 import numbers
 import operator
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 
 def is_number(value: object) -> bool:
     """Returns whether `value` is a real number; a `bool` is none."""
+    # `bool` is a subclass of `int`, but `budget=True` is a mistake.
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def is_count(value: object, minimum: int = 1) -> bool:
-    """Returns whether `value` is an integer of at least `minimum`."""
-    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    return is_integer and value >= minimum
+    """Returns whether `value` is an integer of at least `minimum`; a `bool` is none."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        return False
+    return int(value) >= minimum
 
 
 def check_number(name: str, value: object, expected: str, holds: bool) -> None:
-    """Raises a `ValueError` that says what was expected, unless `holds`.
+    """Raises an error with the accepted range of a number, unless `holds`.
 
     Args:
-        name: the argument's name.
-        value: what the caller gave.
-        expected: what it should be, such as "a positive number".
-        holds: whether it is that.
+        name: The argument's name.
+        value: The value that the caller gave.
+        expected: Words for the accepted values, such as "a positive number".
+        holds: Whether `value` is one of them.
+
+    Raises:
+        ValueError: When `holds` is false.
     """
     if not holds:
         raise ValueError(
@@ -34,16 +43,19 @@ def check_number(name: str, value: object, expected: str, holds: bool) -> None:
         )
 
 
-def check_count(name: str, value: object, minimum: int) -> int:
-    """Returns `value` as an `int`, or says which argument is not one.
+def check_count(name: str, value: Any, minimum: int) -> int:
+    """Returns `value` as an `int`, if it is an integer of at least `minimum`.
 
     Args:
-        name: the argument's name, for the error.
-        value: what the caller gave. Any integer type but `bool` is accepted.
-        minimum: the smallest value allowed.
+        name: The argument's name, for the error.
+        value: The value that the caller gave. Any integer type but `bool` is accepted.
+        minimum: The smallest value allowed.
+
+    Returns:
+        The same number as Python's own `int`.
 
     Raises:
-        ValueError: if `value` is no integer or below `minimum`.
+        ValueError: When `value` is no integer, or below `minimum`.
     """
     try:
         count = operator.index(value)
@@ -58,33 +70,44 @@ def check_count(name: str, value: object, minimum: int) -> int:
 
 
 def check_choice(
-    name: str, value: object, accepted: Collection, when: str = ""
+    name: str,
+    value: object,
+    accepted: Collection,
+    when: str = "",
 ) -> None:
-    """Raises a `ValueError` unless `value` is one of those accepted.
+    """Raises an error unless `value` is one of the accepted values.
 
     Args:
-        name: the argument's name.
-        value: what the caller gave.
-        accepted: what it may be.
-        when: what that depends on, such as " with objective='loss'".
+        name: The argument's name.
+        value: The value that the caller gave.
+        accepted: All values allowed.
+        when: The condition under which these are the ones allowed, such as
+            " with objective='loss'".
+
+    Raises:
+        ValueError: When `value` is none of them.
     """
-    # A list, not a set: what the caller gave need not have a hash.
-    if value not in list(accepted):
+    # Looking up a list, not a set or a dict: `value` need not be hashable.
+    choices = list(accepted)
+    if value not in choices:
         raise ValueError(
-            f"Expected `{name}` to be one of {list(accepted)}{when}. "
+            f"Expected `{name}` to be one of {choices}{when}. "
             f"Received: {name}={value!r}"
         )
 
 
 def check_folder(path: str | Path, name: str = "path") -> Path:
-    """Returns `path`, a file to write, as a `Path`.
+    """Returns the path of a file to write, if its folder exists.
 
     Args:
-        path: what the caller gave.
-        name: the argument's name, for the error.
+        path: The path that the caller gave.
+        name: The argument's name, for the error.
+
+    Returns:
+        `path`, as a `Path`.
 
     Raises:
-        FileNotFoundError: if its folder does not exist.
+        FileNotFoundError: When the folder of the file does not exist.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -96,15 +119,18 @@ def check_folder(path: str | Path, name: str = "path") -> Path:
 
 
 def check_target(path: str | Path, suffix: str) -> Path:
-    """Returns `path`, a file to write, as a `Path`.
+    """Returns the path of a file to write, if its suffix and its folder are right.
 
     Args:
-        path: what the caller gave.
-        suffix: what its name must end in.
+        path: The path that the caller gave.
+        suffix: The required end of the file name, with its dot.
+
+    Returns:
+        `path`, as a `Path`.
 
     Raises:
-        FileNotFoundError: if its folder does not exist.
-        ValueError: if it has another suffix, or is a folder.
+        FileNotFoundError: When the folder of the file does not exist.
+        ValueError: When `path` has another suffix, or is a folder.
     """
     path = Path(path)
     if path.suffix != suffix or path.is_dir():
@@ -116,15 +142,19 @@ def check_target(path: str | Path, suffix: str) -> Path:
 
 
 def check_finite(what: str, values: np.ndarray) -> None:
-    """Raises a `ValueError` if any of `values` is NaN or infinite.
+    """Raises an error if any of `values` is NaN or infinite.
 
     Args:
-        what: what the values are, for the error.
-        values: an array, one row per sample.
+        what: A name for the values, for the error.
+        values: An array `(N, ...)` of at least one sample, one row per sample.
+
+    Raises:
+        ValueError: When a value is not finite; says how many samples have one.
     """
-    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-    if not finite.all():
-        bad = np.flatnonzero(~finite)
+    rows = np.isfinite(values).reshape(len(values), -1)
+    is_finite_row = rows.all(axis=1)
+    if not is_finite_row.all():
+        bad = np.flatnonzero(~is_finite_row)
         raise ValueError(
             f"Expected {what} to be finite. Received: NaN or infinity in "
             f"{len(bad)} of {len(values)} samples, the first at index {bad[0]}"

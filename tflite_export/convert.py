@@ -1,28 +1,42 @@
-"""From a Keras model to a `.tflite` file of built-in operations."""
+"""Conversion of a Keras model to a `.tflite` file of built-in operations."""
 
-import re
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tflite_export.checks import check_count, check_target
+from tflite_export.data import Data, Samples
 from tflite_export.files import replacing
+from tflite_export.model_checks import check_float32, check_model, check_straight
 from tflite_export.quantize import (
     CALIBRATED,
+    Quantization,
     check_integers,
     check_quantize,
-    check_straight,
     configure,
     read_representative,
 )
+from tflite_export.user_warnings import warn_user
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+# Samples to calibrate on: enough typical ones to meet the range of each activation.
+REPRESENTATIVE_SAMPLES = 128
+
+INTERPRETER_DEPRECATION = r"\s*Warning: tf\.lite\.Interpreter is"
 
 
 def convert(
-    model,
-    path,
-    quantize=None,
-    batch_size=1,
-    representative_data=None,
-    representative_samples=128,
-):
+    model: "keras.Model",
+    path: str | Path,
+    quantize: Quantization | None = None,
+    batch_size: int = 1,
+    representative_data: Data = None,
+    representative_samples: int = REPRESENTATIVE_SAMPLES,
+) -> Path:
     """Writes a Keras model as a `.tflite` file.
 
     The file has a fixed batch size and uses built-in operations only: the plain
@@ -43,6 +57,29 @@ def convert(
     Weights of int8 are scaled per output channel (dense ones of `"dynamic"`: per
     tensor, for the sake of older runtimes).
 
+    Args:
+        model: A Functional or Sequential Keras 3 model, on the TensorFlow backend,
+            computing in float32, all its input dimensions fixed but the batch. The
+            signature of the file has the names of its `keras.Input`s, and those of
+            its outputs if it gives a dict; else they are `output_0`, `output_1`...
+        path: The file to write: a name ending in `.tflite`, in an existing folder.
+        quantize: The way to store and compute numbers, see the table.
+        batch_size: Number of samples that the file takes at once.
+        representative_data: For `"int8"` and `"int8_full"`, typical inputs,
+            pre-processed as for the model: an array, a tuple `(x, y)`, or an iterable
+            (`tf.data.Dataset`, `PyDataset`, list, generator...) of batches `x` or
+            `(x, y)`; for several inputs x is a dict by their names, or a list.
+        representative_samples: Most of these to read, the first ones.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        FileNotFoundError: When the folder of `path` does not exist.
+        ImportError: When Keras or TensorFlow is not installed; says how to.
+        ValueError: When an argument is not as above, or when the model needs
+            operations that are not built in; the error names them.
+
     Example:
 
     ```python
@@ -59,32 +96,14 @@ def convert(
         model, "int8.tflite", quantize="int8", representative_data=images
     )
     ```
-
-    Args:
-        model: a Functional or Sequential Keras 3 model, on the TensorFlow backend,
-            computing in float32, all its input dimensions fixed but the batch. The
-            signature of the file has the names of its `keras.Input`s, and those of
-            its outputs if it gives a dict; else they are `output_0`, `output_1`...
-        path: where to write: a name ending in `.tflite`, in an existing folder.
-        quantize: see the table.
-        batch_size: how many samples the file takes at once.
-        representative_data: for `"int8"` and `"int8_full"`, typical inputs,
-            pre-processed as for the model: an array, a tuple `(x, y)`, or an iterable
-            (`tf.data.Dataset`, `PyDataset`, list, generator...) of batches `x` or
-            `(x, y)`; for several inputs x is a dict by their names, or a list.
-        representative_samples: how many of them to read at most, the first ones.
-
-    Returns:
-        `path`, as a `pathlib.Path`.
-
-    Raises:
-        FileNotFoundError: if the folder of `path` does not exist.
-        ValueError: if an argument is not as above, or if the model needs
-            operations that are not built in; the error names them.
     """
     path = check_target(path, ".tflite")
     content = to_bytes(
-        model, quantize, batch_size, representative_data, representative_samples
+        model,
+        quantize,
+        batch_size,
+        representative_data,
+        representative_samples,
     )
     with replacing(path) as temporary:
         temporary.write_bytes(content)
@@ -92,13 +111,27 @@ def convert(
 
 
 def to_bytes(
-    model,
-    quantize=None,
-    batch_size=1,
-    representative_data=None,
-    representative_samples=128,
-):
-    """Converts as `convert` does, and returns what the file would hold.
+    model: "keras.Model",
+    quantize: Quantization | None = None,
+    batch_size: int = 1,
+    representative_data: Data = None,
+    representative_samples: int = REPRESENTATIVE_SAMPLES,
+) -> bytes:
+    """Converts as `convert` does, and returns the content of the file.
+
+    Args:
+        model: The Keras model, see `convert`.
+        quantize: The way to store and compute numbers, see `convert`.
+        batch_size: Number of samples that the file takes at once.
+        representative_data: Typical inputs, see `convert`.
+        representative_samples: Most of these to read, the first ones.
+
+    Returns:
+        The content of a `.tflite` file.
+
+    Raises:
+        ImportError: When Keras or TensorFlow is not installed; says how to.
+        ValueError: When an argument or the model is not as for `convert`.
 
     Example:
 
@@ -111,31 +144,23 @@ def to_bytes(
     with open("model.tflite", "wb") as file:
         file.write(content)
     ```
-
-    Args:
-        model: see `convert`.
-        quantize: see `convert`.
-        batch_size: see `convert`.
-        representative_data: see `convert`.
-        representative_samples: see `convert`.
-
-    Returns:
-        The content as `bytes`.
-
-    Raises:
-        ValueError: see `convert`.
     """
     batch_size = check_count("batch_size", batch_size, minimum=1)
     check_quantize(quantize, representative_data)
-    _check_model(model, batch_size)
-    batches = None
-    if quantize in CALIBRATED:
+    check_model(model, batch_size)
+    is_calibrated = quantize in CALIBRATED
+    batches: Sequence[Samples] = ()
+    # Read before tracing, so that wrong data are told before any long work.
+    if is_calibrated:
         batches = read_representative(
-            model, representative_data, representative_samples, batch_size
+            model,
+            representative_data,
+            representative_samples,
+            batch_size,
         )
     traced = _trace(model, batch_size)
-    _check_precision(traced, model.name)
-    if quantize in CALIBRATED:
+    check_float32(traced, model.name)
+    if is_calibrated:
         check_straight(traced, model.name)
     converter = _converter(traced)
     configure(converter, quantize, batches)
@@ -145,51 +170,11 @@ def to_bytes(
     return content
 
 
-def _check_model(model, batch_size):
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "Expected Keras to run on the TensorFlow backend. Received: "
-            f"backend={keras.backend.backend()!r}. Save the model and convert it in "
-            "a process started with KERAS_BACKEND=tensorflow."
-        )
-    inputs = getattr(model, "inputs", None)
-    if not isinstance(model, keras.Model) or not inputs:
-        raise ValueError(
-            "Expected a Functional Keras model, or a Sequential one that starts with "
-            f"`keras.Input` or is built. Received: model={model!r} "
-            f"(of type {type(model)})"
-        )
-    for tensor in inputs:
-        _check_input(tensor, batch_size)
-
-
-def _check_input(tensor, batch_size):
-    # TensorFlow renames others, and the file ends up without a signature.
-    if not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.>-]*", tensor.name):
-        raise ValueError(
-            "Expected names of inputs to be of letters, digits, `_`, `.` and `-`. "
-            f"Received: {tensor.name!r}. Name it around the model: `x = "
-            "keras.Input((224, 224, 3), name='image')`, then convert "
-            "`keras.Model(x, model(x))`."
-        )
-    batch, *sample = tensor.shape
-    if None in sample:
-        raise ValueError(
-            "Expected every input dimension to be fixed, but the batch. Received: "
-            f"input {tensor.name!r} of shape {tuple(tensor.shape)}. Fix it around the "
-            "model: `x = keras.Input((224, 224, 3))`, then convert "
-            "`keras.Model(x, model(x))`."
-        )
-    if batch not in (None, batch_size):
-        raise ValueError(
-            f"Expected `batch_size` to be {batch}, which the model's input "
-            f"{tensor.name!r} is fixed to. Received: batch_size={batch_size}"
-        )
-
-
-def _trace(model, batch_size):
+def _trace(
+    model: "keras.Model",
+    batch_size: int,
+) -> "tf.types.experimental.ConcreteFunction":
+    """Returns the model at inference as a graph, for batches of this size."""
     import keras
     import tensorflow as tf
 
@@ -201,28 +186,16 @@ def _trace(model, batch_size):
         inputs = keras.tree.pack_sequence_as(structure, list(tensors))
         return model(inputs, training=False)
 
-    return serve.get_concrete_function(
-        *(
-            tf.TensorSpec((batch_size, *tensor.shape[1:]), tensor.dtype, tensor.name)
-            for tensor in keras.tree.flatten(structure)
-        )
-    )
+    signature = []
+    for tensor in keras.tree.flatten(structure):
+        shape = (batch_size, *tensor.shape[1:])
+        signature.append(tf.TensorSpec(shape, tensor.dtype, tensor.name))
+    return serve.get_concrete_function(*signature)
 
 
-def _check_precision(traced, name):
-    operations = traced.graph.get_operations()
-    dtypes = {tensor.dtype.name for each in operations for tensor in each.outputs}
-    halves = sorted(dtypes & {"float16", "bfloat16"})
-    if halves:
-        raise ValueError(
-            "Expected a model that computes in float32. Received: model "
-            f"{name!r}, which computes in {', '.join(halves)}. Rebuild it under "
-            '`keras.config.set_dtype_policy("float32")` and copy the weights with '
-            "`set_weights`; `quantize` decides how the file stores them."
-        )
-
-
-def _converter(traced):
+def _converter(
+    traced: "tf.types.experimental.ConcreteFunction",
+) -> "tf.lite.TFLiteConverter":
     import tensorflow as tf
 
     # Given the Keras model to keep the variables alive, the converter does not
@@ -233,20 +206,31 @@ def _converter(traced):
     return tf.lite.TFLiteConverter.from_concrete_functions([traced], variables)
 
 
-def _converted(converter, name):
+def _converted(converter: "tf.lite.TFLiteConverter", model_name: str) -> bytes:
+    """Returns the content of the file; names the operations that it cannot have."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(record=True) as caught:
             # The converter's own use of it, on calibration data.
-            warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is")
-            return converter.convert()
+            warnings.filterwarnings("ignore", INTERPRETER_DEPRECATION)
+            content = converter.convert()
     except Exception as error:
-        # The class of the error has no public name; what it collected has.
-        missing = {each.operator.name for each in getattr(error, "errors", ())}
-        if not any(missing):
+        missing = _missing_operations(error)
+        if not missing:
             raise
         raise ValueError(
             "Expected a model that the built-in operations of TensorFlow Lite can "
-            f"compute. Received: model {name!r}, which needs "
-            f"{', '.join(sorted(filter(None, missing)))}. Replace these operations "
+            f"compute. Received: model {model_name!r}, which needs "
+            f"{', '.join(missing)}. Replace these operations "
             "by others, or take them out of the model."
         ) from None
+    # They are about the model, and would point at a line inside TensorFlow.
+    for each in caught:
+        warn_user(each.message)
+    return content
+
+
+def _missing_operations(error: Exception) -> list[str]:
+    """Returns the operations that a converter's error names, sorted."""
+    # The class of the error has no public name, the list it collected has.
+    names = {each.operator.name for each in getattr(error, "errors", ())}
+    return sorted(name for name in names if name)

@@ -1,18 +1,42 @@
-"""What `benchmark` and `compare` give back."""
+"""Results of `benchmark` and `compare`: times of one file, or of several in a table."""
 
 import dataclasses
 import json
 
+# Inferences timed by default: the 90th percentile then has five above it.
+RUNS = 50
+
+# Inferences by default before the first one timed: caches and clocks settle.
+WARMUP = 5
+
+BYTES_PER_MB = 1e6
+
+UNKNOWN = "–"
+"""Stands in texts and tables for a figure that was not measured."""
+
+HEADER = (
+    "file",
+    "MB",
+    "p50 ms",
+    "p90 ms",
+    "mean ms",
+    "std ms",
+    "p50 ratio",
+    "init ms",
+    "peak MB",
+    "delegate",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """The time one operation of a file takes.
+    """The time that one operation of a file takes.
 
     Attributes:
-        type: what it does, `CONV_2D` for example, or the name of the delegate that
-            runs it together with others.
-        name: the tensor it computes.
-        mean_ms: its mean time per inference, in milliseconds.
+        type: Its kind, `CONV_2D` for example, or the name of the delegate that runs
+            it together with others.
+        name: The tensor it computes.
+        mean_ms: Its mean time per inference, in milliseconds.
     """
 
     type: str
@@ -22,26 +46,26 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True)
 class Latency:
-    """The time one inference of a `.tflite` file takes.
+    """The time that one inference of a `.tflite` file takes.
 
-    What was not measured is `None`.
+    Figures that were not measured are `None`.
 
     Attributes:
-        path: the file.
-        size_bytes: its size on disk.
-        runs: how many inferences were timed.
-        threads: how many threads its kernels could use.
-        p50_ms: the median time of an inference, in milliseconds.
-        p90_ms: the time that 90% of the inferences stay below.
-        mean_ms: the mean time.
-        std_ms: the standard deviation of the time.
-        warmup: how many inferences ran before the first one timed.
-        delegate: what ran the operations that it could: `"XNNPACK"`, `"GPU"`...; or
-            `"none"`.
-        init_ms: the time to open the file in a fresh process.
-        peak_memory_mb: the peak memory of opening and running it once, in MB beyond
-            what the process had before; on Linux and Android.
-        operations: the time of each `Operation`, if it was asked for.
+        path: The file.
+        size_bytes: Its size on disk.
+        runs: Number of inferences timed.
+        threads: Number of threads that its kernels could use.
+        p50_ms: The median time of an inference, in milliseconds.
+        p90_ms: The time that 90% of the inferences stay below, in milliseconds.
+        mean_ms: The mean time, in milliseconds.
+        std_ms: The standard deviation of the time, in milliseconds.
+        warmup: Number of inferences before the first one timed.
+        delegate: The name of the library that ran the operations it could:
+            `"XNNPACK"`, `"GPU"`...; or `"none"`.
+        init_ms: The time to open the file in a fresh process, in milliseconds.
+        peak_memory_mb: The peak memory of opening and running it once, in MB beyond
+            that of the process before; on Linux and Android.
+        operations: The time of each `Operation`, if it was asked for.
     """
 
     path: str
@@ -58,22 +82,22 @@ class Latency:
     peak_memory_mb: float | None = None
     operations: tuple[Operation, ...] = ()
 
-    def to_json(self):
+    def to_json(self) -> str:
         """Returns the fields as a JSON string."""
         return json.dumps(dataclasses.asdict(self))
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             f"{self.path}: p50 {_number(self.p50_ms)} ms, p90 {_number(self.p90_ms)} "
             f"ms, mean {self.mean_ms:.3f} ± {self.std_ms:.3f} ms ({self.runs} runs, "
             f"{self.threads} threads, delegate {self.delegate}), init "
             f"{_number(self.init_ms)} ms, peak memory {_number(self.peak_memory_mb)} "
-            f"MB, {self.size_bytes / 1e6:.3f} MB on disk"
+            f"MB, {_number(self.size_bytes / BYTES_PER_MB)} MB on disk"
         )
 
 
-def _number(value):
-    return "–" if value is None else f"{value:.3f}"
+def _number(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.3f}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,60 +107,69 @@ class Comparison:
     `str()` gives an aligned table for a terminal.
 
     Attributes:
-        latencies: one `Latency` per file, in the order given.
+        latencies: One `Latency` per file, in the order given.
     """
 
     latencies: tuple[Latency, ...]
 
     @property
-    def ratios(self):
-        """The median time of each file over that of the first: below 1 is faster.
+    def ratios(self) -> tuple[float | None, ...]:
+        """Returns the median time of each file over that of the first.
 
-        `None` where a phone did not tell the median.
+        Below 1 is faster than the first; `None` where a phone did not tell the median.
         """
-        times = [each.p50_ms for each in self.latencies]
-        return tuple(None if None in (t, times[0]) else t / times[0] for t in times)
+        first = self.latencies[0].p50_ms
+        ratios: list[float | None] = []
+        for latency in self.latencies:
+            if first is None or latency.p50_ms is None:
+                ratios.append(None)
+            else:
+                ratios.append(latency.p50_ms / first)
+        return tuple(ratios)
 
-    def to_json(self):
+    def to_json(self) -> str:
         """Returns the fields of each file, and its `ratio`, as a JSON string."""
-        return json.dumps(
-            [
-                {**dataclasses.asdict(latency), "ratio": ratio}
-                for latency, ratio in zip(self.latencies, self.ratios, strict=True)
-            ]
-        )
+        rows = []
+        for latency, ratio in zip(self.latencies, self.ratios, strict=True):
+            row = dataclasses.asdict(latency)
+            row["ratio"] = ratio
+            rows.append(row)
+        return json.dumps(rows)
 
-    def to_markdown(self):
-        """Returns the table in markdown."""
-        header, *rows = self._cells()
-        rule = ["---", *["---:"] * (len(header) - 1)]
-        return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
+    def to_markdown(self) -> str:
+        """Returns the table in Markdown."""
+        # The names of the files to the left, numbers to the right.
+        alignment = ["---"] + ["---:"] * (len(HEADER) - 1)
+        lines = [list(HEADER), alignment, *self._rows()]
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
-    def __str__(self):
-        cells = self._cells()
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    def __str__(self) -> str:
+        table = [list(HEADER), *self._rows()]
+        columns = zip(*table, strict=True)
+        widths = [max(len(cell) for cell in column) for column in columns]
         lines = []
-        for name, *numbers in cells:
-            padded = [name.ljust(widths[0])]
-            padded += [n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True)]
+        for cells in table:
+            padded = [cells[0].ljust(widths[0])]
+            for cell, width in zip(cells[1:], widths[1:], strict=True):
+                padded.append(cell.rjust(width))
             lines.append("  ".join(padded))
         return "\n".join(lines)
 
-    def _cells(self):
-        header = ["file", "MB", "p50 ms", "p90 ms", "mean ms", "std ms", "p50 ratio"]
-        header += ["init ms", "peak MB", "delegate"]
-        return [header] + [
-            [
-                each.path,
-                f"{each.size_bytes / 1e6:.3f}",
-                _number(each.p50_ms),
-                _number(each.p90_ms),
-                f"{each.mean_ms:.3f}",
-                f"{each.std_ms:.3f}",
+    def _rows(self) -> list[list[str]]:
+        """Returns the cells of each file, in the order of `HEADER`."""
+        rows = []
+        for latency, ratio in zip(self.latencies, self.ratios, strict=True):
+            row = [
+                latency.path,
+                _number(latency.size_bytes / BYTES_PER_MB),
+                _number(latency.p50_ms),
+                _number(latency.p90_ms),
+                _number(latency.mean_ms),
+                _number(latency.std_ms),
                 _number(ratio),
-                _number(each.init_ms),
-                _number(each.peak_memory_mb),
-                each.delegate or "–",
+                _number(latency.init_ms),
+                _number(latency.peak_memory_mb),
+                latency.delegate or UNKNOWN,
             ]
-            for each, ratio in zip(self.latencies, self.ratios, strict=True)
-        ]
+            rows.append(row)
+        return rows

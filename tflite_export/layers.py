@@ -1,24 +1,43 @@
-"""Where inside the network a `.tflite` file and its model part ways."""
+"""Layer-by-layer comparison of a `.tflite` file with its model."""
 
 import collections
 import dataclasses
 import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tflite_export.data import take_samples
-from tflite_export.runtime import Port, TfliteFile, import_runtime
+from tflite_export.data import Data, Samples, count_samples, take_samples
+from tflite_export.runtime import (
+    Details,
+    Interpreter,
+    Port,
+    TfliteFile,
+    import_runtime,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+# The relative error above which a layer counts as off, by default: far beyond the
+# rounding of float32. Layers of int8 need a larger one.
+LAYER_TOLERANCE = 0.01
+
+# Keeps the relative error of a layer that gives only zeros finite.
+SMALLEST_FLOAT = float(np.finfo("float32").tiny)
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerError:
-    """How far one layer's output is off in a `.tflite` file.
+    """The error of one layer's output in a `.tflite` file.
 
     Attributes:
-        layer: the name of the Keras layer.
-        tensor: the name of the tensor in the file.
-        max_abs_error: the largest difference of a value.
-        max_abs_output: the largest magnitude of an expected value.
+        layer: The name of the Keras layer.
+        tensor: The name of the tensor in the file.
+        max_abs_error: The largest difference of a value.
+        max_abs_output: The largest magnitude of an expected value.
     """
 
     layer: str
@@ -27,24 +46,55 @@ class LayerError:
     max_abs_output: float
 
     @property
-    def relative_error(self):
-        """The largest difference over the largest magnitude."""
-        return self.max_abs_error / max(self.max_abs_output, np.finfo("float32").tiny)
+    def relative_error(self) -> float:
+        """Returns the largest difference over the largest magnitude."""
+        return self.max_abs_error / max(self.max_abs_output, SMALLEST_FLOAT)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             f"{self.layer}: max |error| {self.max_abs_error:.3g} of outputs up to "
             f"{self.max_abs_output:.3g} ({self.relative_error:.2%})"
         )
 
 
-def compare_layers(model, path, data):
+class _Maker(NamedTuple):
+    """The layer that made a tensor, and the name scope of the call that did."""
+
+    layer: "keras.Layer"
+    scope: str
+
+
+class _Match(NamedTuple):
+    """A layer, and the description of the tensor that holds its output in the file."""
+
+    layer: "keras.Layer"
+    details: Details
+
+
+def compare_layers(
+    model: "keras.Model",
+    path: str | Path,
+    data: Data,
+) -> tuple[LayerError, ...]:
     """Compares a `.tflite` file with its model, layer by layer, on one batch.
 
     Tensors are matched by the names and shapes that conversion leaves in the file. A
     layer that conversion fused into the next one, as it does with convolutions before
     BatchNorm and activation, has no tensor of its own and is left out; so is a layer
     that is called twice.
+
+    Args:
+        model: The Functional or Sequential Keras model the file was converted from.
+        path: The file.
+        data: The samples, see `verify`; only the first batch of the file is read.
+
+    Returns:
+        One `LayerError` per layer that has a tensor in the file, in the order in
+        which the file computes them.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ValueError: When it is not a `.tflite` file, or `data` does not fit it.
 
     Example:
 
@@ -61,19 +111,6 @@ def compare_layers(model, path, data):
     diverged = tflite_export.first_divergence(errors, tolerance=0.01)
     assert diverged is None
     ```
-
-    Args:
-        model: the Functional or Sequential Keras model the file was converted from.
-        path: the file.
-        data: the samples, see `verify`; only the first batch of the file is read.
-
-    Returns:
-        One `LayerError` per layer that has a tensor in the file, in the order in
-        which the file computes them.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not a `.tflite` file, or `data` does not fit it.
     """
     # Kept tensors and the default delegate do not go together.
     plain = import_runtime().OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -87,26 +124,36 @@ def compare_layers(model, path, data):
     file.interpreter.invoke()
     model = _copy(model)
     matches = _match(model, file)
-    expected = _layer_outputs(model, [layer for layer, _ in matches], samples)
-    count = len(next(iter(samples.values())))
-    return tuple(
-        _layer_error(file.interpreter, layer, details, values, count)
-        for (layer, details), values in zip(matches, expected, strict=True)
-    )
+    layers = [match.layer for match in matches]
+    outputs = _layer_outputs(model, layers, samples)
+    count = count_samples(samples)
+    errors = []
+    for match, expected in zip(matches, outputs, strict=True):
+        errors.append(_layer_error(file.interpreter, match, expected, count))
+    return tuple(errors)
 
 
-def first_divergence(errors, tolerance=0.01):
+def first_divergence(
+    errors: Iterable[LayerError],
+    tolerance: float = LAYER_TOLERANCE,
+) -> LayerError | None:
     """Returns the first layer that is off by more than `tolerance`, or `None`.
 
     Args:
-        errors: what `compare_layers` gave.
-        tolerance: the largest `relative_error` allowed.
+        errors: The result of `compare_layers`, whose example shows this too.
+        tolerance: The largest `relative_error` allowed.
     """
-    return next((each for each in errors if each.relative_error > tolerance), None)
+    for error in errors:
+        if error.relative_error > tolerance:
+            return error
+    return None
 
 
-def _copy(model):
-    """The same model; a layer that other models use too has no other output in it."""
+def _copy(model: "keras.Model") -> "keras.Model":
+    """Returns the same model with layers of its own.
+
+    A layer that other models use too has several outputs; its copy has one.
+    """
     import keras
 
     copy = keras.models.clone_model(model)
@@ -114,75 +161,116 @@ def _copy(model):
     return copy
 
 
-def _match(model, file):
-    """Pairs of a layer and the details of its tensor, in the order of the file."""
-    layers = {each.name: each for each in model.layers}
-    tensors = {each["index"]: each for each in file.interpreter.get_tensor_details()}
-    matches, scopes = {}, collections.defaultdict(set)
-    for operation in file.interpreter._get_ops_details():
+def _match(model: "keras.Model", file: TfliteFile) -> list[_Match]:
+    """Returns the layers that have a tensor, in the order of the file."""
+    layers = {layer.name: layer for layer in model.layers}
+    matches: dict[str, _Match] = {}
+    scopes: dict[str, set[str]] = collections.defaultdict(set)
+    for details in _computed_tensors(file.interpreter):
+        makers = _makers(details["name"], layers)
+        # The last tensor of a layer is its output, unless that one was fused away.
+        for maker in makers:
+            if maker is not None:
+                matches.pop(maker.layer.name, None)
+                scopes[maker.layer.name].add(maker.scope)
+        maker = makers[0]
+        if maker is not None and _is_shaped(details, maker.layer):
+            matches[maker.layer.name] = _Match(maker.layer, details)
+    for match in _output_matches(model, file):
+        # Taken out first: an output comes last, also if it was matched before.
+        matches.pop(match.layer.name, None)
+        matches[match.layer.name] = match
+    # Two scopes are two calls: which of them a tensor belongs to is not told.
+    return [match for name, match in matches.items() if len(scopes[name]) < 2]
+
+
+def _computed_tensors(interpreter: Interpreter) -> Iterator[Details]:
+    """Yields the description of each operation's outputs, in their order."""
+    tensors = {each["index"]: each for each in interpreter.get_tensor_details()}
+    for operation in interpreter._get_ops_details():
         for index in operation["outputs"]:
-            # What made the tensor, then what was fused into that.
-            parts = tensors[index]["name"].split(";")
-            makers = [_layer_of(part, layers) for part in parts]
-            # The last tensor of a layer is its output, unless it was fused away.
-            for layer, scope in filter(None, makers):
-                matches.pop(layer.name, None)
-                scopes[layer.name].add(scope)
-            layer, _ = makers[0] or (None, None)
-            if layer is not None and _is_shaped(tensors[index], layer):
-                matches[layer.name] = layer, tensors[index]
-    for layer, index in _output_layers(model, file):
-        matches.pop(layer.name, None)
-        matches[layer.name] = layer, tensors[index]
-    return [matches[name] for name in matches if len(scopes[name]) < 2]
+            yield tensors[index]
 
 
-def _layer_of(operation_name, layers):
-    """The layer and its scope that a name like `model/relu_1/Relu` carries."""
-    for scope in reversed(operation_name.split("/")[:-1]):
-        for name in (re.sub(r"_\d+$", "", scope), scope):
+def _makers(
+    tensor_name: str,
+    layers: Mapping[str, "keras.Layer"],
+) -> list[_Maker | None]:
+    """Returns the maker of a tensor first, then those of tensors fused into it.
+
+    `None` stands for an operation of no layer.
+    """
+    return [_maker(part, layers) for part in tensor_name.split(";")]
+
+
+def _maker(
+    operation_name: str,
+    layers: Mapping[str, "keras.Layer"],
+) -> _Maker | None:
+    """Returns the layer and its scope that a name like `model/relu_1/Relu` carries."""
+    scopes = operation_name.split("/")[:-1]
+    # The innermost first: a layer inside of another one made the tensor.
+    for scope in reversed(scopes):
+        # TensorFlow numbers the calls of a layer: `relu_1` may be one of `relu`.
+        without_number = re.sub(r"_\d+$", "", scope)
+        for name in (without_number, scope):
             if name in layers:
-                return layers[name], scope
+                return _Maker(layers[name], scope)
     return None
 
 
-def _output_layers(model, file):
-    """The layers that give the outputs, with tensors that conversion renames."""
+def _output_matches(model: "keras.Model", file: TfliteFile) -> Iterator[_Match]:
+    """Yields the layers that give the outputs: conversion renames their tensors."""
     indices = {port.name: port.index for port in file.outputs}
+    details = {each["index"]: each for each in file.interpreter.get_tensor_details()}
     # A Sequential has none.
     tensors = getattr(model, "output", None)
     if not isinstance(tensors, dict):
-        tensors = {f"output_{i}": each for i, each in enumerate(model.outputs)}
+        tensors = {f"output_{i}": tensor for i, tensor in enumerate(model.outputs)}
     if len(tensors) == len(indices) == 1:
         tensors = dict(zip(indices, tensors.values(), strict=True))
     for name, tensor in tensors.items():
         for layer in model.layers:
             if layer.output is tensor and name in indices:
-                yield layer, indices[name]
+                yield _Match(layer, details[indices[name]])
 
 
-def _is_shaped(details, layer):
+def _is_shaped(details: Details, layer: "keras.Layer") -> bool:
+    """Returns whether a tensor has the shape of the layer's output, but the batch."""
     shape = getattr(layer.output, "shape", None)
     return shape is not None and shape[1:] == tuple(details["shape"][1:])
 
 
-def _layer_outputs(model, layers, samples):
+def _layer_outputs(
+    model: "keras.Model",
+    layers: list["keras.Layer"],
+    samples: Samples,
+) -> list[np.ndarray]:
     import keras
 
     inside = keras.Model(model.inputs, [layer.output for layer in layers])
     names = [tensor.name for tensor in model.inputs]
+    # A single input may have another name in the file.
     if len(names) == 1:
         names = list(samples)
-    outputs = inside([samples[name] for name in names], training=False)
-    return [keras.ops.convert_to_numpy(each) for each in outputs]
+    inputs = [samples[name] for name in names]
+    outputs = inside(inputs, training=False)
+    return [keras.ops.convert_to_numpy(values) for values in outputs]
 
 
-def _layer_error(interpreter, layer, details, expected, count):
-    tensor = interpreter.get_tensor(details["index"])[:count]
-    actual = Port.of(layer.name, details).dequantized(tensor)
+def _layer_error(
+    interpreter: Interpreter,
+    match: _Match,
+    expected: np.ndarray,
+    count: int,
+) -> LayerError:
+    """Returns the error of a layer over the first `count` rows of the file's batch."""
+    port = Port.of(match.layer.name, match.details)
+    tensor = interpreter.get_tensor(port.index)[:count]
+    actual = port.dequantized(tensor)
     return LayerError(
-        layer=layer.name,
-        tensor=details["name"],
+        layer=match.layer.name,
+        tensor=match.details["name"],
         max_abs_error=float(np.abs(actual - expected).max()),
         max_abs_output=float(np.abs(expected).max()),
     )

@@ -1,22 +1,40 @@
-"""How the numbers of a `.tflite` file are stored: settings of the converter."""
+"""Quantization: the settings of the converter, and the data it calibrates on."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from tflite_export.checks import check_count
-from tflite_export.data import take_samples
+from tflite_export.checks import check_choice, check_count
+from tflite_export.data import Data, Samples, count_samples, take_samples
 from tflite_export.runtime import import_runtime
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+Quantization: TypeAlias = Literal["float16", "dynamic", "int8", "int8_full"]
+"""The ways to store numbers in fewer bits; `convert` says how each computes."""
 
 QUANTIZE = (None, "float16", "dynamic", "int8", "int8_full")
 CALIBRATED = ("int8", "int8_full")
 
+CONVERSIONS = {"QUANTIZE", "DEQUANTIZE"}
+"""Operations between floats and integers, which compute nothing."""
 
-def check_quantize(quantize, representative_data):
-    """Raises a `ValueError` if the two are not known, or do not fit together."""
-    if quantize not in QUANTIZE:
-        raise ValueError(
-            f"Expected `quantize` to be one of {QUANTIZE}. "
-            f"Received: quantize={quantize!r}"
-        )
+
+def check_quantize(quantize: str | None, representative_data: Data) -> None:
+    """Raises an error if a quantization is unknown, or does not fit the data given.
+
+    Args:
+        quantize: The quantization that the caller gave.
+        representative_data: The data to calibrate on, or `None`.
+
+    Raises:
+        ValueError: When `quantize` is unknown, needs data that are missing, or has no
+            use for those given.
+    """
+    check_choice("quantize", quantize, QUANTIZE)
     if quantize in CALIBRATED and representative_data is None:
         raise ValueError(
             f"Expected `representative_data` with quantize={quantize!r}: a hundred "
@@ -30,87 +48,90 @@ def check_quantize(quantize, representative_data):
         )
 
 
-def read_representative(model, data, limit, batch_size):
+def read_representative(
+    model: "keras.Model",
+    data: Data,
+    limit: int,
+    batch_size: int,
+) -> list[Samples]:
     """Returns batches of `data`: dicts of arrays by the names of the inputs.
 
     By name, since the converter has an order of its own for lists.
 
     Args:
-        model: the Keras model.
-        data: see `take_samples`.
-        limit: how many samples to read at most.
-        batch_size: how many go in a batch. The last batch is filled up with the
-            first samples.
+        model: The Keras model.
+        data: The samples, see `take_samples`.
+        limit: Most samples to read.
+        batch_size: Number of samples in each batch. The last batch is filled up with
+            the first samples.
+
+    Returns:
+        The batches, each of them full.
 
     Raises:
-        ValueError: if `limit` is no positive integer, or `data` does not fit `model`.
+        ValueError: When `limit` is no positive integer, or `data` does not fit
+            `model`.
     """
     limit = check_count("representative_samples", limit, minimum=1)
     shapes = {tensor.name: tuple(tensor.shape[1:]) for tensor in model.inputs}
     samples = take_samples(data, limit, shapes, "representative_data")
-    count = len(samples[model.inputs[0].name])
-    rows = np.arange(count + -count % batch_size) % count
-    return [
-        {
-            each.name: samples[each.name][some].astype(each.dtype)
-            for each in model.inputs
-        }
-        for some in rows.reshape(-1, batch_size)
-    ]
+    count = count_samples(samples)
+    # -count % batch_size rows are missing; real ones leave the ranges as they are.
+    full_count = count + -count % batch_size
+    rows = np.arange(full_count) % count
+    batches = []
+    for rows_of_batch in rows.reshape(-1, batch_size):
+        batch = {}
+        for tensor in model.inputs:
+            values = samples[tensor.name][rows_of_batch]
+            batch[tensor.name] = values.astype(tensor.dtype)
+        batches.append(batch)
+    return batches
 
 
-def check_straight(traced, name):
-    """Raises a `ValueError` for loops and branches: calibration crashes on them.
-
-    Args:
-        traced: the `tf.function`'s concrete function.
-        name: the model's, for the error.
-    """
-    types = {operation.type for operation in traced.graph.get_operations()}
-    found = sorted(types & {"While", "StatelessWhile", "If", "StatelessIf"})
-    if found:
-        raise ValueError(
-            "Expected a model without loops and branches, which int8 does not take. "
-            f"Received: model {name!r}, with {', '.join(found)}. Build recurrent "
-            'layers with `unroll=True`, or use quantize="dynamic".'
-        )
-
-
-def check_integers(content, name):
-    """Raises a `ValueError` if a file computes in anything but integers.
+def check_integers(content: bytes, model_name: str) -> None:
+    """Raises an error if a file computes in anything but integers.
 
     The converter does not: it writes float operations where there are no others.
 
     Args:
-        content: the file.
-        name: the model's, for the error.
+        content: The content of the file.
+        model_name: The model's name, for the error.
+
+    Raises:
+        ValueError: When an operation reads or writes floats; names all of them.
     """
     interpreter = import_runtime().Interpreter(model_content=content)
-    floats = {
-        each["index"]
-        for each in interpreter.get_tensor_details()
-        if np.issubdtype(each["dtype"], np.floating)
-    }
-    needed = {
-        each["op_name"]
-        for each in interpreter._get_ops_details()
-        if floats & {*each["inputs"], *each["outputs"]}
-    } - {"QUANTIZE", "DEQUANTIZE"}
+    floats = set()
+    for tensor in interpreter.get_tensor_details():
+        if np.issubdtype(tensor["dtype"], np.floating):
+            floats.add(tensor["index"])
+    needed = set()
+    for operation in interpreter._get_ops_details():
+        touched = {*operation["inputs"], *operation["outputs"]}
+        if touched & floats:
+            needed.add(operation["op_name"])
+    needed -= CONVERSIONS
     if needed:
         raise ValueError(
             "Expected a model that int8 operations can compute. Received: model "
-            f'{name!r}, which needs {", ".join(sorted(needed))}. `quantize="int8"` '
-            "computes these in float32."
+            f"{model_name!r}, which needs {', '.join(sorted(needed))}. "
+            '`quantize="int8"` computes these in float32.'
         )
 
 
-def configure(converter, quantize, batches):
-    """Sets a `tf.lite.TFLiteConverter` to store numbers as `quantize` says.
+def configure(
+    converter: "tf.lite.TFLiteConverter",
+    quantize: str | None,
+    batches: Sequence[Samples],
+) -> None:
+    """Sets a converter to store numbers as `quantize` says.
 
     Args:
-        converter: the converter; changed.
-        quantize: one of `QUANTIZE`.
-        batches: for those in `CALIBRATED`, what `read_representative` gave.
+        converter: The converter; changed.
+        quantize: One of `QUANTIZE`.
+        batches: The result of `read_representative`; empty for those that are not in
+            `CALIBRATED`.
     """
     import tensorflow as tf
 
@@ -123,10 +144,12 @@ def configure(converter, quantize, batches):
     if quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
     elif quantize == "dynamic":
-        # The kernel for those is newer than tflite-runtime 2.14, the last one there is.
+        # The kernel for dense layers with a scale per channel is newer than
+        # tflite-runtime 2.14, the last one there is.
         converter._experimental_disable_per_channel_quantization_for_dense_layers = True
     else:
         converter.representative_dataset = lambda: iter(batches)
+        # Integers where there is an operation for them, floats elsewhere.
         converter.target_spec.supported_ops = [integers, builtins]
     if quantize == "int8_full":
         converter.target_spec.supported_ops = [integers]

@@ -4,31 +4,44 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from tflite_export.data import take_samples
+from tflite_export.data import Data, Samples, count_samples, take_samples
+
+Interpreter: TypeAlias = Any
+"""The `Interpreter` of whichever runtime is installed."""
+
+Details: TypeAlias = dict[str, Any]
+"""An interpreter's description of one tensor or operation."""
 
 # The current runtime, and the older one that Raspberry Pi images ship.
 RUNTIMES = ("ai_edge_litert", "tflite_runtime")
 
+NOISE_SEED = 0
+
 
 @functools.cache
-def import_runtime():
-    """Returns the module of the runtime that has `Interpreter`.
+def import_runtime() -> ModuleType:
+    """Returns the module of the installed runtime that has `Interpreter`.
 
     Raises:
-        ImportError: if none is installed that works; says what to install.
+        ImportError: When none is installed that works; says what to install.
     """
-    name = next(filter(importlib.util.find_spec, RUNTIMES), None)
-    if name is None:
+    installed = [name for name in RUNTIMES if importlib.util.find_spec(name)]
+    if not installed:
         raise ImportError(
             "Expected a runtime for .tflite files. Received none: `pip install "
             "ai-edge-litert`, or `pip install tflite-runtime 'numpy<2'`"
         )
-    # It imports with a newer one, and fails on the first file.
-    if name == "tflite_runtime" and int(np.__version__.split(".")[0]) >= 2:
+    name = installed[0]
+    # The old runtime imports with NumPy 2 as well, and then fails on the first file.
+    numpy_major = int(np.__version__.split(".")[0])
+    if name == "tflite_runtime" and numpy_major >= 2:
         raise ImportError(
             "Expected NumPy below 2, which tflite-runtime was built for. Received: "
             f"NumPy {np.__version__}: `pip install 'numpy<2'`"
@@ -40,13 +53,15 @@ def import_runtime():
 class Port:
     """An input or output of a `.tflite` file.
 
+    A quantized port holds integers q for real numbers `scale * (q - zero_point)`.
+
     Attributes:
-        name: its name in the signature.
-        index: its tensor.
-        shape: its shape, the batch first.
-        dtype: of what the file holds.
-        scale: what a step of an integer is worth; 0 if it is not quantized.
-        zero_point: the integer that means 0.
+        name: Its name in the signature.
+        index: The number of its tensor.
+        shape: Its shape, the batch first.
+        dtype: The dtype of the numbers in the file.
+        scale: The real size of one integer step; 0 if the port is not quantized.
+        zero_point: The integer that means 0.
     """
 
     name: str
@@ -57,54 +72,65 @@ class Port:
     zero_point: int
 
     @classmethod
-    def of(cls, name, details):
-        """Reads it from what an interpreter says of the tensor."""
+    def of(cls, name: str, details: Details) -> "Port":
+        """Builds a port from an interpreter's description of its tensor.
+
+        Args:
+            name: The name of the port.
+            details: An item of `get_input_details()` or one of its siblings.
+
+        Returns:
+            The `Port`.
+        """
         scale, zero_point = details["quantization"]
         return cls(
             name=name,
             index=int(details["index"]),
-            shape=tuple(map(int, details["shape"])),
+            shape=tuple(int(size) for size in details["shape"]),
             dtype=details["dtype"],
             scale=float(scale),
             zero_point=int(zero_point),
         )
 
-    def quantized(self, values):
+    def quantized(self, values: np.ndarray) -> np.ndarray:
         """Returns `values`, in the model's own units, as the file takes them."""
         if not self.scale:
             return values.astype(self.dtype)
+        # Clipped, since a number beyond the calibrated range would wrap around.
         limits = np.iinfo(self.dtype)
         steps = np.round(values / self.scale) + self.zero_point
         return np.clip(steps, limits.min, limits.max).astype(self.dtype)
 
-    def dequantized(self, values):
-        """Returns what the file gave in the model's own units."""
+    def dequantized(self, values: np.ndarray) -> np.ndarray:
+        """Returns `values`, as the file gives them, in the model's own units."""
         if not self.scale:
             return values
-        return (values.astype("float32") - self.zero_point) * np.float32(self.scale)
+        # To float32 first: the difference of two int8 numbers may not fit int8.
+        steps = values.astype("float32") - self.zero_point
+        return steps * np.float32(self.scale)
 
 
 class TfliteFile:
     """A `.tflite` file, open and ready to run.
 
-    Attributes:
-        path: the file.
-        interpreter: the runtime's, with its tensors allocated.
-        inputs: one `Port` per input.
-        outputs: one `Port` per output.
-
     Args:
-        path: the file.
-        threads: how many threads its kernels may use.
-        **options: more for the runtime's `Interpreter`.
+        path: The file.
+        threads: Number of threads that its kernels may use.
+        **options: Further options of the runtime's `Interpreter`.
+
+    Attributes:
+        path: The file.
+        interpreter: The runtime's interpreter, with its tensors allocated.
+        inputs: One `Port` per input.
+        outputs: One `Port` per output.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a `.tflite` model, or needs operations
+        FileNotFoundError: When there is no such file.
+        ValueError: When the file is not a `.tflite` model, or needs operations
             that the plain runtime does not have.
     """
 
-    def __init__(self, path, threads=1, **options):
+    def __init__(self, path: str | Path, threads: int = 1, **options: Any):
         if not Path(path).is_file():
             raise FileNotFoundError(
                 f"Expected an existing .tflite file. Received: path={str(path)!r}"
@@ -113,7 +139,9 @@ class TfliteFile:
         runtime = import_runtime()
         try:
             self.interpreter = runtime.Interpreter(
-                model_path=self.path, num_threads=threads, **options
+                model_path=self.path,
+                num_threads=threads,
+                **options,
             )
             self.interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
@@ -125,70 +153,102 @@ class TfliteFile:
         self.inputs, self.outputs = _ports(self.interpreter)
 
     @property
-    def batch_size(self):
-        """How many samples the file takes at once."""
+    def batch_size(self) -> int:
+        """Returns the number of samples that the file takes at once."""
         return self.inputs[0].shape[0]
 
     @property
-    def sample_shapes(self):
-        """The shape of one sample of each input, by its name."""
+    def sample_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shape of one sample of each input, by its name."""
         return {port.name: port.shape[1:] for port in self.inputs}
 
-    def run(self, samples):
-        """Computes the outputs of any number of samples, in the model's own units.
+    def run(self, samples: Mapping[str, np.ndarray]) -> Samples:
+        """Computes the outputs for any number of samples, batch by batch.
 
         Args:
-            samples: by the name of the input, arrays of `(n, ...)`.
+            samples: Input name -> array `(N, ...)`, in the model's own units.
 
         Returns:
-            By the name of the output, arrays of `(n, ...)`.
+            Output name -> array `(N, ...)`, in the model's own units.
         """
-        count = len(next(iter(samples.values())))
-        rows = {port.name: [] for port in self.outputs}
+        count = count_samples(samples)
+        rows: dict[str, list[np.ndarray]] = {port.name: [] for port in self.outputs}
         for start in range(0, count, self.batch_size):
             batch = slice(start, start + self.batch_size)
             self.feed({name: values[batch] for name, values in samples.items()})
             self.interpreter.invoke()
             for port in self.outputs:
-                found = self.interpreter.get_tensor(port.index)
-                rows[port.name].append(port.dequantized(found))
+                values = self.interpreter.get_tensor(port.index)
+                rows[port.name].append(port.dequantized(values))
+        # The last batch is full, the samples need not be.
         return {name: np.concatenate(parts)[:count] for name, parts in rows.items()}
 
-    def feed(self, batch):
-        """Sets the inputs to a batch; a short one is filled up with its last sample."""
+    def feed(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Sets the inputs to a batch; fills a short one up with its last sample.
+
+        Args:
+            batch: Input name -> array `(n, ...)`, n from 1 to the file's batch size.
+        """
         for port in self.inputs:
             values = port.quantized(batch[port.name])
             missing = port.shape[0] - len(values)
-            filled = np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
+            # Any sample would do; a real one cannot bring in NaN, as zeros might.
+            filling = np.repeat(values[-1:], missing, axis=0)
+            filled = np.concatenate([values, filling])
             self.interpreter.set_tensor(port.index, filled)
 
-    def feed_noise(self):
+    def feed_noise(self) -> None:
         """Sets the inputs to random numbers from 0 to 1; integer inputs to zero."""
-        rng = np.random.default_rng(0)
+        rng = np.random.default_rng(NOISE_SEED)
         for port in self.inputs:
-            values = np.zeros(port.shape, port.dtype)
+            values: np.ndarray = np.zeros(port.shape, port.dtype)
+            # Integers may be indices into a table: 0 is in any.
             if np.issubdtype(port.dtype, np.floating):
                 values[...] = rng.random(port.shape)
             self.interpreter.set_tensor(port.index, values)
 
 
-def _ports(interpreter):
-    if not interpreter.get_signature_list():
+def _ports(interpreter: Interpreter) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    """Returns the inputs and the outputs, by their names in the first signature."""
+    signatures = interpreter.get_signature_list()
+    if signatures:
+        runner = interpreter.get_signature_runner(next(iter(signatures)))
+        inputs = runner.get_input_details()
+        outputs = runner.get_output_details()
+    else:
+        # Files of other converters may have none: there the tensors' names count.
         inputs = {each["name"]: each for each in interpreter.get_input_details()}
         outputs = {each["name"]: each for each in interpreter.get_output_details()}
-    else:
-        key = next(iter(interpreter.get_signature_list()))
-        signature = interpreter.get_signature_runner(key)
-        inputs = signature.get_input_details()
-        outputs = signature.get_output_details()
-    return tuple(
-        tuple(Port.of(name, details) for name, details in ports.items())
-        for ports in (inputs, outputs)
-    )
+    return _as_ports(inputs), _as_ports(outputs)
 
 
-def run(path, data, max_samples=None, threads=1):
-    """Computes what a `.tflite` file gives, quantized or not.
+def _as_ports(details_by_name: Mapping[str, Details]) -> tuple[Port, ...]:
+    return tuple(Port.of(name, details) for name, details in details_by_name.items())
+
+
+def run(
+    path: str | Path,
+    data: Data,
+    max_samples: int | None = None,
+    threads: int = 1,
+) -> Samples:
+    """Computes the outputs of a `.tflite` file, quantized or not.
+
+    Args:
+        path: The file.
+        data: The samples, pre-processed as for the model: one array, a tuple
+            `(x, y)`, or an iterable of batches `x` or `(x, y)`; for several inputs x
+            is a dict by their names.
+        max_samples: Most samples to run, the first ones; `None` runs all.
+        threads: Number of threads that the kernels may use.
+
+    Returns:
+        Output name -> an array of one row per sample. Integers of a quantized file
+        are given in the model's own units, as float32.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ValueError: When it is not a `.tflite` file, or `data` does not fit it.
 
     Example:
 
@@ -202,22 +262,7 @@ def run(path, data, max_samples=None, threads=1):
     outputs = tflite_export.run(path, np.ones((5, 8)))
     assert outputs["output_0"].shape == (5, 3)
     ```
-
-    Args:
-        path: the file.
-        data: the samples, pre-processed as for the model: one array, a tuple
-            `(x, y)`, or an iterable of batches `x` or `(x, y)`; for several inputs x
-            is a dict by their names.
-        max_samples: how many samples to run at most, the first ones; `None`: all.
-        threads: how many threads the kernels may use.
-
-    Returns:
-        By the name of the output, an array of one row per sample. Integers of a
-        quantized file are given in the model's own units, as float32.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not a `.tflite` file, or `data` does not fit it.
     """
     file = TfliteFile(path, threads)
-    return file.run(take_samples(data, max_samples, file.sample_shapes))
+    samples = take_samples(data, max_samples, file.sample_shapes)
+    return file.run(samples)

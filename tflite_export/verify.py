@@ -1,27 +1,46 @@
-"""Does the `.tflite` file compute what the model computes?"""
+"""Parity of a `.tflite` file with its model: the same samples, the same outputs."""
 
 import dataclasses
 import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 
 from tflite_export.checks import check_count, check_finite
-from tflite_export.data import take_samples
+from tflite_export.data import Data, Samples, count_samples, take_samples
 from tflite_export.runtime import TfliteFile
+
+if TYPE_CHECKING:
+    import keras
+
+Outputs: TypeAlias = Any
+"""An array of one row per sample; for several outputs a dict by name, or a list."""
+
+ModelOrOutputs: TypeAlias = Union["keras.Model", Outputs]
+"""A Keras model, or the outputs that it gave."""
+
+# By default of `Parity.ok`: probabilities of float32 kernels that only sum in another
+# order differ by less.
+TOLERANCE = 1e-4
+
+# Samples to compare by default: a wrong conversion shows on any of them.
+MAX_SAMPLES = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """How far the outputs of a `.tflite` file are from those of its model.
+    """The distance of a `.tflite` file's outputs from those of its model.
 
     Attributes:
-        path: the file.
-        samples: how many samples were compared.
-        max_abs_error: the largest difference of an output value, of any output.
-        mean_abs_error: the mean difference of an output value.
-        max_abs_output: the largest magnitude of an expected output value, to read
+        path: The file.
+        samples: Number of samples compared.
+        max_abs_error: The largest difference of an output value, of any output.
+        mean_abs_error: The mean difference of an output value.
+        max_abs_output: The largest magnitude of an expected output value, to read
             the errors against.
-        top1_agreement: the share of samples (of positions, where there are several
+        top1_agreement: The share of samples (of positions, where there are several
             per sample) with the same largest class on the last axis. `None` if the
             last axis has only one entry.
     """
@@ -33,37 +52,61 @@ class Parity:
     max_abs_output: float
     top1_agreement: float | None
 
-    def ok(self, tolerance=1e-4, top1=0.0):
+    def ok(self, tolerance: float = TOLERANCE, top1: float = 0.0) -> bool:
         """Returns whether the outputs are as close as asked for.
 
         Args:
-            tolerance: the largest absolute difference allowed. The default suits
+            tolerance: The largest absolute difference allowed. The default suits
                 the probabilities of a float32 file.
-            top1: the smallest `top1_agreement` allowed, where there is one. It says
+            top1: The smallest `top1_agreement` allowed, where there is one. It says
                 more than a tolerance does of a quantized classifier.
         """
         agrees = self.top1_agreement is None or self.top1_agreement >= top1
         return self.max_abs_error <= tolerance and agrees
 
-    def to_json(self):
+    def to_json(self) -> str:
         """Returns the fields as a JSON string."""
         return json.dumps(dataclasses.asdict(self))
 
-    def __str__(self):
-        top1 = self.top1_agreement
-        return (
+    def __str__(self) -> str:
+        text = (
             f"{self.path}: max |error| {self.max_abs_error:.3g}, mean |error| "
             f"{self.mean_abs_error:.3g} (outputs up to {self.max_abs_output:.3g})"
-            + ("" if top1 is None else f", same top-1 {top1:.1%}")
-            + f", {self.samples} samples"
         )
+        if self.top1_agreement is not None:
+            text += f", same top-1 {self.top1_agreement:.1%}"
+        return f"{text}, {self.samples} samples"
 
 
-def verify(model, path, data, max_samples=64):
+def verify(
+    model: ModelOrOutputs,
+    path: str | Path,
+    data: Data,
+    max_samples: int = MAX_SAMPLES,
+) -> Parity:
     """Compares a `.tflite` file with the model it was converted from.
 
     Both get the same samples, in batches of the file's size. The inputs of a quantized
     file are quantized and its outputs are read in the model's own units.
+
+    Args:
+        model: The Keras model, or the outputs that it gave on `data`: an array of one
+            row per sample, or for several outputs a dict of arrays by their names in
+            the file, or a list.
+        path: The file.
+        data: The samples, pre-processed as for the model: one array, a tuple
+            `(x, y)`, or an iterable (`tf.data.Dataset`, `PyDataset`, list...) of
+            batches `x` or `(x, y)`; for several inputs x is a dict by their names.
+        max_samples: Most samples to compare, the first ones.
+
+    Returns:
+        A `Parity`, over all outputs.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ValueError: When `data` is empty, does not fit the file, or is not finite; or
+            when the file's outputs have another shape than the model's, or are not
+            finite.
 
     Example:
 
@@ -78,24 +121,6 @@ def verify(model, path, data, max_samples=64):
     parity = tflite_export.verify(model, path, images)
     assert parity.ok(tolerance=1e-4)
     ```
-
-    Args:
-        model: the Keras model, or the outputs that it gave on `data`: an array of one
-            row per sample, or for several outputs a dict of arrays by their names in
-            the file, or a list.
-        path: the file.
-        data: the samples, pre-processed as for the model: one array, a tuple
-            `(x, y)`, or an iterable (`tf.data.Dataset`, `PyDataset`, list...) of
-            batches `x` or `(x, y)`; for several inputs x is a dict by their names.
-        max_samples: how many samples to compare at most, the first ones.
-
-    Returns:
-        A `Parity`, over all outputs.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if `data` is empty, does not fit the file, or is not finite; or if
-            the file gives something other in shape than the model, or not finite.
     """
     max_samples = check_count("max_samples", max_samples, minimum=1)
     file = TfliteFile(path)
@@ -107,21 +132,31 @@ def verify(model, path, data, max_samples=64):
     return _parity(file.path, actual, expected)
 
 
-def expected_outputs(model, file, samples, max_samples):
-    """Returns what `model` gives on `samples`, by the names of the file's outputs.
+def expected_outputs(
+    model: ModelOrOutputs,
+    file: TfliteFile,
+    samples: Samples,
+    max_samples: int,
+) -> Samples:
+    """Returns the model's outputs on `samples`, by the names of the file's outputs.
 
     Args:
-        model: see `verify`.
-        file: the `TfliteFile`.
-        samples: arrays by the names of the inputs.
-        max_samples: how many samples there could have been.
+        model: The Keras model, or its outputs, see `verify`.
+        file: The open file.
+        samples: Input name -> array `(N, ...)`.
+        max_samples: The limit under which the N samples were taken.
+
+    Returns:
+        Output name -> array `(N, ...)`.
 
     Raises:
-        ValueError: see `verify`.
+        ValueError: When the outputs are not finite, or do not fit the file or the
+            samples.
     """
-    count = len(next(iter(samples.values())))
+    count = count_samples(samples)
     if hasattr(model, "predict"):
-        outputs = _named(_predict(model, samples, file.batch_size), file)
+        predicted = _predict(model, samples, file.batch_size)
+        outputs = _named(predicted, file)
     else:
         outputs = _given(model, file, count, max_samples)
     outputs = {name: values[:count] for name, values in outputs.items()}
@@ -131,12 +166,19 @@ def expected_outputs(model, file, samples, max_samples):
     return outputs
 
 
-def _predict(model, samples, batch_size):
+def _predict(model: "keras.Model", samples: Samples, batch_size: int) -> Outputs:
+    """Returns the outputs of the model, as a list or as a dict.
+
+    The last batch is filled up: a model may be fixed to the batch size of its file.
+    """
     import keras
 
-    inputs = dict(zip(_input_names(model, samples), samples.values(), strict=True))
-    count = len(next(iter(samples.values())))
-    rows = np.arange(count + -count % batch_size).clip(max=count - 1)
+    names = _input_names(model, samples)
+    inputs = dict(zip(names, samples.values(), strict=True))
+    count = count_samples(samples)
+    # -count % batch_size rows are missing; the last sample stands in for them.
+    full_count = count + -count % batch_size
+    rows = np.arange(full_count).clip(max=count - 1)
     is_sequential = isinstance(model, keras.Sequential)
     structure = model.inputs[0] if is_sequential else model.input
     filled = keras.tree.map_structure(lambda each: inputs[each.name][rows], structure)
@@ -144,8 +186,10 @@ def _predict(model, samples, batch_size):
     return [outputs] if hasattr(outputs, "shape") else outputs
 
 
-def _input_names(model, samples):
+def _input_names(model: "keras.Model", samples: Samples) -> list[str]:
+    """Returns the model's name for each input of the file, in the file's order."""
     names = [tensor.name for tensor in model.inputs]
+    # A single input needs no name: it may have another one than in the file.
     if len(names) == len(samples) == 1:
         return names
     if set(names) != set(samples):
@@ -156,25 +200,34 @@ def _input_names(model, samples):
     return list(samples)
 
 
-def _given(outputs, file, count, max_samples):
+def _given(
+    outputs: Outputs,
+    file: TfliteFile,
+    count: int,
+    max_samples: int,
+) -> Samples:
+    """Returns outputs that the user gave, if they have a row for each sample."""
     if len(file.outputs) == 1 and not isinstance(outputs, dict):
         outputs = [outputs]
-    outputs = _named(outputs, file)
-    for values in outputs.values():
+    named = _named(outputs, file)
+    # More rows than samples are right only where `max_samples` cut the samples off.
+    is_cut_off = count == max_samples
+    for values in named.values():
         rows = len(values) if values.ndim else 0
-        if rows < count or (rows > count and count < max_samples):
+        if rows < count or (rows > count and not is_cut_off):
             raise ValueError(
                 f"Expected `model` to be a Keras model, or its outputs for the {count} "
                 f"samples of `data`. Received: outputs of shape {values.shape}"
             )
-    return outputs
+    return named
 
 
-def _named(outputs, file):
-    """Outputs as a dict; a list is in the order of the model's outputs."""
+def _named(outputs: Outputs, file: TfliteFile) -> Samples:
+    """Returns the outputs by name; a list is in the order of the model's outputs."""
     names = [port.name for port in file.outputs]
     if not isinstance(outputs, dict):
-        outputs = {f"output_{i}": each for i, each in enumerate(outputs)}
+        # So the converter names the outputs of a model that gives no dict.
+        outputs = {f"output_{i}": values for i, values in enumerate(outputs)}
     if len(names) == len(outputs) == 1:
         outputs = dict(zip(names, outputs.values(), strict=True))
     if set(outputs) != set(names):
@@ -185,7 +238,7 @@ def _named(outputs, file):
     return {name: np.asarray(outputs[name]) for name in names}
 
 
-def _check_shapes(outputs, file):
+def _check_shapes(outputs: Samples, file: TfliteFile) -> None:
     for port in file.outputs:
         expected = (file.batch_size, *outputs[port.name].shape[1:])
         if port.shape != expected:
@@ -196,21 +249,33 @@ def _check_shapes(outputs, file):
             )
 
 
-def _parity(path, actual, expected):
-    errors, magnitudes, same = [], [], []
+def _parity(
+    path: str,
+    actual: Mapping[str, np.ndarray],
+    expected: Mapping[str, np.ndarray],
+) -> Parity:
+    """Returns the `Parity` of outputs `(N, ...)` of the file and of the model."""
+    errors = []
+    magnitudes = []
+    agreements = []
     for name, values in expected.items():
-        values = values.astype("float64")
-        errors.append(np.abs(actual[name] - values).ravel())
-        magnitudes.append(np.abs(values).max())
-        if values.ndim > 1 and values.shape[-1] > 1:
-            agrees = actual[name].argmax(axis=-1) == values.argmax(axis=-1)
-            same.append(agrees.ravel())
-    errors = np.concatenate(errors)
+        # In float64, so that the difference is not rounded once more.
+        exact = values.astype("float64")
+        errors.append(np.abs(actual[name] - exact).ravel())
+        magnitudes.append(np.abs(exact).max())
+        has_classes = exact.ndim > 1 and exact.shape[-1] > 1
+        if has_classes:
+            agrees = actual[name].argmax(axis=-1) == exact.argmax(axis=-1)
+            agreements.append(agrees.ravel())
+    all_errors = np.concatenate(errors)
+    top1_agreement = None
+    if agreements:
+        top1_agreement = float(np.concatenate(agreements).mean())
     return Parity(
         path=path,
-        samples=len(values),
-        max_abs_error=float(errors.max()),
-        mean_abs_error=float(errors.mean()),
+        samples=count_samples(expected),
+        max_abs_error=float(all_errors.max()),
+        mean_abs_error=float(all_errors.mean()),
         max_abs_output=float(max(magnitudes)),
-        top1_agreement=float(np.concatenate(same).mean()) if same else None,
+        top1_agreement=top1_agreement,
     )

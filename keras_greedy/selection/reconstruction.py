@@ -1,65 +1,68 @@
-"""The compact model of some widths, its consumers making up for what is gone."""
+"""Weights of a consumer that make the kept channels stand for all of them."""
 
-import keras
+import numpy as np
 
-from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.clone import full_weights
-from keras_greedy.graph.fold import foldable_norms
-from keras_greedy.graph.rebuild import rebuild
-from keras_greedy.selection.consumers import consumers_of
-from keras_greedy.selection.moments import Moments
-from keras_greedy.selection.path import SelectionPath
-from keras_greedy.selection.steps import STEP_RULES
+from keras_greedy.selection.consumers import Consumer
+from keras_greedy.selection.moments import Scatter
 
 
-def cut(
-    graph: ChannelGraph,
-    moments: Moments,
-    paths: dict[str, SelectionPath],
-    widths: dict[str, int],
-    step: str,
-) -> keras.Model:
-    """Builds the model in which each group keeps the first channels of its path.
+def least_squares(read: Consumer, scatter: Scatter, scale: np.ndarray):
+    """The consumer's optimal kernel and bias when it reads only kept features.
+
+    Minimises `E ||x W + b - (x_S W'_S + b')||^2`: with C the covariance of x,
+    `W'_S = W_S + C_SS^-1 C_SD W_D` for the dropped features D, and the mean of
+    what is lost goes to the bias.
 
     Args:
-        graph: The traced model, which is left as it is.
-        moments: What its consumers read.
-        paths: Group name -> its selection path; groups not named stay whole.
-        widths: Group name -> how many channels it keeps.
-        step: Name of the step rule, which says what weights the consumers get.
+        read: The consumer's `Consumer`.
+        scatter: Moments of its rows.
+        scale: `(F,)`, 0 for the features that are dropped.
 
     Returns:
-        What `rebuild` returns.
+        `(kernel, bias)`, the kernel in its full shape with zeros for what was
+        dropped.
     """
-    return rebuild(graph, *reconstructed(graph, moments, paths, widths, step))
+    matrix, kept = read.matrix(), scale != 0
+    new = np.where(kept[:, None], matrix, 0.0)
+    if kept.any() and not kept.all():
+        new[kept] += _made_up(scatter, kept, matrix[~kept])
+    return read.kernel(new), read.bias() + _shift(read, scatter, matrix - new)
 
 
-def reconstructed(graph, moments, paths, widths, step) -> tuple[dict, dict]:
-    """The kept channels of each group and the new weights, as `rebuild` takes them.
+def _made_up(scatter: Scatter, kept: np.ndarray, dropped: np.ndarray) -> np.ndarray:
+    """`C_SS^-1 C_SD W_D`.
 
-    Arguments are those of `cut`.
+    Where few features are dropped of many, as of a layer that reads what many others
+    made, by the precision P = C^-1 instead: `-P_SD P_DD^-1 W_D`, O(F) for each group
+    of channels once P is there.
     """
-    selection = {name: path.kept(widths[name]) for name, path in paths.items()}
-    scales = {name: path.scale(widths[name]) for name, path in paths.items()}
-    scales, norms = graph.scales(scales), foldable_norms(graph)
-    weights = {}
-    for name, read in consumers_of(graph).items():
-        own = scales[read.features]
-        if read.reconstructs and (own != 1).any():
-            new = STEP_RULES[step].reconstruct(read, moments.scatters[name], own)
-            norm = norms.get(read.call.index)
-            weights |= _replacing(read, norm, *new)
-    return selection, weights
+    if len(dropped) <= len(kept) / 8:
+        precision = scatter.precision
+        own = np.linalg.solve(precision[np.ix_(~kept, ~kept)], dropped)
+        return -precision[np.ix_(kept, ~kept)] @ own
+    covariance = scatter.regularized()
+    lost = covariance[np.ix_(kept, ~kept)] @ dropped
+    return np.linalg.solve(covariance[np.ix_(kept, kept)], lost)
 
 
-def _replacing(read, norm, kernel, bias) -> dict[str, dict]:
-    """Where the new kernel and the given-back mean go.
+def rescaled(read: Consumer, scatter: Scatter, scale: np.ndarray):
+    """The consumer's own kernel and bias with each feature scaled.
 
-    Into the consumer's own bias; without one, into the moving mean of the BatchNorm
-    that could be folded into the consumer, and only else into a new bias.
+    Args:
+        read: The consumer's `Consumer`.
+        scatter: Moments of its rows.
+        scale: `(F,)`, 0 for the features that are dropped.
+
+    Returns:
+        `(kernel, bias)` as of `least_squares`; the mean of what changes goes to
+        the bias.
     """
-    name, new = read.call.name, {read.weight_name: kernel}
-    if read.call.operation.use_bias or norm is None:
-        return {name: new | {"bias": bias}}
-    moving_mean = full_weights(norm.operation)["moving_mean"] - bias
-    return {name: new, norm.name: {"moving_mean": moving_mean}}
+    matrix = read.matrix()
+    new = matrix * scale[:, None]
+    return read.kernel(new), read.bias() + _shift(read, scatter, matrix - new)
+
+
+def _shift(read, scatter, lost):
+    """The mean of what the lost part of the kernel gave to each output."""
+    lost = lost.reshape(len(lost), read.folds, -1)
+    return np.einsum("pf,fpo->o", scatter.mean, lost)

@@ -1,0 +1,135 @@
+"""Checks of models before conversion: those that cannot become a `.tflite` file."""
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+INPUT_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.>-]*")
+"""The names that TensorFlow leaves as they are."""
+
+HALF_TYPES = {"float16", "bfloat16"}
+CONTROL_FLOW = {"While", "StatelessWhile", "If", "StatelessIf"}
+
+
+def import_keras() -> Any:
+    """Returns the module `keras`.
+
+    Raises:
+        ImportError: When Keras or its backend is not installed; says how to.
+    """
+    try:
+        import keras
+    except ImportError as error:
+        raise ImportError(
+            "Expected Keras on the TensorFlow backend, which does the conversion. "
+            f"Received: {error}: `pip install keras tensorflow`"
+        ) from error
+    return keras
+
+
+def check_model(model: "keras.Model", batch_size: int) -> None:
+    """Raises an error unless `model` is one that conversion takes.
+
+    Args:
+        model: The object that the caller gave.
+        batch_size: The batch size of the file.
+
+    Raises:
+        ImportError: When Keras or its backend is not installed.
+        ValueError: When Keras runs on another backend than TensorFlow, or when
+            `model` is no model, or has inputs that a file cannot have.
+    """
+    keras = import_keras()
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise ValueError(
+            "Expected Keras to run on the TensorFlow backend. Received: "
+            f"backend={backend!r}. Save the model and convert it in "
+            "a process started with KERAS_BACKEND=tensorflow."
+        )
+    inputs = getattr(model, "inputs", None)
+    if not isinstance(model, keras.Model) or not inputs:
+        raise ValueError(
+            "Expected a Functional Keras model, or a Sequential one that starts with "
+            f"`keras.Input` or is built. Received: model={model!r} "
+            f"(of type {type(model)})"
+        )
+    for tensor in inputs:
+        _check_input(tensor, batch_size)
+
+
+def _check_input(tensor: "keras.KerasTensor", batch_size: int) -> None:
+    # TensorFlow renames others, and the file ends up without a signature.
+    if not INPUT_NAME.fullmatch(tensor.name):
+        raise ValueError(
+            "Expected names of inputs to be of letters, digits, `_`, `.` and `-`. "
+            f"Received: {tensor.name!r}. Name it around the model: `x = "
+            "keras.Input((224, 224, 3), name='image')`, then convert "
+            "`keras.Model(x, model(x))`."
+        )
+    batch, *sample = tensor.shape
+    if None in sample:
+        raise ValueError(
+            "Expected every input dimension to be fixed, but the batch. Received: "
+            f"input {tensor.name!r} of shape {tuple(tensor.shape)}. Fix it around the "
+            "model: `x = keras.Input((224, 224, 3))`, then convert "
+            "`keras.Model(x, model(x))`."
+        )
+    if batch not in (None, batch_size):
+        raise ValueError(
+            f"Expected `batch_size` to be {batch}, which the model's input "
+            f"{tensor.name!r} is fixed to. Received: batch_size={batch_size}"
+        )
+
+
+def check_float32(
+    traced: "tf.types.experimental.ConcreteFunction",
+    model_name: str,
+) -> None:
+    """Raises an error if a traced model computes in half precision.
+
+    Args:
+        traced: The concrete function of the model.
+        model_name: The model's name, for the error.
+
+    Raises:
+        ValueError: When a tensor of the graph is of float16 or bfloat16.
+    """
+    dtypes = set()
+    for operation in traced.graph.get_operations():
+        for tensor in operation.outputs:
+            dtypes.add(tensor.dtype.name)
+    halves = sorted(dtypes & HALF_TYPES)
+    if halves:
+        raise ValueError(
+            "Expected a model that computes in float32. Received: model "
+            f"{model_name!r}, which computes in {', '.join(halves)}. Rebuild it under "
+            '`keras.config.set_dtype_policy("float32")` and copy the weights with '
+            "`set_weights`; `quantize` decides how the file stores them."
+        )
+
+
+def check_straight(
+    traced: "tf.types.experimental.ConcreteFunction",
+    model_name: str,
+) -> None:
+    """Raises an error for loops and branches: calibration crashes on them.
+
+    Args:
+        traced: The concrete function of the model.
+        model_name: The model's name, for the error.
+
+    Raises:
+        ValueError: When the graph has a loop or a branch.
+    """
+    types = {operation.type for operation in traced.graph.get_operations()}
+    found = sorted(types & CONTROL_FLOW)
+    if found:
+        raise ValueError(
+            "Expected a model without loops and branches, which int8 does not take. "
+            f"Received: model {model_name!r}, with {', '.join(found)}. Build recurrent "
+            'layers with `unroll=True`, or use quantize="dynamic".'
+        )
