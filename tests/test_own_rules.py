@@ -159,6 +159,23 @@ def test_what_reads_several_tensors_is_kept_whole():
     assert graph.unprunable == [("mine", "it reads the channels of several tensors")]
 
 
+def test_the_words_of_a_pin_decide_nothing():
+    @keras_greedy.register_rule(Whitening)
+    class Pinning(keras_greedy.Rule):
+        weight_axes = {"shift": (OUT,), "factor": (OUT,)}
+
+        def carry(self, call, channels, space):
+            space.pin(channels[0], None, "the model's input")
+            return channels[0]
+
+    x = picture = image(size=8)
+    x = Whitening()(conv(x, 8, name="a"))
+    x = conv(conv(x, 6, name="b"), 5, name="c")
+    graph = trace(keras.Model(picture, head(x)))
+    assert graph.widths == {"b": 6, "c": 5}
+    assert not any(group.is_stem for group in graph.groups)
+
+
 def test_a_rule_that_forgets_a_weight_is_named():
     @keras_greedy.register_rule(Whitening)
     class Forgetful(keras_greedy.Rule):

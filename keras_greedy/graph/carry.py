@@ -1,97 +1,136 @@
 """Carries channel numbers through the calls of a model."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import keras
 import numpy as np
+from keras import KerasTensor
 
-from keras_greedy.graph.channels import Call
-from keras_greedy.graph.rules.base import Unprunable
-from keras_greedy.graph.space import ChannelSpace
+from keras_greedy.graph.calls import Call
+from keras_greedy.graph.channels import Channels
+from keras_greedy.graph.rules.base import Rule, Unprunable
+from keras_greedy.graph.space import Boundary, ChannelSpace, Pin
 
 
 class Carrier:
     """Carries channel numbers through calls, in topological order.
 
+    Args:
+        inputs: The model's input tensors.
+
     Attributes:
-        calls: Those carried, without a rule where all channels are kept.
+        calls: The calls carried so far; those whose channels are all kept lose
+            their rule in `finish`.
     """
 
-    def __init__(self, inputs):
+    def __init__(self, inputs: Iterable[KerasTensor]):
         self.calls: list[Call] = []
-        self._space, self._channels = ChannelSpace(), {}
+        self._space = ChannelSpace()
+        self._channels: Channels = {}
+        # The first call of each operation; a layer may be called several times.
         self._first: dict[keras.Operation, Call] = {}
+        # Operation -> the reason why all channels that it touches are kept.
         self._whole: dict[keras.Operation, str] = {}
         for tensor in inputs:
             self._channels[tensor] = self._space.fresh(_width(tensor))
-            self._pin([tensor], None, "the model's input")
+            self._pin_boundary([tensor], Boundary.INPUT)
 
     def carry(self, call: Call) -> None:
+        """Gives the call's outputs their channel numbers."""
         try:
-            _check_rule_applies(call)
+            rule = _applicable_rule(call)
             inputs = [self._channels[tensor] for tensor in call.inputs]
-            outputs = [call.rule.carry(call, inputs, self._space)]
-            _check_widths(call, outputs)
-            self._note(call, outputs)
-            self._tie_to_first(call)
+            carried = rule.carry(call, inputs, self._space)
+            _check_widths(call, carried)
+            self._channels[call.outputs[0]] = carried
+            self._tie_to_first(call, rule)
         except Unprunable as reason:
-            self._note(call, [self._space.fresh(_width(t)) for t in call.outputs])
+            # The pins follow in `finish`: the reason holds for every call of the
+            # operation, those carried already among them.
             self._whole[call.operation] = str(reason)
+            for tensor in call.outputs:
+                self._channels[tensor] = self._space.fresh(_width(tensor))
         self.calls.append(call)
 
-    def tie(self, one, other) -> None:
+    def tie(self, one: KerasTensor, other: KerasTensor) -> None:
         """Declares the channels of two tensors equal."""
-        ids, others = self._channels[one], self._channels[other]
+        ids = self._channels[one]
+        others = self._channels[other]
         if len(ids) != len(others):
             raise Unprunable("it is called more than once, on different widths")
         self._space.unify(ids, others)
 
-    def finish(self, outputs):
-        """Returns the final channel numbers of each tensor, and the pins."""
+    def finish(
+        self,
+        outputs: Iterable[KerasTensor],
+    ) -> tuple[Channels, dict[int, Pin]]:
+        """Closes the graph.
+
+        Args:
+            outputs: The model's output tensors.
+
+        Returns:
+            The final channel numbers of each tensor, and the pin of each channel
+            number that has one.
+        """
         for i, call in enumerate(self.calls):
             reason = self._whole.get(call.operation)
-            if reason is not None:
-                self._pin([*call.inputs, *call.outputs], call.name, reason)
-                self.calls[i] = dataclasses.replace(call, rule=None)
-        self._pin(outputs, None, "the model's output")
-        resolve = self._space.resolve
-        channels = {key: resolve(ids) for key, ids in self._channels.items()}
+            if reason is None:
+                continue
+            for tensor in (*call.inputs, *call.outputs):
+                self._space.pin(self._channels[tensor], call.name, reason)
+            self.calls[i] = dataclasses.replace(call, rule=None)
+        self._pin_boundary(outputs, Boundary.OUTPUT)
+        channels = {}
+        for tensor, ids in self._channels.items():
+            channels[tensor] = self._space.resolve(ids)
         return channels, self._space.pins()
 
-    def _tie_to_first(self, call):
-        """A layer called again has the same weights: the same channels, too."""
+    def _tie_to_first(self, call: Call, rule: Rule) -> None:
+        """Ties a layer that is called again: it has the same weights, cut once."""
         first = self._first.setdefault(call.operation, call)
-        if first is call or not call.rule.is_cut(call):
+        if first is call or not rule.is_cut(call):
             return
+        before = (*first.inputs, *first.outputs)
         again = (*call.inputs, *call.outputs)
-        for one, other in zip((*first.inputs, *first.outputs), again, strict=True):
+        for one, other in zip(before, again, strict=True):
             self.tie(one, other)
 
-    def _note(self, call, outputs):
-        self._channels.update(zip(call.outputs, outputs, strict=True))
-
-    def _pin(self, tensors, layer, reason):
+    def _pin_boundary(
+        self,
+        tensors: Iterable[KerasTensor],
+        boundary: Boundary,
+    ) -> None:
         for tensor in tensors:
-            self._space.pin(self._channels[tensor], layer, reason)
+            ids = self._channels[tensor]
+            self._space.pin(ids, None, boundary.value, boundary)
 
 
-def _check_rule_applies(call: Call) -> None:
+def _applicable_rule(call: Call) -> Rule:
+    """Returns the call's rule, or raises `Unprunable` where it does not apply."""
     if isinstance(call.operation, keras.Model):
         raise Unprunable("the layers of a model inside the model are not seen")
     if call.rule is None:
         raise Unprunable(f"no channel rule for {type(call.operation).__name__}")
     if call.rule.consumes and len(call.inputs) > 1:
         raise Unprunable("it reads the channels of several tensors")
-    extra = {*call.weights} - {*call.rule.weight_axes}
+    extra = set(call.weights) - set(call.rule.weight_axes)
     if extra:
         raise Unprunable(f"its rule does not know the weights {sorted(extra)}")
+    return call.rule
 
 
-def _check_widths(call: Call, outputs: list[np.ndarray]) -> None:
+def _check_widths(call: Call, carried: np.ndarray) -> None:
+    """Raises `Unprunable` where a rule gives another number of channels than Keras."""
     widths = [_width(tensor) for tensor in call.outputs]
-    if [len(ids) for ids in outputs] != widths:
+    if widths != [len(carried)]:
         raise Unprunable(f"its rule does not explain its {widths} output channels")
 
 
-def _width(tensor) -> int:
-    return tensor.shape[-1] or 1 if len(tensor.shape) > 1 else 1
+def _width(tensor: KerasTensor) -> int:
+    """Returns the size of a tensor's last axis, 1 where there is none or no size."""
+    has_channels = len(tensor.shape) > 1
+    if not has_channels:
+        return 1
+    return tensor.shape[-1] or 1

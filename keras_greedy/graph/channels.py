@@ -1,83 +1,20 @@
-"""What a traced model is made of: calls, channels, groups of channels."""
+"""A traced model: its calls, its channels, the groups of its channels."""
 
-import collections
 import dataclasses
-import re
-from collections.abc import Callable, Iterable
-from typing import Any
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
+from keras import KerasTensor
 
-from keras_greedy.graph.rules.base import Rule
+from keras_greedy.graph.calls import Apply, Call, Values, run_calls
 
-AUTO_NAME = re.compile(r"variable(_\d+)?")
-
-
-def named_weights(layer: keras.Layer) -> dict[str, keras.Variable]:
-    """Name -> weight; one made without a name has that of the layer's attribute.
-
-    Weights that share a name, of layers inside the layer, have their path for one.
-    """
-    attributes = {
-        id(value): name
-        for name, value in vars(layer).items()
-        if isinstance(value, keras.Variable)
-    }
-    times = collections.Counter(weight.name for weight in layer.weights)
-
-    def name_of(weight):
-        if AUTO_NAME.fullmatch(weight.name):
-            return attributes.get(id(weight), weight.path)
-        return weight.name if times[weight.name] == 1 else weight.path
-
-    return {name_of(weight): weight for weight in layer.weights}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Call:
-    """One operation applied once: a node of the model's graph.
-
-    Attributes:
-        index: Position in the graph's topological order.
-        name: Name of the operation, behind those of the models it is nested in,
-            as in `"backbone/conv1"`.
-        operation: The `keras.Operation` (a layer or a raw operation).
-        args: Positional arguments, symbolic tensors included.
-        kwargs: Keyword arguments, symbolic tensors included.
-        outputs: The symbolic tensors it makes.
-        rule: How it carries channels; `None` when that is not known.
-    """
-
-    index: int
-    name: str
-    operation: keras.Operation
-    args: tuple
-    kwargs: dict
-    outputs: tuple
-    rule: Rule | None
-
-    @property
-    def is_layer(self) -> bool:
-        return isinstance(self.operation, keras.Layer)
-
-    @property
-    def weights(self) -> dict[str, keras.Variable]:
-        """Name -> weight, nothing for a raw operation."""
-        return named_weights(self.operation) if self.is_layer else {}
-
-    @property
-    def inputs(self) -> list:
-        leaves = keras.tree.flatten((self.args, self.kwargs))
-        return [leaf for leaf in leaves if isinstance(leaf, keras.KerasTensor)]
-
-    def arguments(self, values: dict) -> tuple[tuple, dict]:
-        """Its arguments with every symbolic tensor replaced by its value."""
-
-        def value(leaf):
-            return values[leaf] if isinstance(leaf, keras.KerasTensor) else leaf
-
-        return keras.tree.map_structure(value, (self.args, self.kwargs))
+# Tensor -> `(C,)` channel numbers of its last axis.
+Channels: TypeAlias = dict[KerasTensor, np.ndarray]
+# `(layer name, reason)` of each layer that keeps the channels it touches.
+Reasons: TypeAlias = list[tuple[str, str]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,6 +30,26 @@ class ChannelGroup:
             over all, as a LayerNormalization does.
         is_stem: Whether a producer reads the model's input.
         is_head: Whether a consumer makes the model's output.
+
+    Example:
+
+    ```python
+    import keras
+
+    import keras_greedy
+
+    model = keras.Sequential(
+        [
+            keras.Input((16,)),
+            keras.layers.Dense(8, activation="relu", name="hidden"),
+            keras.layers.Dense(3, name="classes"),
+        ]
+    )
+    (group,) = keras_greedy.trace(model).groups
+    assert (group.name, group.size) == ("hidden", 8)
+    assert group.consumer_names == ["classes"]
+    assert group.is_stem and group.is_head
+    ```
     """
 
     name: str
@@ -105,68 +62,119 @@ class ChannelGroup:
 
     @property
     def size(self) -> int:
+        """Returns the number of channels."""
         return len(self.channels)
 
     @property
     def consumer_names(self) -> list[str]:
-        """The names of the consumers, once each: one may be called several times."""
+        """Returns the names of the consumers; one called several times has one."""
         return list(dict.fromkeys(call.name for call in self.consumers))
 
     @property
     def readers(self) -> tuple[Call, ...]:
-        """The calls that compute otherwise when channels are cut."""
+        """Returns the calls that compute something else when channels are cut."""
         return (*self.consumers, *self.normalizers)
 
     @property
     def first_reader(self) -> int:
-        """Index of the first of the `readers`."""
+        """Returns the index of the first of the `readers`."""
         return min(call.index for call in self.readers)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChannelGraph:
-    """What `trace` returns: the calls of a model, its channels, its groups.
+    """The calls of a traced model, its channels, and the groups of them.
 
     The layers of models inside the model are calls like all others.
 
     Attributes:
         model: The traced model, never modified.
-        functional: The Functional that holds its graph: `model` itself, or what
-            backs a Sequential.
+        functional: The Functional that holds its graph: `model` itself, or the
+            Functional behind a Sequential.
         calls: All calls in topological order.
         outputs: The symbolic tensors the model returns, as the calls make them.
         stand_ins: A tensor as the model it is part of has it -> the tensor of the
             calls that it is, the first time that model is called.
         channels: Tensor -> `(C,)` channel numbers of its last axis.
         groups: The prunable groups, in the order of their first producer.
-        unprunable: `(layer name, reason)` of what had to stay whole.
+        unprunable: `(layer name, reason)` of each layer that keeps the channels it
+            touches.
+
+    Example:
+
+    ```python
+    import keras
+
+    import keras_greedy
+
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(6, 3, name="a")(inputs)
+    x = keras.layers.Conv2D(4, 3, name="b")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+
+    graph = keras_greedy.trace(model)
+    assert graph.widths == {"a": 6, "b": 4}
+    kept = graph.kept_mask({"a": [0, 2]})
+    made_by_a = graph.calls[0].outputs[0]
+    assert kept[graph.channels_of(made_by_a)].sum() == 2
+    ```
     """
 
     model: keras.Model
     functional: keras.Model
     calls: list[Call]
-    outputs: list
-    stand_ins: dict[keras.KerasTensor, keras.KerasTensor]
-    channels: dict[keras.KerasTensor, np.ndarray]
+    outputs: list[KerasTensor]
+    stand_ins: dict[KerasTensor, KerasTensor]
+    channels: Channels
     groups: list[ChannelGroup]
-    unprunable: list[tuple[str, str]]
+    unprunable: Reasons
 
     @property
-    def inputs(self) -> list:
+    def inputs(self) -> list[KerasTensor]:
+        """Returns the model's input tensors."""
         return self.functional.inputs
 
     @property
     def widths(self) -> dict[str, int]:
+        """Returns the number of channels of each group, by name."""
         return {group.name: group.size for group in self.groups}
 
-    def channels_of(self, tensor) -> np.ndarray:
+    @functools.cached_property
+    def _channel_count(self) -> int:
+        """Returns the length of an array over all channel numbers."""
+        greatest = max(ids.max() for ids in self.channels.values())
+        return int(greatest) + 1
+
+    @functools.cached_property
+    def _last_use(self) -> dict[KerasTensor, int]:
+        """Returns the index of the last call that reads each tensor.
+
+        The model's outputs are read behind all calls.
+        """
+        last_use = {}
+        for call in self.calls:
+            for tensor in call.inputs:
+                last_use[tensor] = call.index
+        for tensor in self.outputs:
+            last_use[tensor] = len(self.calls)
+        return last_use
+
+    def channels_of(self, tensor: KerasTensor) -> np.ndarray:
+        """Returns the `(C,)` channel numbers of a tensor's last axis."""
         return self.channels[tensor]
 
-    def calls_reading(self, tensor) -> list[Call]:
-        return [c for c in self.calls if any(t is tensor for t in c.inputs)]
+    def calls_reading(self, tensor: KerasTensor) -> list[Call]:
+        """Returns the calls that have the tensor among their inputs."""
+        reading = []
+        for call in self.calls:
+            # Once for a call that reads the tensor twice, as `x * x` does.
+            if any(own is tensor for own in call.inputs):
+                reading.append(call)
+        return reading
 
-    def kept_mask(self, selection: dict[str, np.ndarray]) -> np.ndarray:
-        """Which channel numbers survive a selection.
+    def kept_mask(self, selection: dict[str, Any]) -> np.ndarray:
+        """Returns the mask of the channel numbers that survive a selection.
 
         Args:
             selection: Group name -> indices of its kept channels; a group that
@@ -179,34 +187,40 @@ class ChannelGraph:
             ValueError: When a name or an index is not one of the graph's groups.
         """
         groups = {group.name: group for group in self.groups}
-        kept = np.ones(1 + max(ids.max() for ids in self.channels.values()), bool)
+        kept = np.ones(self._channel_count, bool)
         for name, indices in selection.items():
             if name not in groups:
                 raise ValueError(
                     "Expected the keys of `selection` to be names of groups: "
                     f"{', '.join(groups)}. Received: {name!r}"
                 )
-            indices = _checked_indices(name, indices, groups[name].size)
-            kept[groups[name].channels] = False
-            kept[groups[name].channels[indices]] = True
+            group = groups[name]
+            indices = _checked_indices(name, indices, group.size)
+            kept[group.channels] = False
+            kept[group.channels[indices]] = True
         return kept
 
-    def scales(self, of_groups: dict[str, np.ndarray]) -> np.ndarray:
-        """What each channel number is multiplied by, 1 where no group says more.
+    def scales(self, of_groups: Mapping[str, np.ndarray | float]) -> np.ndarray:
+        """Returns the factor of each channel number, 1 where no group has its own.
 
         Args:
-            of_groups: Group name -> `(N,)` scale of its channels.
+            of_groups: Group name -> scale of its channels, `(N,)` or one for all.
         """
-        scales = np.ones(1 + max(ids.max() for ids in self.channels.values()))
+        scales = np.ones(self._channel_count)
         for group in self.groups:
             scales[group.channels] = of_groups.get(group.name, 1.0)
         return scales
 
-    def feed(self, inputs: list) -> dict[keras.KerasTensor, Any]:
+    def feed(self, inputs: list) -> Values:
         """Returns the value of each of the model's input tensors, for `run`."""
         return dict(zip(self.inputs, inputs, strict=True))
 
-    def run(self, values: dict, calls: list[Call], apply: Callable) -> dict:
+    def run(
+        self,
+        values: Values,
+        calls: Sequence[Call],
+        apply: Apply,
+    ) -> Values:
         """Evaluates calls, freeing each tensor after its last use.
 
         Args:
@@ -221,10 +235,11 @@ class ChannelGraph:
             run_calls([call], values, apply)
             for tensor in call.inputs:
                 if self._last_use[tensor] <= call.index:
+                    # It may be gone: a call may read a tensor twice.
                     values.pop(tensor, None)
         return values
 
-    def run_all(self, inputs: list, apply: Callable) -> list:
+    def run_all(self, inputs: list, apply: Apply) -> list:
         """Evaluates the whole model; returns the values of its outputs.
 
         Args:
@@ -234,48 +249,42 @@ class ChannelGraph:
         values = self.run(self.feed(inputs), self.calls, apply)
         return [values[tensor] for tensor in self.outputs]
 
-    def live_before(self, index: int) -> list[keras.KerasTensor]:
+    def live_before(self, index: int) -> list[KerasTensor]:
         """Returns the tensors made before call `index` and needed from it on.
 
         Behind the last call, the model's outputs in their order.
         """
         if index == len(self.calls):
             return list(self.outputs)
-        made = [*self.inputs, *(t for c in self.calls[:index] for t in c.outputs)]
-        return [t for t in made if self._last_use.get(t, -1) >= index]
-
-    def __post_init__(self):
-        last_use = {t: c.index for c in self.calls for t in c.inputs}
-        last_use |= {tensor: len(self.calls) for tensor in self.outputs}
-        object.__setattr__(self, "_last_use", last_use)
-
-
-def run_calls(calls: Iterable[Call], values: dict, apply: Callable) -> None:
-    """Evaluates calls, in their order, and adds what they make to `values`.
-
-    Args:
-        calls: In topological order.
-        values: Symbolic tensor -> value; updated in place.
-        apply: `apply(call, *args, **kwargs)` computes one call.
-    """
-    for call in calls:
-        args, kwargs = call.arguments(values)
-        made = keras.tree.flatten(apply(call, *args, **kwargs))
-        values.update(zip(call.outputs, made, strict=True))
+        made = list(self.inputs)
+        for call in self.calls[:index]:
+            made.extend(call.outputs)
+        live = []
+        for tensor in made:
+            # A tensor that no call reads, and is no output, was never needed.
+            last_use = self._last_use.get(tensor, -1)
+            if last_use >= index:
+                live.append(tensor)
+        return live
 
 
-def _checked_indices(name: str, indices, size: int) -> np.ndarray:
-    indices = np.asarray(indices)
+def _checked_indices(
+    name: str,
+    indices: Any,
+    size: int,
+) -> np.ndarray:
+    """Returns a group's kept indices as an array, or raises a ValueError."""
+    array = np.asarray(indices)
     if (
-        indices.ndim != 1
-        or not indices.size
-        or not np.issubdtype(indices.dtype, np.integer)
-        or len(np.unique(indices)) < len(indices)
-        or indices.min() < 0
-        or indices.max() >= size
+        array.ndim != 1
+        or not array.size
+        or not np.issubdtype(array.dtype, np.integer)
+        or len(np.unique(array)) < len(array)
+        or array.min() < 0
+        or array.max() >= size
     ):
         raise ValueError(
             f"Expected `selection[{name!r}]` to be one or more different integers "
-            f"from 0 to {size - 1}. Received: {indices}"
+            f"from 0 to {size - 1}. Received: {array}"
         )
-    return indices
+    return array

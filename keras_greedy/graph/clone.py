@@ -3,19 +3,29 @@
 import contextlib
 import inspect
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
+from keras import KerasTensor
 
-from keras_greedy.graph.channels import Call, ChannelGraph, named_weights, run_calls
+from keras_greedy.graph.calls import Apply, Call, named_weights, run_calls
+from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.trace import check_model, has_graph, own_calls
 
 
-def replay(model: keras.Model, fresh, outputs, calls, apply) -> keras.Model:
-    """A functional model of calls made anew on fresh inputs, each through `apply`.
+def replay(
+    model: keras.Model,
+    fresh: Sequence[KerasTensor],
+    outputs: Iterable[KerasTensor],
+    calls: Sequence[Call],
+    apply: Apply,
+) -> keras.Model:
+    """Makes a functional model of calls made anew on fresh inputs.
 
     Args:
-        model: What the new model is like: its structures, its name.
+        model: The model that gives the new one its structures and its name.
         fresh: The new inputs.
         outputs: The symbolic tensors of the calls that the model is to return.
         calls: In topological order.
@@ -24,18 +34,18 @@ def replay(model: keras.Model, fresh, outputs, calls, apply) -> keras.Model:
     functional = check_model(model)
     values = dict(zip(functional.inputs, fresh, strict=True))
     run_calls(calls, values, apply)
-    outputs = [values[tensor] for tensor in outputs]
+    made = [values[tensor] for tensor in outputs]
     with _recursion(len(calls)):
         return keras.Model(
             keras.tree.pack_sequence_as(functional.input, fresh),
-            keras.tree.pack_sequence_as(functional.output, outputs),
+            keras.tree.pack_sequence_as(functional.output, made),
             trainable=model.trainable,
             name=model.name,
         )
 
 
 @contextlib.contextmanager
-def _recursion(depth: int):
+def _recursion(depth: int) -> Iterator[None]:
     """Lets functions call themselves so much deeper: Keras does, for each call."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(limit + depth)
@@ -45,18 +55,18 @@ def _recursion(depth: int):
         sys.setrecursionlimit(limit)
 
 
-def replay_flat(graph: ChannelGraph, apply) -> keras.Model:
-    """`replay` of all calls of a graph: no models inside are left."""
+def replay_flat(graph: ChannelGraph, apply: Apply) -> keras.Model:
+    """Replays all calls of a graph: no models inside are left."""
     fresh = [remake(layer).output for layer in input_layers(graph.functional)]
     return replay(graph.functional, fresh, graph.outputs, graph.calls, apply)
 
 
-def input_layers(functional) -> list:
-    layers = {
-        layer.output: layer
-        for layer in functional.operations
-        if isinstance(layer, keras.layers.InputLayer)
-    }
+def input_layers(functional: keras.Model) -> list[keras.layers.InputLayer]:
+    """Returns the input layers of a model in the order of its inputs."""
+    layers = {}
+    for layer in functional.operations:
+        if isinstance(layer, keras.layers.InputLayer):
+            layers[layer.output] = layer
     return [layers[tensor] for tensor in functional.inputs]
 
 
@@ -73,46 +83,68 @@ class Copier:
         copies: `(old, new)` for each operation made, but for models.
     """
 
-    def __init__(self, make=None):
+    def __init__(
+        self,
+        make: Callable[[keras.Operation], keras.Operation] | None = None,
+    ):
         self.copies: list[tuple[keras.Operation, keras.Operation]] = []
         self._make = make or remake
         self._made: dict[keras.Operation, keras.Operation] = {}
 
     def model(self, model: keras.Model) -> keras.Model:
-        """The new one of a model, with no weights copied yet."""
+        """Returns the new one of a model, with no weights copied yet."""
         functional = check_model(model)
         calls = own_calls(functional)
-        fresh = [*map(self.input, functional.inputs, input_layers(functional))]
+        fresh = []
+        for tensor, layer in zip(
+            functional.inputs,
+            input_layers(functional),
+            strict=True,
+        ):
+            fresh.append(self.input(tensor, layer))
         if not isinstance(model, keras.Sequential):
             return replay(model, fresh, functional.outputs, calls, self.apply_own)
         new = [self.operation(call.operation) for call in calls]
         return keras.Sequential(
-            [*fresh, *new], trainable=model.trainable, name=model.name
+            [*fresh, *new],
+            trainable=model.trainable,
+            name=model.name,
         )
 
     def operation(self, operation: keras.Operation) -> keras.Operation:
-        """The new one of an operation; for a model inside, with all of its layers."""
+        """Returns the new one of an operation; a model inside has all its layers."""
         if operation not in self._made:
             self._made[operation] = self.new(operation)
         return self._made[operation]
 
     def new(self, operation: keras.Operation) -> keras.Operation:
+        """Makes the new one of an operation that has none yet."""
         if has_graph(operation):
             return self.model(operation)
-        self.copies.append((operation, self._make(operation)))
-        return self.copies[-1][1]
+        new = self._make(operation)
+        self.copies.append((operation, new))
+        return new
 
-    def input(self, tensor, layer):
-        """The new one of a model's input."""
+    def input(
+        self,
+        tensor: KerasTensor,
+        layer: keras.layers.InputLayer,
+    ) -> KerasTensor:
+        """Returns the new one of a model's input."""
         return remake(layer).output
 
-    def apply_own(self, own: Call, *args, **kwargs):
+    def apply_own(
+        self,
+        own: Call,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         """Makes a call of one model's graph anew."""
         return self.operation(own.operation)(*args, **kwargs)
 
 
 def copied(model: keras.Model) -> keras.Model:
-    """A model of the same layers and weights, not compiled."""
+    """Returns a model of the same layers and weights, not compiled."""
     copier = Copier()
     new = copier.model(model)
     for old, copy in copier.copies:
@@ -121,54 +153,74 @@ def copied(model: keras.Model) -> keras.Model:
     return new
 
 
-def remake(operation: keras.Operation, changes: dict | None = None) -> keras.Operation:
-    """A new operation from the config of another, without its weights.
+def remake(
+    operation: keras.Operation,
+    changes: dict[str, Any] | None = None,
+) -> keras.Operation:
+    """Makes a new operation from the config of another, without its weights.
 
     A model comes with all of its weights.
+
+    Args:
+        operation: The old one.
+        changes: Entries that take the place of those of its config.
     """
     if has_graph(operation):
         return copied(operation)
-    cls, config = type(operation), operation.get_config()
-    config |= _live_entries(operation, config) | (changes or {})
-    is_lambda = isinstance(operation, keras.layers.Lambda)
-    new = cls(**config) if is_lambda else cls.from_config(config)
+    cls = type(operation)
+    config = operation.get_config()
+    config |= _live_entries(operation, config)
+    config |= changes or {}
+    # A Lambda's `from_config` expects its function in serialized form.
+    if isinstance(operation, keras.layers.Lambda):
+        new = cls(**config)
+    else:
+        new = cls.from_config(config)
     new.name = operation.name
+    # Setting a layer's flag sets those of the layers inside it: only where it differs.
     if isinstance(new, keras.Layer) and new.trainable != operation.trainable:
         new.trainable = operation.trainable
     return new
 
 
-def copy_weights(layer: keras.Layer, new: keras.Layer) -> None:
+def copy_weights(
+    layer: keras.Layer,
+    new: keras.Layer,
+) -> None:
     """Gives a remade layer the weights of the old one, whatever they are."""
     new.set_weights(layer.get_weights())
-    # Some layers compute from what they derive of their weights on loading.
-    store = {}
+    # Some layers compute from values derived of their weights on loading.
+    store: dict[str, Any] = {}
     layer.save_own_variables(store)
     # Variables assigned to variables would share memory, which `fit` on JAX frees.
-    values = {name: keras.ops.convert_to_numpy(v) for name, v in store.items()}
+    values = {}
+    for name, value in store.items():
+        values[name] = keras.ops.convert_to_numpy(value)
     new.load_own_variables(values)
 
 
 def full_weights(layer: keras.Layer) -> dict[str, np.ndarray]:
-    """Weight name -> value."""
-    return {
-        name: keras.ops.convert_to_numpy(weight)
-        for name, weight in named_weights(layer).items()
-    }
+    """Returns a layer's weights as arrays, by name."""
+    arrays = {}
+    for name, weight in named_weights(layer).items():
+        arrays[name] = keras.ops.convert_to_numpy(weight)
+    return arrays
 
 
-def _live_entries(operation, config) -> dict:
-    """The entries of a config that Keras cannot read back, as they are."""
+def _live_entries(
+    operation: keras.Operation,
+    config: dict[str, Any],
+) -> dict[str, Any]:
+    """Returns the entries of a config that Keras cannot read back, as they are."""
     own = vars(operation)
     if isinstance(operation, keras.layers.Lambda):
-        names = {"output_shape": "_output_shape"}
-        names |= {name: name for name in ("function", "mask", "arguments")}
-        return {entry: own[attribute] for entry, attribute in names.items()}
-    functions = {
-        name: own[name] for name in config if inspect.isfunction(own.get(name))
-    }
-    return {
-        name: function
-        for name, function in functions.items()
-        if not function.__module__.startswith("keras.")
-    }
+        entries = {name: own[name] for name in ("function", "mask", "arguments")}
+        entries["output_shape"] = own["_output_shape"]
+        return entries
+    entries = {}
+    for name in config:
+        value = own.get(name)
+        # A config has a function by its registered name, which those of users lack.
+        if inspect.isfunction(value) and not value.__module__.startswith("keras."):
+            entries[name] = value
+    return entries

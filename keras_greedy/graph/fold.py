@@ -6,134 +6,227 @@ linear layer is a scale of its kernel and a shift of its bias.
 
 import collections
 import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
-from keras import layers
+from keras import KerasTensor, layers
 
-from keras_greedy.graph.channels import Call, ChannelGraph, named_weights
+from keras_greedy.graph.calls import Call, named_weights
+from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.clone import copy_weights, full_weights, remake, replay_flat
+from keras_greedy.graph.rules.elementwise import DEPTHWISE
+from keras_greedy.graph.rules.linear import CONVOLUTIONS, SEPARABLE, TRANSPOSED
 
-TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose)
-DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+# Exactly these classes: one derived from them may compute something else.
 FOLDABLE = (
-    *(layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D),
-    *(*TRANSPOSED, *DEPTHWISE, *SEPARABLE),
+    layers.Dense,
+    *CONVOLUTIONS,
+    layers.Conv1DTranspose,
+    layers.Conv2DTranspose,
+    *DEPTHWISE,
+    *SEPARABLE,
 )
 
 
 def folded(graph: ChannelGraph) -> ChannelGraph:
-    """The graph of an inference-only copy without the BatchNorms it can do without.
+    """Returns the graph of an inference-only copy with BatchNorms folded away.
 
     Channels, groups and names are those of `graph`, and so is `model`; the copy is
     the `functional`.
     """
-    norms = foldable_norms(graph)
-    gone = {norm.index for norm in norms.values()}
-    calls: dict[int, Call] = {}
-    new: dict[keras.Operation, keras.Operation] = {}
-    channels = {}
-
-    def apply(call, *args, **kwargs):
-        if call.index in gone:
-            return args[0]
-        key = call.operation
-        if key not in new:
-            new[key] = _remade(call, biased=call.index in norms)
-        outputs = new[key](*args, **kwargs)
-        made = tuple(keras.tree.flatten(outputs))
-        calls[call.index] = Call(
-            len(calls), call.name, new[key], args, kwargs, made, call.rule
-        )
-        channels.update(_channels(graph, call.outputs, made))
-        return outputs
-
-    functional = replay_flat(graph, apply)
-    channels |= _channels(graph, graph.inputs, functional.inputs)
-    for call in graph.calls:
-        if call.index in norms:
-            _fold(call.operation, norms[call.index].operation, new[call.operation])
-        elif call.is_layer and call.index not in gone:
-            copy_weights(call.operation, new[call.operation])
-
-    def copies(originals):
-        return tuple(calls[call.index] for call in originals)
-
-    groups = [
-        dataclasses.replace(
-            g,
-            producers=copies(g.producers),
-            consumers=copies(g.consumers),
-            normalizers=copies(g.normalizers),
-        )
-        for g in graph.groups
-    ]
+    copies = _Copies(graph)
+    functional = replay_flat(graph, copies.apply)
+    copies.copy_weights()
+    copies.carry_over(graph.inputs, functional.inputs)
     return dataclasses.replace(
         graph,
         functional=functional,
-        calls=[*calls.values()],
+        calls=list(copies.calls.values()),
         outputs=functional.outputs,
         stand_ins={},
-        channels=channels,
-        groups=groups,
+        channels=copies.channels,
+        groups=[copies.group(group) for group in graph.groups],
     )
 
 
 def foldable_norms(graph: ChannelGraph) -> dict[int, Call]:
-    """Index of a linear layer's call -> the call of the only BatchNorm behind it."""
+    """Finds the BatchNorms that can be folded.
+
+    Returns:
+        Index of a linear layer's call -> the call of the only BatchNorm behind it.
+    """
     outputs = set(graph.outputs)
     times_called = collections.Counter(call.operation for call in graph.calls)
     norms = {}
     for call in graph.calls:
-        layer = call.operation
-        if not (call.rule and type(layer) in FOLDABLE) or call.outputs[0] in outputs:
+        made = call.outputs[0]
+        # An output of the model must not be changed.
+        if not _is_linear(call) or made in outputs:
             continue
-        readers = graph.calls_reading(call.outputs[0])
-        if (
-            layer.activation is keras.activations.linear
-            and len(readers) == 1
-            and readers[0].rule
-            and type(readers[0].operation) is layers.BatchNormalization
-            and times_called[layer] == times_called[readers[0].operation] == 1
-            and not readers[0].kwargs.get("training")
-        ):
-            norms[call.index] = readers[0]
+        readers = graph.calls_reading(made)
+        if len(readers) != 1:
+            continue
+        (norm,) = readers
+        # A layer that is called again would have the scale there too.
+        is_called_once = times_called[call.operation] == 1
+        norm_is_called_once = times_called[norm.operation] == 1
+        if _is_batch_norm(norm) and is_called_once and norm_is_called_once:
+            norms[call.index] = norm
     return norms
 
 
-def _remade(call: Call, biased: bool) -> keras.Operation:
-    """A copy that computes in float32, whatever the precision of the model."""
-    operation, changes = call.operation, {"use_bias": True} if biased else {}
+def _is_linear(call: Call) -> bool:
+    """Returns whether a scale behind the call is one of its kernel and its bias."""
+    if call.rule is None or type(call.operation) not in FOLDABLE:
+        return False
+    return call.operation.activation is keras.activations.linear
+
+
+def _is_batch_norm(call: Call) -> bool:
+    """Returns whether the call is of a BatchNorm that uses its moving statistics."""
+    if call.rule is None or call.kwargs.get("training"):
+        return False
+    return type(call.operation) is layers.BatchNormalization
+
+
+class _Copies:
+    """The copies of a graph's calls, but for BatchNorms that are folded away.
+
+    Args:
+        graph: The traced model.
+
+    Attributes:
+        calls: Index of a call in `graph` -> its copy, in topological order.
+        channels: Tensor of the copy -> `(C,)` channel numbers of its last axis.
+    """
+
+    def __init__(self, graph: ChannelGraph):
+        self.calls: dict[int, Call] = {}
+        self.channels: dict[KerasTensor, np.ndarray] = {}
+        self._graph = graph
+        self._norms = foldable_norms(graph)
+        self._gone = {norm.index for norm in self._norms.values()}
+        self._operations: dict[keras.Operation, keras.Operation] = {}
+
+    def apply(
+        self,
+        call: Call,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Makes the copy of a call; a folded BatchNorm gives its input back."""
+        if call.index in self._gone:
+            return args[0]
+        operation = self._operation(call)
+        outputs = operation(*args, **kwargs)
+        made = tuple(keras.tree.flatten(outputs))
+        self.calls[call.index] = Call(
+            index=len(self.calls),
+            name=call.name,
+            operation=operation,
+            args=args,
+            kwargs=kwargs,
+            outputs=made,
+            rule=call.rule,
+        )
+        self.carry_over(call.outputs, made)
+        return outputs
+
+    def carry_over(
+        self,
+        old: Iterable[KerasTensor],
+        new: Iterable[KerasTensor],
+    ) -> None:
+        """Gives tensors of the copy the channel numbers of the original ones."""
+        for original, tensor in zip(old, new, strict=True):
+            self.channels[tensor] = self._graph.channels_of(original)
+
+    def copy_weights(self) -> None:
+        """Gives the copies their weights, with the BatchNorms in them."""
+        for call in self._graph.calls:
+            if call.index in self._gone or not call.is_layer:
+                continue
+            new = self._operations[call.operation]
+            if call.index in self._norms:
+                _fold(call.operation, self._norms[call.index].operation, new)
+            else:
+                copy_weights(call.operation, new)
+
+    def group(self, group: ChannelGroup) -> ChannelGroup:
+        """Returns the group with the copies of its calls."""
+        return dataclasses.replace(
+            group,
+            producers=self._of(group.producers),
+            consumers=self._of(group.consumers),
+            normalizers=self._of(group.normalizers),
+        )
+
+    def _of(self, originals: Sequence[Call]) -> tuple[Call, ...]:
+        return tuple(self.calls[call.index] for call in originals)
+
+    def _operation(self, call: Call) -> keras.Operation:
+        """Returns the copy of a call's operation, one for all of its calls."""
+        if call.operation not in self._operations:
+            needs_bias = call.index in self._norms
+            self._operations[call.operation] = _remade(call, needs_bias)
+        return self._operations[call.operation]
+
+
+def _remade(call: Call, needs_bias: bool) -> keras.Operation:
+    """Makes a copy that computes in float32, whatever the precision of the model."""
+    operation = call.operation
+    changes: dict[str, Any] = {}
+    if needs_bias:
+        changes["use_bias"] = True
     if call.is_layer and operation.compute_dtype != operation.variable_dtype:
         changes["dtype"] = operation.variable_dtype
     new = remake(operation, changes)
+    # Models inside the model may have layers of the same name: the index tells them
+    # apart now that all are in one model.
     new.name = f"call_{call.index}.{operation.name}"
     return new
 
 
-def _channels(graph: ChannelGraph, old, new) -> dict[keras.KerasTensor, np.ndarray]:
-    pairs = zip(old, new, strict=True)
-    return {tensor: graph.channels_of(original) for original, tensor in pairs}
+def _fold(
+    layer: keras.Layer,
+    norm: keras.Layer,
+    new: keras.Layer,
+) -> None:
+    """Gives `new` the weights that make one layer of `layer` and `norm`.
 
-
-def _fold(layer, norm, new) -> None:
-    """Gives `new` the weights that compute what `layer` and `norm` do."""
-    weights, statistics = full_weights(layer), full_weights(norm)
+    With the layer's output `W x + b`, the BatchNorm behind it makes
+    `scale * (W x + b - mean) + beta`, `scale = gamma / sqrt(variance + epsilon)`. That
+    is a kernel `scale * W` and a bias `scale * (b - mean) + beta`.
+    """
+    weights = full_weights(layer)
+    statistics = full_weights(norm)
+    # (out,): a factor for each output channel.
     scale = 1 / np.sqrt(statistics["moving_variance"] + norm.epsilon)
     scale = scale * statistics.get("gamma", 1.0)
+    # (out,): the bias, 0 where the layer or the BatchNorm has none.
+    centred = weights.get("bias", 0.0) - statistics["moving_mean"]
+    weights["bias"] = centred * scale + statistics.get("beta", 0.0)
+    # Of a separable convolution the last kernel makes the output.
     name = "pointwise_kernel" if isinstance(layer, SEPARABLE) else "kernel"
-    bias = weights.get("bias", 0.0) - statistics["moving_mean"]
-    weights["bias"] = bias * scale + statistics.get("beta", 0.0)
     weights[name] = _scaled(layer, weights[name], scale)
     for own, weight in named_weights(new).items():
         weight.assign(weights[own])
 
 
-def _scaled(layer, kernel, scale):
-    """The kernel with each output channel multiplied by its factor."""
+def _scaled(
+    layer: keras.Layer,
+    kernel: np.ndarray,
+    scale: np.ndarray,
+) -> np.ndarray:
+    """Returns the kernel with each output channel multiplied by its `(out,)` factor."""
     if isinstance(layer, TRANSPOSED):
+        # (*size, out, in) x (out, 1)
         return kernel * scale[:, None]
     if isinstance(layer, DEPTHWISE):
-        return (kernel.reshape(*kernel.shape[:-2], -1) * scale).reshape(kernel.shape)
+        # (*size, in, multiplier): output channels are its last two axes in a row.
+        flat = kernel.reshape(*kernel.shape[:-2], -1)
+        return (flat * scale).reshape(kernel.shape)
+    # (*size, in, out) x (out,), or (in, out) x (out,) of a Dense layer.
     return kernel * scale

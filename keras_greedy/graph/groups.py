@@ -1,86 +1,163 @@
-"""Which channels are interchangeable: made and read by the same calls."""
+"""Groups of interchangeable channels: made and read by the same calls."""
 
 import collections
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from keras import KerasTensor
 
-from keras_greedy.graph.channels import Call, ChannelGroup
+from keras_greedy.graph.calls import Call
+from keras_greedy.graph.channels import ChannelGroup, Channels, Reasons
+from keras_greedy.graph.space import Boundary, Pin
+
+# Each a call's index and how many times a channel is found there. Channels that a
+# call reads unequally often do not cost the same: they are no group.
+Occurrences: TypeAlias = tuple[tuple[int, int], ...]
+ByChannel: TypeAlias = dict[int, Occurrences]
 
 
-def find_groups(calls: list[Call], channels: dict, pins: dict):
+class Roles(NamedTuple):
+    """The key of a group: all channels with these roles are interchangeable.
+
+    Roles compare by the first call that makes the channels, which gives groups the
+    order of their first producer.
+
+    Attributes:
+        made: Calls that make the channel.
+        normalized: Calls that divide it by statistics over all channels.
+        read: Calls that read all channels at once.
+    """
+
+    made: Occurrences
+    normalized: Occurrences
+    read: Occurrences
+
+
+@dataclasses.dataclass
+class _Found:
+    """The occurrences of each channel number in each role."""
+
+    made: "ByChannel" = dataclasses.field(default_factory=dict)
+    normalized: "ByChannel" = dataclasses.field(default_factory=dict)
+    read: "ByChannel" = dataclasses.field(default_factory=dict)
+
+
+def find_groups(
+    calls: Sequence[Call],
+    channels: Channels,
+    pins: dict[int, Pin],
+) -> tuple[list[ChannelGroup], Reasons]:
     """Sorts the channels by the calls that make, normalize and read them.
 
     Args:
         calls: All calls in topological order.
-        channels: Tensor id -> `(C,)` channel numbers.
-        pins: Channel number -> `(layer name or None, reason)` it cannot be cut.
+        channels: Tensor -> `(C,)` channel numbers of its last axis.
+        pins: Channel number -> the reason why it cannot be cut.
 
     Returns:
         The `ChannelGroup`s in the order of their first producer, and the
-        `(layer name, reason)` of what had to stay whole.
+        `(layer name, reason)` of each layer that keeps the channels it touches.
     """
-
-    def at(place, tensors):
-        ids = np.concatenate([channels[tensor] for tensor in tensors])
-        return any(pins.get(channel) == (None, place) for channel in ids)
-
-    makers, norms, readers = _roles(calls, channels)
-    members, unprunable = {}, []
-    for channel, made_by in makers.items():
+    found = _roles(calls, channels)
+    members: dict[Roles, list[int]] = {}
+    unprunable: Reasons = []
+    for channel, made in found.made.items():
         if channel in pins:
-            if pins[channel][0] is not None:
-                unprunable.append(pins[channel])
-        elif channel in readers:
-            key = made_by, norms.get(channel, ()), readers[channel]
-            members.setdefault(key, []).append(channel)
-    names, groups = {}, []
-    for roles, ids in sorted(members.items()):
-        producers, normalizers, consumers = (
-            tuple(calls[i] for i, _ in role) for role in roles
-        )
-        first = producers[0]
-        names[first.name] = names.get(first.name, 0) + 1
-        suffix = f":{names[first.name]}" if names[first.name] > 1 else ""
-        position = {c: i for i, c in enumerate(channels[first.outputs[0]])}
-        in_order = np.array(sorted(ids, key=position.get))
-        groups.append(
-            ChannelGroup(
-                name=first.name + suffix,
-                channels=in_order,
-                producers=producers,
-                consumers=consumers,
-                normalizers=normalizers,
-                is_stem=any(at("the model's input", c.inputs) for c in producers),
-                is_head=any(at("the model's output", c.outputs) for c in consumers),
-            )
-        )
+            pin = pins[channel]
+            if pin.layer is not None:
+                unprunable.append((pin.layer, pin.reason))
+        elif channel in found.read:
+            normalized = found.normalized.get(channel, ())
+            roles = Roles(made, normalized, found.read[channel])
+            members.setdefault(roles, []).append(channel)
+
+    groups = []
+    times_named: collections.Counter[str] = collections.Counter()
+    for roles in sorted(members):
+        group = _group(roles, members[roles], calls, channels, pins)
+        times_named[group.name] += 1
+        if times_named[group.name] > 1:
+            name = f"{group.name}:{times_named[group.name]}"
+            group = dataclasses.replace(group, name=name)
+        groups.append(group)
+    # A dict drops repeated entries and keeps their order.
     return groups, list(dict.fromkeys(unprunable))
 
 
-def _roles(calls, channels):
-    """Channel -> the calls that make, normalize and read it, and how many times over.
+def _group(
+    roles: Roles,
+    members: list[int],
+    calls: Sequence[Call],
+    channels: Channels,
+    pins: dict[int, Pin],
+) -> ChannelGroup:
+    """Makes the group of the channels with these roles, named after its first maker."""
 
-    Each call is given by its index. Channels that a call reads unequally often do
-    not cost the same: they are no group.
-    """
-    makers, norms, readers = {}, {}, {}
+    def reaches(boundary: Boundary, tensors: Iterable[KerasTensor]) -> bool:
+        for tensor in tensors:
+            for channel in channels[tensor]:
+                if channel in pins and pins[channel].boundary is boundary:
+                    return True
+        return False
+
+    producers = tuple(calls[index] for index, _ in roles.made)
+    normalizers = tuple(calls[index] for index, _ in roles.normalized)
+    consumers = tuple(calls[index] for index, _ in roles.read)
+    first = producers[0]
+    position = {}
+    for place, channel in enumerate(channels[first.outputs[0]]):
+        position[channel] = place
+    in_order = sorted(members, key=position.__getitem__)
+    return ChannelGroup(
+        name=first.name,
+        channels=np.array(in_order),
+        producers=producers,
+        consumers=consumers,
+        normalizers=normalizers,
+        is_stem=any(reaches(Boundary.INPUT, call.inputs) for call in producers),
+        is_head=any(reaches(Boundary.OUTPUT, call.outputs) for call in consumers),
+    )
+
+
+def _roles(
+    calls: Sequence[Call],
+    channels: Channels,
+) -> _Found:
+    """Collects the calls that make, normalize and read each channel."""
+    found = _Found()
     for call in calls:
         if _makes_channels(call):
             for tensor in call.outputs:
-                _note(makers, channels[tensor], call.index)
-        if call.rule and call.rule.normalizes:
-            _note(norms, channels[call.inputs[0]], call.index)
-        if call.rule and call.rule.consumes:
-            _note(readers, channels[call.inputs[0]], call.index)
-    return makers, norms, readers
+                _note(found.made, channels[tensor], call.index)
+        if call.rule is None:
+            continue
+        if call.rule.normalizes:
+            _note(found.normalized, channels[call.inputs[0]], call.index)
+        if call.rule.consumes:
+            _note(found.read, channels[call.inputs[0]], call.index)
+    return found
 
 
 def _makes_channels(call: Call) -> bool:
+    """Returns whether the call draws channels of its own."""
     if call.rule:
         return call.rule.produces
-    return call.is_layer and any(len(w.shape) > 1 for w in call.operation.weights)
+    # Without a rule, a matrix among the weights is the sign of a layer that a user
+    # would expect to be pruned, so that the warning has to name it.
+    if not call.is_layer:
+        return False
+    return any(len(weight.shape) > 1 for weight in call.operation.weights)
 
 
-def _note(calls_of, ids, index):
-    for channel, count in collections.Counter(ids.tolist()).items():
-        calls_of[channel] = (*calls_of.get(channel, ()), (index, count))
+def _note(
+    occurrences: ByChannel,
+    ids: np.ndarray,
+    index: int,
+) -> None:
+    """Adds a call to the occurrences of the channels on one of its tensors."""
+    times = collections.Counter(ids.tolist())
+    for channel, count in times.items():
+        before = occurrences.get(channel, ())
+        occurrences[channel] = (*before, (index, count))

@@ -1,14 +1,22 @@
-"""How far one output of a network is from another, and a direction to test it in."""
+"""The divergence of one output of a network from another, and its derivative."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.rules.base import Tensor
 
+# The least probability, and the least variance. In float32 the number next to 1 is
+# 1 - 6e-8: with much less here, 1 - SMALLEST would round to 1, and 1 - p to 0.
 SMALLEST = 1e-7
+
+# Above this probability the answer of a binary output is yes.
+BINARY_THRESHOLD = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,36 +30,56 @@ class Output:
 
     kind: str
 
-    def divergence(self, full, cut):
-        """`(n,)` divergence per example: KL, or squared error over variance."""
-        if self.kind == "logits":
-            full, cut = ops.softmax(full), ops.softmax(cut)
+    def divergence(self, full: Tensor, cut: Tensor) -> Tensor:
+        """Returns the divergence of each example: KL, or squared error over variance.
+
+        Args:
+            full: `(n, ...)` the full network's output.
+            cut: `(n, ...)` the output to compare with it.
+
+        Returns:
+            `(n,)` divergences, in nats where the output is a distribution.
+        """
         if self.kind == "real":
+            # KL of two normal distributions of the variance that the output has.
             variance = ops.var(full) + SMALLEST
             return _sum_rest(ops.square(full - cut)) / (2 * variance)
-        full, cut = (ops.clip(p, SMALLEST, 1 - SMALLEST) for p in (full, cut))
+        if self.kind == "logits":
+            full = ops.softmax(full)
+            cut = ops.softmax(cut)
+        full = _as_probability(full)
+        cut = _as_probability(cut)
         terms = full * ops.log(full / cut)
         if self.kind == "binary":
             terms += (1 - full) * ops.log((1 - full) / (1 - cut))
         return _sum_rest(terms)
 
-    def right(self, output, labels) -> np.ndarray:
-        """Whether the most probable answer is the label, flat, over all positions.
+    def right(
+        self,
+        output: Tensor,
+        labels: Tensor,
+    ) -> np.ndarray:
+        """Returns whether the most probable answer is the label, over all positions.
 
         Args:
             output: `(n, ..., classes)` the network's output.
             labels: Class numbers, `(n, ...)` or `(n, ..., 1)`, or of the output's
                 shape, one-hot.
+
+        Returns:
+            A flat Boolean array, one entry for each example and position.
         """
-        output, labels = map(ops.convert_to_numpy, (output, labels))
+        output = ops.convert_to_numpy(output)
+        labels = ops.convert_to_numpy(labels)
         if self.kind == "binary":
-            return (output.ravel() > 0.5) == (labels.ravel() > 0.5)
+            answers = output.ravel() > BINARY_THRESHOLD
+            return answers == (labels.ravel() > BINARY_THRESHOLD)
         if labels.shape == output.shape:
             labels = labels.argmax(axis=-1)
         return output.argmax(axis=-1).ravel() == labels.ravel()
 
-    def sampled_gradient(self, output, uniform):
-        """The gradient of -log p(y | output) for a y drawn from the output itself.
+    def sampled_gradient(self, output: Tensor, uniform: Tensor) -> Tensor:
+        """Returns the gradient of -log p(y | output), y drawn from the output itself.
 
         Its second moment is the Fisher information, which is the second derivative
         of the divergence; no labels are needed.
@@ -61,42 +89,72 @@ class Output:
             uniform: Numbers in (0, 1) of the same shape, the source of the draw.
         """
         if self.kind == "real":
+            # +-1 / deviation has the second moment 1 / variance of a normal one.
             return ops.sign(uniform - 0.5) / ops.sqrt(ops.var(output) + SMALLEST)
         p = ops.softmax(output) if self.kind == "logits" else output
-        p = ops.clip(p, SMALLEST, 1 - SMALLEST)
+        p = _as_probability(p)
         if self.kind == "binary":
+            # d/dp of -log p where y = 1 is drawn, of -log(1 - p) where y = 0.
             return ops.where(uniform < p, -1 / p, 1 / (1 - p))
         # The Gumbel trick: argmax(log p + gumbel noise) is a draw from p.
-        drawn = ops.argmax(ops.log(p) - ops.log(-ops.log(uniform)), axis=-1)
+        gumbel = -ops.log(-ops.log(uniform))
+        drawn = ops.argmax(ops.log(p) + gumbel, axis=-1)
         one_hot = ops.one_hot(drawn, p.shape[-1], dtype=p.dtype)
+        # d/dlogits of -log softmax at the class drawn, or d/dp of -log p.
         return p - one_hot if self.kind == "logits" else -one_hot / p
 
 
 def outputs_of(graph: ChannelGraph) -> list[Output]:
-    """The kind of each of the model's outputs."""
-    makers = {t: call for call in graph.calls for t in call.outputs}
-    return [Output(_kind(graph.model, makers.get(t))) for t in graph.outputs]
+    """Returns the kind of each of the model's outputs."""
+    makers = {}
+    for call in graph.calls:
+        for tensor in call.outputs:
+            makers[tensor] = call
+    outputs = []
+    for tensor in graph.outputs:
+        # An input that is an output has no maker.
+        kind = _kind(graph.model, makers.get(tensor))
+        outputs.append(Output(kind))
+    return outputs
 
 
-def _kind(model, call) -> str:
-    name = type(call.operation).__name__.lower() if call else ""
-    activation = getattr(getattr(call, "operation", None), "activation", None)
-    names = (name, getattr(activation, "__name__", ""))
-    if "softmax" in names:
-        return "categorical"
-    if "sigmoid" in names:
-        return "binary"
-    return "logits" if _trained_from_logits(model) else "real"
+def _kind(
+    model: keras.Model,
+    call: Call | None,
+) -> str:
+    """Returns the kind of the output that a call makes."""
+    if call is not None:
+        operation = call.operation
+        activation = getattr(operation, "activation", None)
+        # By name: a layer, an operation, an activation, or a function of the user's.
+        names = (type(operation).__name__.lower(), getattr(activation, "__name__", ""))
+        if "softmax" in names:
+            return "categorical"
+        if "sigmoid" in names:
+            return "binary"
+    return "logits" if _is_trained_from_logits(model) else "real"
 
 
-def _trained_from_logits(model) -> bool:
-    loss = keras.losses.get(model.loss) if isinstance(model.loss, str) else model.loss
+def _is_trained_from_logits(model: keras.Model) -> bool:
+    """Returns whether the model is compiled with a loss that applies the softmax."""
+    loss: Any = model.loss
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
     categorical = (
         keras.losses.CategoricalCrossentropy,
         keras.losses.SparseCategoricalCrossentropy,
     )
-    return isinstance(loss, categorical) and loss.get_config().get("from_logits", False)
+    if not isinstance(loss, categorical):
+        return False
+    return bool(loss.get_config().get("from_logits", False))
 
 
-def _sum_rest(x):
-    return ops.sum(ops.reshape(x, (ops.shape(x)[0], -1)), axis=1)
+def _as_probability(p: Tensor) -> Tensor:
+    """Returns `p` away from 0 and 1, where its logarithms end."""
+    return ops.clip(p, SMALLEST, 1 - SMALLEST)
+
+
+def _sum_rest(x: Tensor) -> Tensor:
+    """Returns the `(n,)` sums over all axes but the first."""
+    rows = ops.reshape(x, (ops.shape(x)[0], -1))
+    return ops.sum(rows, axis=1)

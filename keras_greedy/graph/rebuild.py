@@ -1,15 +1,24 @@
 """From a graph and the channels to keep, a smaller ordinary Keras model."""
 
+from typing import Any, TypeAlias
+
 import keras
 import numpy as np
+from keras import KerasTensor
 
-from keras_greedy.graph.channels import Call, ChannelGraph, named_weights
+from keras_greedy.graph.calls import Call, named_weights
+from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.clone import Copier, copy_weights, full_weights, remake
 from keras_greedy.graph.rules.base import IN, OUT
 
+# Layer name -> weight name -> array in the full shape.
+Weights: TypeAlias = dict[str, dict[str, np.ndarray]]
+
 
 def rebuild(
-    graph: ChannelGraph, selection: dict, weights: dict | None = None
+    graph: ChannelGraph,
+    selection: dict[str, Any],
+    weights: Weights | None = None,
 ) -> keras.Model:
     """Builds the compact model: same layers, same names, fewer channels.
 
@@ -31,8 +40,21 @@ def rebuild(
     Example:
 
     ```python
+    import keras
+
+    import keras_greedy
+    from keras_greedy.graph.rebuild import rebuild
+
+    model = keras.Sequential(
+        [
+            keras.Input((16,)),
+            keras.layers.Dense(8, activation="relu", name="hidden"),
+            keras.layers.Dense(3),
+        ]
+    )
     graph = keras_greedy.trace(model)
-    compact = rebuild(graph, {"block_1_expand": np.arange(48)})
+    compact = rebuild(graph, {"hidden": [0, 2, 5]})
+    assert compact.get_layer("hidden").kernel.shape == (16, 3)
     ```
     """
     cutter = Cutter(graph, graph.kept_mask(selection), weights or {})
@@ -50,106 +72,200 @@ class Cutter(Copier):
         weights: As for `rebuild`.
     """
 
-    def __init__(self, graph: ChannelGraph, kept: np.ndarray, weights: dict):
+    def __init__(self, graph: ChannelGraph, kept: np.ndarray, weights: Weights):
         super().__init__()
-        self._graph, self._kept, self._weights = graph, kept, weights
-        self._calls = {call.operation: call for call in graph.calls}
-        self._makers = {call.outputs[0]: call for call in graph.calls}
+        self._graph = graph
+        self._kept = kept
+        self._weights = weights
+        # Of a layer that is called several times any call will do: the masks of its
+        # channels are the same.
+        self._calls: dict[keras.Operation, Call] = {}
+        self._makers: dict[KerasTensor, Call] = {}
+        for call in graph.calls:
+            self._calls[call.operation] = call
+            self._makers[call.outputs[0]] = call
         _check_names(graph, weights)
 
-    def apply(self, call: Call, *args, **kwargs):
+    def apply(
+        self,
+        call: Call,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         """Makes a call of the graph with the new operation."""
         if call.rule:
-            args = call.rule.cut_arguments(call, args, self._kept_out(call))
+            kept_out = self._kept_out(call)
+            args = call.rule.cut_arguments(call, args, kept_out)
         return self.operation(call.operation)(*args, **kwargs)
 
-    def new(self, operation):
-        if operation in self._calls:
-            return remake(operation, self._config_changes(self._calls[operation]))
-        return self.model(operation)
+    def new(self, operation: keras.Operation) -> keras.Operation:
+        """Makes the new one of an operation, cut if it is one of the graph's calls."""
+        if operation not in self._calls:
+            return self.model(operation)
+        call = self._calls[operation]
+        return remake(operation, self._config_changes(call))
 
     def copy_weights(self) -> None:
-        for key, call in self._calls.items():
-            if call.rule and call.is_layer:
-                self._cut_weights(call, self._made[key])
-            elif call.is_layer:
-                copy_weights(call.operation, self._made[key])
+        """Gives the new layers their weights, cut where the call has a rule."""
+        for operation, call in self._calls.items():
+            if not call.is_layer:
+                continue
+            if call.rule:
+                self._cut_weights(call, self._made[operation])
+            else:
+                copy_weights(operation, self._made[operation])
 
-    def entries_left(self, call: Call, name: str, shape) -> tuple[np.ndarray, ...]:
-        """The index, as of `np.ix_`, of what is left of a weight of this full shape."""
-        kept = {IN: self._kept_in(call), OUT: self._kept_out(call)}
-        axes = zip(call.rule.axes_of(name, len(shape)), shape, strict=True)
-        return np.ix_(
-            *(entries_of(kept[a], n) if a else np.ones(n, bool) for a, n in axes)
-        )
+    def entries_left(
+        self,
+        call: Call,
+        name: str,
+        shape: tuple[int, ...],
+    ) -> tuple[np.ndarray, ...]:
+        """Returns the index of the entries that are left of a weight.
 
-    def apply_own(self, own: Call, *args, **kwargs):
+        Args:
+            call: A call with a rule.
+            name: Name of the weight.
+            shape: Its full shape.
+
+        Returns:
+            An index as of `np.ix_`: one array of entries for each axis.
+        """
+        # Without a rule nothing is known of the weight's axes.
+        assert call.rule is not None
+        kept = {
+            IN: self._kept_in(call),
+            OUT: self._kept_out(call),
+        }
+        axes = call.rule.axes_of(name, len(shape))
+        masks = []
+        for axis, size in zip(axes, shape, strict=True):
+            # (size,): True for the entries of the weight's axis that stay.
+            mask = np.ones(size, bool)
+            if axis:
+                mask = entries_of(kept[axis], size)
+            masks.append(mask)
+        return np.ix_(*masks)
+
+    def apply_own(
+        self,
+        own: Call,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Makes a call of one model's graph anew, cut as the traced call it is."""
         if own.operation not in self._calls:
             return self.operation(own.operation)(*args, **kwargs)
         made = self._graph.stand_ins[own.outputs[0]]
         return self.apply(self._makers[made], *args, **kwargs)
 
-    def input(self, tensor, layer):
-        """The new input, which in a model inside may have been cut."""
-        kept = self._kept[self._graph.channels_of(self._graph.stand_ins[tensor])]
+    def input(
+        self,
+        tensor: KerasTensor,
+        layer: keras.layers.InputLayer,
+    ) -> KerasTensor:
+        """Returns the new input, which in a model inside may have been cut."""
+        stand_in = self._graph.stand_ins[tensor]
+        kept = self._kept[self._graph.channels_of(stand_in)]
         if kept.all() or tensor.shape[-1] is None:
             return remake(layer).output
-        return remake(layer, {"batch_shape": (*tensor.shape[:-1], sum(kept))}).output
+        width = int(kept.sum())
+        shape = (*tensor.shape[:-1], width)
+        return remake(layer, {"batch_shape": shape}).output
 
-    def _config_changes(self, call: Call) -> dict:
+    def _config_changes(self, call: Call) -> dict[str, Any]:
+        """Returns the entries of an operation's config that the cut changes."""
         if not call.rule:
             return {}
-        kept, changes = (self._kept_in(call), self._kept_out(call)), {}
-        if not np.concatenate(kept).all():
-            changes = call.rule.cut_config(call, *kept) | _fitting_initializers(call)
-        if "bias" in self._weights.get(call.name, ()):
+        changes: dict[str, Any] = {}
+        kept_in = self._kept_in(call)
+        kept_out = self._kept_out(call)
+        if not (kept_in.all() and kept_out.all()):
+            changes |= call.rule.cut_config(call, kept_in, kept_out)
+            changes |= _fitting_initializers(call)
+        if "bias" in self._weights.get(call.name, {}):
             changes["use_bias"] = True
         return changes
 
-    def _cut_weights(self, call: Call, new: keras.Layer) -> None:
-        arrays = full_weights(call.operation) | self._weights.get(call.name, {})
-        shapes = {name: tuple(weight.shape) for name, weight in call.weights.items()}
+    def _cut_weights(
+        self,
+        call: Call,
+        new: keras.Layer,
+    ) -> None:
+        """Fills a new layer with the entries left of the old one's weights."""
+        arrays = full_weights(call.operation)
+        arrays |= self._weights.get(call.name, {})
+        full_shapes = {}
+        for name, weight in call.weights.items():
+            full_shapes[name] = tuple(weight.shape)
+        # The shape of a bias that the old layer does not have.
+        bias_shape = (len(self._kept_out(call)),)
         for name, weight in named_weights(new).items():
-            array, full = arrays[name], shapes.get(name, (len(self._kept_out(call)),))
-            if np.shape(array) != full:
+            array = arrays[name]
+            shape = full_shapes.get(name, bias_shape)
+            if np.shape(array) != shape:
                 raise ValueError(
                     f"Expected `weights[{call.name!r}][{name!r}]` to have the "
-                    f"full shape {full}. Received: an array of shape {np.shape(array)}"
+                    f"full shape {shape}. Received: an array of shape {np.shape(array)}"
                 )
-            weight.assign(array[self.entries_left(call, name, full)])
+            weight.assign(array[self.entries_left(call, name, shape)])
         if isinstance(new, keras.layers.Normalization):
             new.finalize_state()  # It computes from copies of its weights.
 
     def _kept_in(self, call: Call) -> np.ndarray:
-        return self._kept[self._graph.channels_of(call.inputs[0])]
+        """Returns the `(C,)` mask of the positions kept on the call's input."""
+        channels = self._graph.channels_of(call.inputs[0])
+        return self._kept[channels]
 
     def _kept_out(self, call: Call) -> np.ndarray:
-        return self._kept[self._graph.channels_of(call.outputs[0])]
+        """Returns the `(C,)` mask of the positions kept on the call's output."""
+        channels = self._graph.channels_of(call.outputs[0])
+        return self._kept[channels]
 
 
-def entries_of(channels: np.ndarray, size: int) -> np.ndarray:
-    """What holds for each channel, for each entry of a weight's axis of that size.
+def entries_of(
+    channels: np.ndarray,
+    size: int,
+) -> np.ndarray:
+    """Spreads values of channels over the entries of a weight's axis.
 
     An axis may have several entries in a row for each channel, or, in a grouped
     convolution, entries for the channels of one group only, which all are alike.
+
+    Args:
+        channels: `(C,)` a value for each channel.
+        size: The number of the axis' entries.
+
+    Returns:
+        `(size,)` the value of each entry's channel.
     """
-    return np.repeat(channels, max(1, size // len(channels)))[:size]
+    # One or more entries per channel: size = C * per_channel. The first of several
+    # equal groups: size < C, one entry for each of the first channels.
+    per_channel = max(1, size // len(channels))
+    return np.repeat(channels, per_channel)[:size]
 
 
-def _fitting_initializers(call: Call) -> dict:
-    """Zeros for constants of the full shape, which a cut layer cannot start from."""
-    return {
-        name: "zeros"
-        for name, value in vars(call.operation).items()
-        if name.endswith("_initializer") and np.ndim(getattr(value, "value", 0))
-    }
+def _fitting_initializers(call: Call) -> dict[str, str]:
+    """Returns zeros for constants of the full shape, which a cut layer cannot take."""
+    changes = {}
+    for name, initializer in vars(call.operation).items():
+        if not name.endswith("_initializer"):
+            continue
+        value = getattr(initializer, "value", 0)
+        if np.ndim(value) > 0:
+            changes[name] = "zeros"
+    return changes
 
 
-def _check_names(graph: ChannelGraph, weights: dict) -> None:
-    known = {call.name: call.rule.weight_axes for call in graph.calls if call.rule}
+def _check_names(graph: ChannelGraph, weights: Weights) -> None:
+    """Raises a ValueError for a weight that no layer with a rule has."""
+    known = {}
+    for call in graph.calls:
+        if call.rule:
+            known[call.name] = call.rule.weight_axes
     for layer, arrays in weights.items():
         for name in arrays:
-            if name not in known.get(layer, ()):
+            if name not in known.get(layer, {}):
                 raise ValueError(
                     "Expected the keys of `weights` to be layers that can be cut and "
                     f"names of their weights. Received: weights[{layer!r}][{name!r}]"

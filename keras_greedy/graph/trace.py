@@ -2,23 +2,27 @@
 
 Every position of every tensor's last axis carries the number of a channel.
 Layers that make channels draw fresh numbers, layers that act per channel pass
-them on, and joins declare numbers equal. What is left in the end are classes of
-positions that can only be removed together.
+them on, and joins declare numbers equal. In the end there are classes of equal
+positions, which can only be removed together.
 
 This is the one module that touches Keras' private node API.
 """
 
+import dataclasses
 import inspect
-import sys
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import keras
+from keras import KerasTensor
 from keras.src.models.functional import Functional
 
+from keras_greedy.graph.calls import Call, check_has_config, fresh_outputs, run_calls
 from keras_greedy.graph.carry import Carrier
-from keras_greedy.graph.channels import Call, ChannelGraph
+from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.groups import find_groups
-from keras_greedy.graph.rules import rule_for
+from keras_greedy.graph.rules import public_key, rule_for
 
 
 def trace(model: keras.Model) -> ChannelGraph:
@@ -41,26 +45,40 @@ def trace(model: keras.Model) -> ChannelGraph:
     Example:
 
     ```python
-    model = keras.applications.MobileNetV2(weights=None)
+    import keras
+
+    import keras_greedy
+
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            keras.layers.Conv2D(8, 3, name="first"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Conv2D(12, 3, name="second"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(5),
+        ]
+    )
     for group in keras_greedy.trace(model).groups:
-        print(group.name, group.size)
+        print(group.name, group.size)  # first 8, then second 12
     ```
     """
     graph = trace_quietly(model)
     for call in graph.calls:
-        _check_has_config(call.operation)
+        check_has_config(call.operation)
     if graph.unprunable:
-        lines = "\n".join(f"  {name}: {reason}" for name, reason in graph.unprunable)
+        lines = [f"  {name}: {reason}" for name, reason in graph.unprunable]
+        listed = "\n".join(lines)
         warnings.warn(
             f"Some channels of model '{model.name}' stay unpruned because of "
-            f"these layers:\n{lines}",
+            f"these layers:\n{listed}",
             stacklevel=2,
         )
     return graph
 
 
 def trace_quietly(model: keras.Model) -> ChannelGraph:
-    """`trace` without its warning, for copies of a model traced before."""
+    """Traces without the warning, for copies of a model traced before."""
     functional = check_model(model)
     layout = Layout(functional)
     carrier = Carrier(functional.inputs)
@@ -82,8 +100,12 @@ def trace_quietly(model: keras.Model) -> ChannelGraph:
     )
 
 
-def check_model(model) -> Functional:
-    """Returns the built Functional that backs `model`, or raises."""
+def check_model(model: Any) -> Functional:
+    """Returns the built Functional that backs `model`.
+
+    Raises:
+        ValueError: When `model` is no model of Keras' own graph API, or not built.
+    """
     if has_graph(model):
         return model._functional if isinstance(model, keras.Sequential) else model
     if isinstance(model, keras.Sequential) and _calls_as(model, keras.Sequential):
@@ -99,23 +121,37 @@ def check_model(model) -> Functional:
     )
 
 
-def has_graph(model) -> bool:
-    """Whether `model` is a model that computes what its graph of layers says."""
+def has_graph(model: Any) -> bool:
+    """Returns whether `model` is a model that computes its graph of layers."""
     if isinstance(model, keras.Sequential):
         return model._functional is not None and _calls_as(model, keras.Sequential)
     return isinstance(model, Functional) and _calls_as(model, Functional)
 
 
-def _calls_as(model, base: type) -> bool:
+def _calls_as(
+    model: keras.Model,
+    base: type[keras.Model],
+) -> bool:
     return type(model).call is base.call
 
 
-def own_calls(functional) -> list[Call]:
-    """The calls of a model's graph, one of a model inside it being a single one."""
-    return [
-        _call(i, node.operation.name, node.operation, *_arguments(node), node.outputs)
-        for i, node in enumerate(_nodes(functional))
-    ]
+def own_calls(functional: Functional) -> list[Call]:
+    """Returns the calls of a model's graph; that of a model inside is a single one."""
+    calls = []
+    for index, node in enumerate(_nodes(functional)):
+        operation = node.operation
+        args, kwargs = _arguments(node)
+        call = Call(
+            index=index,
+            name=operation.name,
+            operation=operation,
+            args=args,
+            kwargs=kwargs,
+            outputs=tuple(node.outputs),
+            rule=rule_for(public_key(operation), operation),
+        )
+        calls.append(call)
+    return calls
 
 
 class Layout:
@@ -123,125 +159,148 @@ class Layout:
 
     A model inside gets fresh symbolic tensors, as it may be called several times.
 
+    Args:
+        functional: The model.
+
     Attributes:
         calls: In topological order.
-        outputs: What the model returns, as the calls make it.
+        outputs: The symbolic tensors the model returns, as the calls make them.
         stand_ins: As of `ChannelGraph`.
         shared_inputs: Pairs of tensors that are the same input of a model inside, at
             different times.
     """
 
-    def __init__(self, functional):
+    def __init__(self, functional: Functional):
         self.calls: list[Call] = []
-        self.stand_ins: dict[keras.KerasTensor, keras.KerasTensor] = {}
-        self.shared_inputs: list[tuple] = []
+        self.stand_ins: dict[KerasTensor, KerasTensor] = {}
+        self.shared_inputs: list[tuple[KerasTensor, KerasTensor]] = []
+        # An operation has the name of its first call, however often it is called.
         self._names: dict[keras.Operation, str] = {}
-        self.outputs = self._add(functional, functional.inputs, (), None)
+        self.outputs = self._add(functional, functional.inputs, path=(), training=None)
 
-    def _add(self, functional, inputs, path, training) -> list:
-        """Adds a model's calls; returns the tensors that stand for its outputs."""
+    def _add(
+        self,
+        functional: Functional,
+        inputs: Sequence[KerasTensor],
+        path: tuple[str, ...],
+        training: Any,
+    ) -> list[KerasTensor]:
+        """Adds a model's calls; returns the tensors that stand for its outputs.
+
+        Args:
+            functional: The model.
+            inputs: The tensors that it is called on.
+            path: Names of the models around it, its own at the end; none for the
+                model that is traced.
+            training: The mode that it is called in, `None` where that is left open.
+        """
+        # The model's own tensors -> those of this call of it.
         here = dict(zip(functional.inputs, inputs, strict=True))
         for own in functional.inputs:
+            # An input of any width has no channels of its own to be tied.
             if own.shape[-1] is not None and own in self.stand_ins:
-                pair = self.stand_ins[own], here[own]
+                pair = (self.stand_ins[own], here[own])
                 self.shared_inputs.append(pair)
-        for own in own_calls(functional):
-            args, kwargs = own.arguments(here)
+
+        def add(
+            own: Call,
+            /,
+            *args: Any,
+            **kwargs: Any,
+        ) -> Sequence[KerasTensor]:
             if _is_transparent(own):
-                inner, inner_path = check_model(own.operation), (*path, own.name)
                 mode = kwargs.get("training", training)
-                inputs = keras.tree.flatten(args[0])
-                outputs = self._add(inner, inputs, inner_path, mode)
-            else:
-                kwargs |= _training(own, training)
-                outputs = _fresh_outputs(own, args, kwargs) if path else own.outputs
-                name = "/".join((*path, own.name))
-                name = self._names.setdefault(own.operation, name)
-                index = len(self.calls)
-                call = _call(index, name, own.operation, args, kwargs, outputs)
-                self.calls.append(call)
-            here |= zip(own.outputs, outputs, strict=True)
+                inner_inputs = keras.tree.flatten(args[0])
+                inner = check_model(own.operation)
+                return self._add(inner, inner_inputs, (*path, own.name), mode)
+            kwargs |= _training(own, training)
+            return self._add_call(own, args, kwargs, path)
+
+        run_calls(own_calls(functional), here, add)
+        # Of a model that is called several times, the first tensors stay.
         self.stand_ins = here | self.stand_ins
         return [here[tensor] for tensor in functional.outputs]
 
+    def _add_call(
+        self,
+        own: Call,
+        args: tuple,
+        kwargs: dict[str, Any],
+        path: tuple[str, ...],
+    ) -> tuple[KerasTensor, ...]:
+        """Adds a call with these arguments; returns the tensors that it makes."""
+        full_name = "/".join((*path, own.name))
+        call = dataclasses.replace(
+            own,
+            index=len(self.calls),
+            name=self._names.setdefault(own.operation, full_name),
+            args=args,
+            kwargs=kwargs,
+            outputs=fresh_outputs(own, args, kwargs) if path else own.outputs,
+        )
+        self.calls.append(call)
+        return call.outputs
+
 
 def _is_transparent(call: Call) -> bool:
-    """Whether the call is of a model that is the calls of its layers, no more."""
-    options = {k: v for k, v in call.kwargs.items() if k != "training"}
-    has_options = any(leaf is not None for leaf in keras.tree.flatten(options))
-    if not has_graph(call.operation) or len(call.args) != 1 or has_options:
+    """Returns whether the call is of a model that equals the calls of its layers."""
+    if not has_graph(call.operation) or len(call.args) != 1:
         return False
-    inputs, given = check_model(call.operation).input, call.args[0]
-    if isinstance(inputs, dict) or isinstance(given, dict):
-        return isinstance(given, dict) and inputs.keys() == given.keys()
-    inputs, given = keras.tree.flatten(inputs), keras.tree.flatten(given)
-    ranks = [len(getattr(tensor, "shape", ())) for tensor in given]
-    return call.inputs == given and ranks == [len(tensor.shape) for tensor in inputs]
+    for name, value in call.kwargs.items():
+        leaves = keras.tree.flatten(value)
+        if name != "training" and any(leaf is not None for leaf in leaves):
+            return False
+    expected = check_model(call.operation).input
+    given = call.args[0]
+    # Keras picks the entries of a dict by name, those of a list by position.
+    if isinstance(expected, dict) and isinstance(given, dict):
+        return expected.keys() == given.keys()
+    if isinstance(expected, dict) or isinstance(given, dict):
+        return False
+    if call.inputs != keras.tree.flatten(given):
+        return False
+    # Keras adds or drops an axis of size 1 where the ranks differ.
+    return _ranks(expected) == _ranks(given)
 
 
-def _training(call: Call, training) -> dict:
-    """The mode of the model around, for a layer that was called without one."""
-    takes = inspect.signature(call.operation.call).parameters
-    if training is None or "training" not in takes or "training" in call.kwargs:
+def _ranks(tensors: Any) -> list[int]:
+    """Returns the rank of each tensor in a structure."""
+    return [len(tensor.shape) for tensor in keras.tree.flatten(tensors)]
+
+
+def _training(
+    call: Call,
+    training: Any,
+) -> dict[str, Any]:
+    """Returns the mode of the model around, for a layer called without one."""
+    if training is None or "training" in call.kwargs:
         return {}
-    return {"training": training}
+    parameters = inspect.signature(call.operation.call).parameters
+    return {"training": training} if "training" in parameters else {}
 
 
-def _fresh_outputs(call: Call, args, kwargs) -> tuple:
-    """Tensors like the call's outputs, of the sizes that these arguments make."""
-    inputs = keras.tree.flatten((args, kwargs))
-    shapes = [x.shape for x in inputs if isinstance(x, keras.KerasTensor)]
-    made = call.outputs
-    if shapes != [tensor.shape for tensor in call.inputs]:
-        made = keras.tree.flatten(call.operation.compute_output_spec(*args, **kwargs))
-    return tuple(keras.KerasTensor(t.shape, t.dtype, name=t.name) for t in made)
-
-
-def maker(tensor: keras.KerasTensor) -> keras.Operation:
-    """The operation that made a symbolic tensor."""
+def maker(tensor: KerasTensor) -> keras.Operation:
+    """Returns the operation that made a symbolic tensor."""
     return tensor._keras_history.operation
 
 
-def _nodes(functional):
-    """The nodes that belong to this model alone, in topological order."""
-    by_depth = functional._nodes_by_depth
-    nodes = [
-        node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]
-    ]
-    return [node for node in nodes if not node.is_input]
+def _nodes(functional: Functional) -> list:
+    """Returns the nodes that belong to this model alone, in topological order."""
+    nodes = []
+    # Keras counts the depth from the outputs: the greatest comes first.
+    for depth in sorted(functional._nodes_by_depth, reverse=True):
+        for node in functional._nodes_by_depth[depth]:
+            if not node.is_input:
+                nodes.append(node)
+    return nodes
 
 
-def _arguments(node) -> tuple[tuple, dict]:
-    args, kwargs = node.arguments.args, dict(node.arguments.kwargs)
-    first = next(iter(inspect.signature(node.operation.call).parameters), None)
-    return ((kwargs.pop(first),), kwargs) if first in kwargs else (args, kwargs)
-
-
-def _call(index, name, operation, args, kwargs, outputs) -> Call:
-    rule = rule_for(public_key(operation), operation)
-    return Call(index, name, operation, args, kwargs, tuple(outputs), rule)
-
-
-def public_key(operation):
-    """A layer's class; for a raw operation its public `keras.ops` function."""
-    cls = type(operation)
-    if cls.__module__.startswith("keras.src.applications."):
-        return cls.__name__
-    if isinstance(operation, keras.Layer) or not cls.__module__.startswith("keras."):
-        return cls
-    name = "".join(f"_{c.lower()}" if c.isupper() else c for c in cls.__name__)
-    return getattr(sys.modules[cls.__module__], name.lstrip("_"), cls)
-
-
-def _check_has_config(operation):
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            operation.get_config()
-    except (NotImplementedError, TypeError, ValueError) as error:
-        reason = str(error).strip().split("\n\n")[0]
-        raise ValueError(
-            "Expected every layer of `model` to have a config, as saving the model "
-            f"takes. Received: '{operation.name}' of type {type(operation).__name__}, "
-            f"whose `get_config()` says: {reason}"
-        ) from error
+def _arguments(node: Any) -> tuple[tuple, dict[str, Any]]:
+    """Returns a node's arguments, the first of them by position in any case."""
+    args = node.arguments.args
+    kwargs = dict(node.arguments.kwargs)
+    parameters = inspect.signature(node.operation.call).parameters
+    first = next(iter(parameters), None)
+    if first in kwargs:
+        args = (kwargs.pop(first),)
+    return args, kwargs

@@ -1,4 +1,4 @@
-"""How each kind of layer carries channels: one small rule per kind.
+"""The way each kind of layer carries channels: one small rule per kind.
 
 Importing this package registers them all.
 """
@@ -15,21 +15,23 @@ from keras_greedy.graph.rules.base import (
     OUT,
     RULES,
     Rule,
+    RuleKey,
     Unprunable,
-    register_rule,
-    rule_for,
 )
+from keras_greedy.graph.rules.register import public_key, register_rule, rule_for
 
 __all__ = [
     "IN",
     "OUT",
     "RULES",
     "Rule",
+    "RuleKey",
     "Unprunable",
     "elementwise",
     "linear",
     "merging",
     "normalization",
+    "public_key",
     "register_rule",
     "reshaping",
     "rule_for",

@@ -1,18 +1,32 @@
-"""What a channel rule is, and which one each layer or operation has.
+"""Channel rules: their interface, and the parts that several of them share.
 
 A rule says which channels come out of a call, which axes of the layer's weights
 belong to the channels going in or out, and how its config changes when some are
-cut. Raw operations are registered under their public `keras.ops` function,
-activations under their function, layers that `keras.applications` keeps to itself
-under the name of their class.
+cut.
 """
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
+from keras import KerasTensor
 
-IN, OUT = "in", "out"
+from keras_greedy.graph.calls import Call
+from keras_greedy.graph.space import ChannelSpace
 
-RULES: dict = {}
+IN = "in"
+OUT = "out"
+
+# A layer's class, a function, or the name of a class that is not public.
+RuleKey: TypeAlias = Callable[..., Any] | str
+# A symbolic tensor, or one of any backend.
+Tensor: TypeAlias = Any
+# For each axis of a weight `IN`, `OUT` or `None`.
+Axes: TypeAlias = tuple[str | None, ...]
+
+# All rules registered, see `register_rule`.
+RULES: "dict[RuleKey, Rule]" = {}
 
 
 class Unprunable(Exception):
@@ -20,7 +34,7 @@ class Unprunable(Exception):
 
 
 class Rule:
-    """How a layer carries channels, the entries of its input's and output's last axis.
+    """The way a layer carries channels, the entries of its tensors' last axis.
 
     As it stands, it is the rule of a layer that acts on each channel alone (a
     follower). Others say so by the attributes, and by the methods where those do not
@@ -34,32 +48,64 @@ class Rule:
             such a rule has `over_kept`.
         width: Name of the layer's argument that is the number of channels coming
             out, if it has one.
-        weight_axes: Weight name -> what its last axes run over: the channels
-            going `IN`, the channels coming `OUT`, or `None` for neither. An axis may
-            have several entries in a row for each channel.
+        weight_axes: Weight name -> for each of its last axes the channels that it
+            runs over: those going `IN`, those coming `OUT`, or `None` for neither.
+            An axis may have several entries in a row for each channel.
 
     Example:
 
     ```python
-    @keras_greedy.register_rule(MyDense)
-    class MyDenseRule(keras_greedy.Rule):
-        produces = consumes = True
+    import keras
+
+    import keras_greedy
+
+
+    class Mixing(keras.layers.Layer):
+        def __init__(self, units, **kwargs):
+            super().__init__(**kwargs)
+            self.units = units
+
+        def build(self, shape):
+            self.kernel = self.add_weight(shape=(shape[-1], self.units), name="kernel")
+
+        def call(self, x):
+            return keras.ops.matmul(x, self.kernel)
+
+        def get_config(self):
+            return super().get_config() | {"units": self.units}
+
+
+    @keras_greedy.register_rule(Mixing)
+    class MixingRule(keras_greedy.Rule):
+        produces = True
+        consumes = True
         width = "units"
         weight_axes = {"kernel": (keras_greedy.IN, keras_greedy.OUT)}
+
+
+    model = keras.Sequential(
+        [keras.Input((8,)), Mixing(16, name="mixing"), keras.layers.Dense(3)],
+    )
+    assert keras_greedy.trace(model).widths == {"mixing": 16}
     ```
     """
 
-    produces = False
-    consumes = False
-    normalizes = False
+    produces: bool = False
+    consumes: bool = False
+    normalizes: bool = False
     width: str | None = None
-    weight_axes: dict[str, tuple] = {}
+    weight_axes: dict[str, Axes] = {}
 
-    def specialised(self, operation) -> "Rule":
-        """The rule of one operation of the kind, where its settings matter."""
+    def specialised(self, operation: keras.Operation) -> "Rule":
+        """Returns the rule of one operation of the kind, where its settings matter."""
         return self
 
-    def carry(self, call, channels, space):
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
         """Returns the `(C,)` channel numbers of the call's output.
 
         Args:
@@ -78,16 +124,45 @@ class Rule:
         pin_mixed(call, carried, space)
         return carried
 
-    def cut_config(self, call, kept_in, kept_out) -> dict:
-        """Returns the config entries that change; masks are over positions."""
-        return {self.width: int(kept_out.sum())} if self.width else {}
+    def cut_config(
+        self,
+        call: Call,
+        kept_in: np.ndarray,
+        kept_out: np.ndarray,
+    ) -> dict[str, Any]:
+        """Returns the config entries that a cut changes.
 
-    def cut_arguments(self, call, args, kept_out):
-        """Returns the positional arguments with per-channel constants cut."""
+        Args:
+            call: The `Call`.
+            kept_in: `(C,)` mask of the positions kept on the input's last axis.
+            kept_out: The same of the output's.
+        """
+        if self.width is None:
+            return {}
+        return {self.width: int(kept_out.sum())}
+
+    def cut_arguments(
+        self,
+        call: Call,
+        args: tuple,
+        kept_out: np.ndarray,
+    ) -> tuple:
+        """Returns the positional arguments with per-channel constants cut.
+
+        Args:
+            call: The `Call`.
+            args: Its positional arguments.
+            kept_out: `(C,)` mask of the positions kept on the output's last axis.
+        """
         return args
 
-    def over_kept(self, layer, x, mask):
-        """What a layer that normalizes makes of `x` without some of the channels.
+    def over_kept(
+        self,
+        layer: keras.Layer,
+        x: Tensor,
+        mask: Tensor,
+    ) -> Tensor:
+        """Returns a normalizing layer's output with the statistics of some channels.
 
         Args:
             layer: The layer.
@@ -100,92 +175,69 @@ class Rule:
             "Received: a rule without it"
         )
 
-    def axes_of(self, weight_name: str, rank: int) -> tuple:
-        """What each axis of a weight of this rank runs over."""
+    def axes_of(self, weight_name: str, rank: int) -> Axes:
+        """Returns the channels that each axis of a weight of this rank runs over."""
         axes = self.weight_axes[weight_name]
-        return (None,) * (rank - len(axes)) + axes
+        leading = (None,) * (rank - len(axes))
+        return leading + axes
 
-    def is_cut(self, call) -> bool:
-        """Whether the operation itself is another one after a cut."""
+    def is_cut(self, call: Call) -> bool:
+        """Returns whether the operation itself is another one after a cut."""
+        if self.weight_axes or self.width:
+            return True
         cls = type(self)
-        has_constants = cls.cut_arguments is not Rule.cut_arguments and any(
-            np.ndim(leaf)
-            for leaf in keras.tree.flatten(call.args)
-            if not isinstance(leaf, keras.KerasTensor)
-        )
-        cuts_config = self.width or cls.cut_config is not Rule.cut_config
-        return bool(self.weight_axes or cuts_config or has_constants)
+        if cls.cut_config is not Rule.cut_config:
+            return True
+        return cls.cut_arguments is not Rule.cut_arguments and _has_arrays(call)
 
 
-def register_rule(*keys):
-    """Class decorator: this rule is the one for these layers or operations.
-
-    Channels that a layer without a rule touches are kept.
-
-    Args:
-        *keys: Layer classes; functions of `keras.ops`, of `keras.activations`, or of
-            yours that serve as an activation.
-
-    Example:
-
-    ```python
-    class ChannelScale(keras.layers.Layer):
-        def build(self, shape):
-            self.factor = self.add_weight(shape=(shape[-1],), name="factor")
-
-        def call(self, x):
-            return x * self.factor
-
-    @keras_greedy.register_rule(ChannelScale)
-    class ChannelScaleRule(keras_greedy.Rule):
-        weight_axes = {"factor": (keras_greedy.OUT,)}
-    ```
-    """
-
-    def register(rule):
-        if not (isinstance(rule, type) and issubclass(rule, Rule)):
-            raise ValueError(
-                "Expected `register_rule` to decorate a subclass of keras_greedy.Rule. "
-                f"Received: {rule!r}"
-            )
-        RULES.update(dict.fromkeys(keys, rule()))
-        return rule
-
-    return register
-
-
-def rule_for(key, operation) -> Rule | None:
-    """The rule of an operation that is registered under `key`, if one is."""
-    rule = RULES.get(key)
-    return rule and rule.specialised(operation)
-
-
-def require_channels_last(call):
+def require_channels_last(call: Call) -> None:
+    """Raises `Unprunable` for a layer whose channels are not its last axis."""
     if getattr(call.operation, "data_format", None) == "channels_first":
         raise Unprunable(
             "data_format='channels_first': only channels last is supported"
         )
 
 
-def pin_mixed(call, channels, space):
-    """Forbids cutting channels that an activation may mix."""
+def pin_mixed(
+    call: Call,
+    channels: np.ndarray,
+    space: ChannelSpace,
+) -> None:
+    """Forbids cutting `(C,)` channels that the call's activation may mix."""
     activation = getattr(call.operation, "activation", None)
     if not _is_per_channel(activation):
         name = getattr(activation, "__name__", type(activation).__name__)
         space.pin(channels, call.name, f"its activation {name} may mix the channels")
 
 
-def cut_constant(value, kept):
-    """The kept channels of a constant that has a value for each."""
-    per_channel = np.ndim(value) and np.shape(value)[-1] == len(kept) > 1
-    return np.asarray(value)[..., kept] if per_channel else value
+def cut_constant(value: Any, kept: np.ndarray) -> Any:
+    """Returns the kept channels of a constant that has a value for each."""
+    if np.ndim(value) == 0:
+        return value
+    # One value, or one for each position, is the same for all channels.
+    size = np.shape(value)[-1]
+    if size == 1 or size != len(kept):
+        return value
+    return np.asarray(value)[..., kept]
 
 
-def _is_per_channel(activation) -> bool:
+def _has_arrays(call: Call) -> bool:
+    """Returns whether a positional argument is an array, not a tensor of the graph."""
+    for leaf in keras.tree.flatten(call.args):
+        if not isinstance(leaf, KerasTensor) and np.ndim(leaf) > 0:
+            return True
+    return False
+
+
+def _is_per_channel(activation: Any) -> bool:
+    """Returns whether an activation, if there is one, acts on each channel alone."""
     if activation is None:
         return True
     is_layer = isinstance(activation, keras.Layer)
     rule = RULES.get(type(activation) if is_layer else activation)
+    # A follower as `Rule` is one; a rule that looks closer may find that it mixes, and
+    # weights of an activation inside a layer would not be cut.
     if rule is None or type(rule).carry is not Rule.carry or rule.weight_axes:
         return False
     return not is_layer or _is_per_channel(getattr(activation, "activation", None))

@@ -1,33 +1,77 @@
-"""Layers that act on each channel alone."""
+"""Rules of layers and operations that act on each channel alone."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from keras import activations, layers, ops
 
+from keras_greedy.graph.calls import Call
 from keras_greedy.graph.rules.base import (
     IN,
     OUT,
     Rule,
     Unprunable,
     cut_constant,
-    register_rule,
+)
+from keras_greedy.graph.rules.register import register_rule
+from keras_greedy.graph.space import ChannelSpace
+
+ACTIVATIONS = (
+    layers.Activation,
+    layers.ReLU,
+    layers.LeakyReLU,
+    layers.ELU,
+)
+IDENTITIES = (
+    layers.Identity,
+    layers.ActivityRegularization,
+)
+NOISE = (
+    layers.GaussianNoise,
+    layers.GaussianDropout,
+)
+SPATIAL_DROPOUT = (
+    layers.SpatialDropout1D,
+    layers.SpatialDropout2D,
+    layers.SpatialDropout3D,
+)
+POOLING = (
+    layers.MaxPooling1D,
+    layers.MaxPooling2D,
+    layers.MaxPooling3D,
+    layers.AveragePooling1D,
+    layers.AveragePooling2D,
+    layers.AveragePooling3D,
+)
+GLOBAL_POOLING = (
+    layers.GlobalMaxPooling1D,
+    layers.GlobalMaxPooling2D,
+    layers.GlobalMaxPooling3D,
+    layers.GlobalAveragePooling1D,
+    layers.GlobalAveragePooling2D,
+    layers.GlobalAveragePooling3D,
+)
+RESIZING = (
+    layers.ZeroPadding1D,
+    layers.ZeroPadding2D,
+    layers.ZeroPadding3D,
+    layers.Cropping1D,
+    layers.Cropping2D,
+    layers.Cropping3D,
+    layers.UpSampling1D,
+    layers.UpSampling2D,
+    layers.UpSampling3D,
+)
+# The dropout of whole branches in `keras.applications.convnext`.
+STOCHASTIC_DEPTH = "StochasticDepth"
+DEPTHWISE = (
+    layers.DepthwiseConv1D,
+    layers.DepthwiseConv2D,
 )
 
-register_rule(
-    *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU),
-    *(layers.Identity, layers.ActivityRegularization),
-    *(layers.GaussianNoise, layers.GaussianDropout),
-    *(layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
-    *(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D),
-    *(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D),
-    *(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D),
-    *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D),
-    layers.GlobalAveragePooling3D,
-    *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),
-    *(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D),
-    *(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D),
-    "StochasticDepth",
-)(Rule)
-
+# By name: some are activations, some operations, most are both, and a few are not in
+# every version of Keras.
 ELEMENTWISE = """
     absolute cast ceil celu cos elu erf exp expm1 exponential floor gelu hard_shrink
     hard_sigmoid hard_silu hard_tanh leaky_relu linear log log1p log_sigmoid
@@ -36,26 +80,45 @@ ELEMENTWISE = """
     stop_gradient tanh tanh_shrink threshold
 """
 
-register_rule(
-    *(
-        getattr(module, name)
-        for module in (activations, ops)
-        for name in ELEMENTWISE.split()
-        if hasattr(module, name)
-    )
-)(Rule)
+register_rule(*ACTIVATIONS)(Rule)
+register_rule(*IDENTITIES)(Rule)
+register_rule(*NOISE)(Rule)
+register_rule(*SPATIAL_DROPOUT)(Rule)
+register_rule(*POOLING)(Rule)
+register_rule(*GLOBAL_POOLING)(Rule)
+register_rule(*RESIZING)(Rule)
+register_rule(STOCHASTIC_DEPTH)(Rule)
+
+for name in ELEMENTWISE.split():
+    for module in (activations, ops):
+        if hasattr(module, name):
+            register_rule(getattr(module, name))(Rule)
 
 
 @register_rule(layers.Softmax, ops.softmax, ops.log_softmax)
 class SoftmaxRule(Rule):
-    def carry(self, call, channels, space):
+    """Keeps all channels: each output depends on all of them."""
+
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
         space.pin(channels[0], call.name, "a softmax mixes the channels")
         return channels[0]
 
 
 @register_rule(ops.clip)
 class ClipRule(Rule):
-    def carry(self, call, channels, space):
+    """Clips at the same bounds for all channels."""
+
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
         if np.ndim(call.operation.x_min) or np.ndim(call.operation.x_max):
             raise Unprunable("its bounds are arrays")
         return channels[0]
@@ -63,9 +126,16 @@ class ClipRule(Rule):
 
 @register_rule(layers.PReLU)
 class PReLURule(Rule):
+    """Has a slope for each channel, whichever other axes share theirs."""
+
     weight_axes = {"alpha": (OUT,)}
 
-    def carry(self, call, channels, space):
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
         if call.operation.alpha.shape[-1] != len(channels[0]):
             raise Unprunable("its alpha is shared by all channels")
         return channels[0]
@@ -73,7 +143,14 @@ class PReLURule(Rule):
 
 @register_rule(layers.Dropout, layers.AlphaDropout)
 class DropoutRule(Rule):
-    def carry(self, call, channels, space):
+    """Drops entries by a mask of any number of channels."""
+
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
         shape = call.operation.noise_shape
         if shape and shape[-1] not in (None, 1):
             raise Unprunable(f"its noise_shape={shape} fixes the number of channels")
@@ -82,13 +159,20 @@ class DropoutRule(Rule):
 
 @register_rule(layers.Rescaling)
 class RescalingRule(Rule):
-    def cut_config(self, call, kept_in, kept_out):
-        layer = call.operation
-        return {
-            name: cut_constant(np.asarray(value), kept_out).tolist()
-            for name, value in (("scale", layer.scale), ("offset", layer.offset))
-            if np.ndim(value)
-        }
+    """Has constants in its config, which may have a value for each channel."""
+
+    def cut_config(
+        self,
+        call: Call,
+        kept_in: np.ndarray,
+        kept_out: np.ndarray,
+    ) -> dict[str, Any]:
+        changes = {}
+        for name in ("scale", "offset"):
+            value = getattr(call.operation, name)
+            if np.ndim(value):
+                changes[name] = cut_constant(np.asarray(value), kept_out).tolist()
+        return changes
 
 
 @register_rule("LayerScale")
@@ -99,12 +183,17 @@ class LayerScaleRule(Rule):
     weight_axes = {"gamma": (OUT,)}
 
 
-@register_rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+@register_rule(*DEPTHWISE)
 class DepthwiseConvRule(Rule):
     """A channel of the input makes `depth_multiplier` ones of the output, in a row."""
 
     weight_axes = {"kernel": (IN, None), "bias": (OUT,)}
 
-    def carry(self, call, channels, space):
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
         ids = super().carry(call, channels, space)
         return np.repeat(ids, call.operation.depth_multiplier)

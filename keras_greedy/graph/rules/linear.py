@@ -1,55 +1,86 @@
-"""Layers that make channels, and read all channels of their input."""
+"""Rules of layers that make channels, and read all channels of their input."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import keras
 import numpy as np
 from keras import layers
 
+from keras_greedy.graph.calls import Call
 from keras_greedy.graph.rules.base import (
     IN,
     OUT,
     Rule,
     pin_mixed,
-    register_rule,
     require_channels_last,
+)
+from keras_greedy.graph.rules.register import register_rule
+from keras_greedy.graph.space import ChannelSpace
+
+CONVOLUTIONS = (
+    layers.Conv1D,
+    layers.Conv2D,
+    layers.Conv3D,
+)
+TRANSPOSED = (
+    layers.Conv1DTranspose,
+    layers.Conv2DTranspose,
+    layers.Conv3DTranspose,
+)
+SEPARABLE = (
+    layers.SeparableConv1D,
+    layers.SeparableConv2D,
 )
 
 
 @register_rule(layers.Dense)
 class DenseRule(Rule):
-    produces = consumes = True
+    """A matrix from the channels of the input to those of the output."""
+
+    produces = True
+    consumes = True
     width = "units"
     weight_axes = {"kernel": (IN, OUT), "bias": (OUT,)}
 
 
-@register_rule(layers.Conv1D, layers.Conv2D, layers.Conv3D)
+@register_rule(*CONVOLUTIONS)
 class ConvRule(Rule):
-    produces = consumes = True
+    """A matrix of channels at each offset of the kernel, `(*size, in, out)`."""
+
+    produces = True
+    consumes = True
     width = "filters"
     weight_axes = {"kernel": (IN, OUT), "bias": (OUT,)}
 
-    def specialised(self, operation):
+    def specialised(self, operation: keras.Operation) -> Rule:
         if operation.groups == 1:
             return self
-        of_each = operation.kernel.shape[-2]
-        return ConvPerChannelRule() if of_each == 1 else GroupedConvRule()
+        channels_per_group = operation.kernel.shape[-2]
+        if channels_per_group == 1:
+            return ConvPerChannelRule()
+        return GroupedConvRule()
 
 
-@register_rule(
-    layers.Conv1DTranspose,
-    layers.Conv2DTranspose,
-    *([layers.Conv3DTranspose] if hasattr(layers, "Conv3DTranspose") else []),
-)
+@register_rule(*TRANSPOSED)
 class ConvTransposeRule(Rule):
-    produces = consumes = True
+    """A convolution backwards, whose kernel is `(*size, out, in)`."""
+
+    produces = True
+    consumes = True
     width = "filters"
     weight_axes = {"kernel": (OUT, IN), "bias": (OUT,)}
 
 
-@register_rule(layers.SeparableConv1D, layers.SeparableConv2D)
+@register_rule(*SEPARABLE)
 class SeparableConvRule(Rule):
     """Its depthwise half is linear: a channel that is 0 before is 0 behind it."""
 
-    produces = consumes = True
+    produces = True
+    consumes = True
     width = "filters"
+    # The pointwise half reads `depth_multiplier` channels in a row for each of the
+    # input's, so that its kernel's input axis has that many entries for each.
     weight_axes = {
         "depthwise_kernel": (IN, None),
         "pointwise_kernel": (IN, OUT),
@@ -60,14 +91,29 @@ class SeparableConvRule(Rule):
 class ConvPerChannelRule(Rule):
     """A convolution with as many groups as channels: a depthwise one."""
 
+    # The kernel is (*size, 1, out): each filter reads one channel of the input.
     weight_axes = {"kernel": (None, OUT), "bias": (OUT,)}
 
-    def carry(self, call, channels, space):
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
         ids = super().carry(call, channels, space)
-        return np.repeat(ids, call.operation.filters // len(ids))
+        filters_per_channel = call.operation.filters // len(ids)
+        return np.repeat(ids, filters_per_channel)
 
-    def cut_config(self, call, kept_in, kept_out):
-        return {"filters": int(kept_out.sum()), "groups": int(kept_in.sum())}
+    def cut_config(
+        self,
+        call: Call,
+        kept_in: np.ndarray,
+        kept_out: np.ndarray,
+    ) -> dict[str, Any]:
+        return {
+            "filters": int(kept_out.sum()),
+            "groups": int(kept_in.sum()),
+        }
 
 
 class GroupedConvRule(ConvRule):
@@ -76,7 +122,12 @@ class GroupedConvRule(ConvRule):
     The kernel's input axis has an entry for each channel of one group.
     """
 
-    def carry(self, call, channels, space):
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
         require_channels_last(call)
         made = space.fresh(call.operation.filters)
         for ids in (channels[0], made):

@@ -1,38 +1,67 @@
-"""Layers that normalise.
+"""Rules of layers that normalise.
 
 A BatchNormalization has statistics of its own for each channel. The others take them
-over the channels there are, so that cutting some changes what the rest become: that
-is how the compact model computes, and so the gated one, and what is measured, take
-the statistics over the kept channels only.
+over the channels there are, so that cutting some changes the output of the rest: the
+compact model computes that way, and so do the gated one and the measurements, with
+statistics over the kept channels only.
 """
 
+from collections.abc import Collection, Sequence
+
 import keras
+import numpy as np
 from keras import layers, ops
 
-from keras_greedy.graph.rules.base import OUT, Rule, Unprunable, register_rule
+from keras_greedy.graph.calls import Call
+from keras_greedy.graph.rules.base import (
+    OUT,
+    Rule,
+    Tensor,
+    Unprunable,
+)
+from keras_greedy.graph.rules.register import register_rule
+from keras_greedy.graph.space import ChannelSpace
 
 
 @register_rule(layers.BatchNormalization)
 class BatchNormalizationRule(Rule):
-    weight_axes = dict.fromkeys(
-        ("gamma", "beta", "moving_mean", "moving_variance"), (OUT,)
-    )
+    """Normalises each channel by statistics over examples and positions."""
 
-    def carry(self, call, channels, space):
-        if call.operation.axis not in (-1, len(call.inputs[0].shape) - 1):
+    weight_axes = {
+        "gamma": (OUT,),
+        "beta": (OUT,),
+        "moving_mean": (OUT,),
+        "moving_variance": (OUT,),
+    }
+
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
+        last = len(call.inputs[0].shape) - 1
+        if call.operation.axis not in (-1, last):
             raise Unprunable(f"it normalises axis {call.operation.axis}, not the last")
         return channels[0]
 
 
 @register_rule(layers.Normalization)
 class NormalizationRule(Rule):
-    """By fixed statistics of each channel."""
+    """Normalises each channel by fixed statistics."""
 
     weight_axes = {"mean": (OUT,), "variance": (OUT,), "count": ()}
 
-    def carry(self, call, channels, space):
-        layer, last = call.operation, len(call.inputs[0].shape) - 1
-        if tuple(axis % (last + 1) for axis in layer.axis) != (last,):
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
+        layer = call.operation
+        rank = len(call.inputs[0].shape)
+        axes = [axis % rank for axis in layer.axis]
+        if axes != [rank - 1]:
             raise Unprunable(f"it normalises axes {layer.axis}, not just the last")
         if layer.input_mean is not None:
             raise Unprunable("its mean and variance are part of its config")
@@ -44,18 +73,31 @@ class ChannelStatisticsRule(Rule):
 
     normalizes = True
 
-    def carry(self, call, channels, space):
-        axes = _axes(call.operation, len(call.inputs[0].shape))
-        if axes[-1] != len(call.inputs[0].shape) - 1:
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
+        rank = len(call.inputs[0].shape)
+        axes = _axes(call.operation, rank)
+        if axes[-1] != rank - 1:
             raise Unprunable(f"it normalises axes {axes}, without the last")
         return channels[0]
 
 
 @register_rule(layers.LayerNormalization)
 class LayerNormalizationRule(ChannelStatisticsRule):
+    """Normalises by mean and variance over the channels, and maybe positions."""
+
     weight_axes = {"gamma": (OUT,), "beta": (OUT,)}
 
-    def over_kept(self, layer, x, mask):
+    def over_kept(
+        self,
+        layer: keras.Layer,
+        x: Tensor,
+        mask: Tensor,
+    ) -> Tensor:
         axes = _axes(layer, len(x.shape))
         mean = _mean_of_kept(x, mask, axes)
         variance = _mean_of_kept(ops.square(x - mean), mask, axes)
@@ -66,20 +108,33 @@ class LayerNormalizationRule(ChannelStatisticsRule):
         return _affine(y, layer.gamma, beta, axes)
 
 
-if hasattr(layers, "RMSNormalization"):
+@register_rule(layers.RMSNormalization)
+class RMSNormalizationRule(ChannelStatisticsRule):
+    """Divides by the root mean square over the channels."""
 
-    @register_rule(layers.RMSNormalization)
-    class RMSNormalizationRule(ChannelStatisticsRule):
-        weight_axes = {"scale": (OUT,)}
+    weight_axes = {"scale": (OUT,)}
 
-        def over_kept(self, layer, x, mask):
-            square = _mean_of_kept(ops.square(x), mask, _axes(layer, len(x.shape)))
-            return x * ops.rsqrt(square + layer.epsilon) * layer.scale
+    def over_kept(
+        self,
+        layer: keras.Layer,
+        x: Tensor,
+        mask: Tensor,
+    ) -> Tensor:
+        axes = _axes(layer, len(x.shape))
+        square = _mean_of_kept(ops.square(x), mask, axes)
+        return x * ops.rsqrt(square + layer.epsilon) * layer.scale
 
 
 @register_rule(layers.UnitNormalization)
 class UnitNormalizationRule(ChannelStatisticsRule):
-    def over_kept(self, layer, x, mask):
+    """Divides by the norm, to which a channel of zeros adds nothing."""
+
+    def over_kept(
+        self,
+        layer: keras.Layer,
+        x: Tensor,
+        mask: Tensor,
+    ) -> Tensor:
         return layer(x * mask)
 
 
@@ -89,26 +144,49 @@ class GroupNormalizationRule(ChannelStatisticsRule):
 
     weight_axes = {"gamma": (OUT,), "beta": (OUT,)}
 
-    def specialised(self, operation):
-        widths = {operation.groups} & {weight.shape[0] for weight in operation.weights}
-        return InstanceNormalizationRule() if widths else self
+    def specialised(self, operation: keras.Operation) -> Rule:
+        for weight in operation.weights:
+            has_group_per_channel = weight.shape[0] == operation.groups
+            if has_group_per_channel:
+                return InstanceNormalizationRule()
+        return self
 
-    def carry(self, call, channels, space):
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
         ids = super().carry(call, channels, space)
         space.unify_groups(ids, call.operation.groups)
         return ids
 
-    def over_kept(self, layer, x, mask):
-        def grouped(tensor):
-            return ops.reshape(tensor, (*ops.shape(tensor)[:-1], layer.groups, -1))
+    def over_kept(
+        self,
+        layer: keras.Layer,
+        x: Tensor,
+        mask: Tensor,
+    ) -> Tensor:
+        def grouped(tensor: Tensor) -> Tensor:
+            """Splits the last axis into `(groups, channels per group)`."""
+            *leading, _ = ops.shape(tensor)
+            return ops.reshape(tensor, (*leading, layer.groups, -1))
 
-        mask = grouped(ops.broadcast_to(mask, (*ops.shape(mask)[:-1], x.shape[-1])))
-        x, shape = grouped(x), ops.shape(x)
-        axes = [*range(1, len(x.shape) - 2), len(x.shape) - 1]
+        shape = ops.shape(x)
+        # The mask may come with one entry for all channels; each group needs its own.
+        *leading, _ = ops.shape(mask)
+        mask = ops.broadcast_to(mask, (*leading, x.shape[-1]))
+        mask = grouped(mask)
+        x = grouped(x)
+        # Over the positions and the channels of a group, not the batch and the groups.
+        last = len(x.shape) - 1
+        axes = [*range(1, last - 1), last]
         mean = _mean_of_kept(x, mask, axes)
         variance = _mean_of_kept(ops.square(x - mean), mask, axes)
-        y = ops.reshape((x - mean) * ops.rsqrt(variance + layer.epsilon), shape)
-        return _affine(y, layer.gamma, layer.beta, [len(shape) - 1])
+        y = (x - mean) * ops.rsqrt(variance + layer.epsilon)
+        y = ops.reshape(y, shape)
+        channel_axis = len(shape) - 1
+        return _affine(y, layer.gamma, layer.beta, [channel_axis])
 
 
 class InstanceNormalizationRule(Rule):
@@ -116,23 +194,60 @@ class InstanceNormalizationRule(Rule):
 
     weight_axes = {"gamma": (OUT,), "beta": (OUT,)}
 
-    def cut_config(self, call, kept_in, kept_out):
+    def cut_config(
+        self,
+        call: Call,
+        kept_in: np.ndarray,
+        kept_out: np.ndarray,
+    ) -> dict[str, int]:
         return {"groups": int(kept_out.sum())}
 
 
-def _axes(layer, rank: int) -> list[int]:
+def _axes(
+    layer: keras.Layer,
+    rank: int,
+) -> list[int]:
+    """Returns the axes of a tensor of this rank that a layer normalises, in order."""
     axes = keras.tree.flatten(layer.axis)
     return sorted(axis % rank for axis in axes)
 
 
-def _mean_of_kept(x, mask, axes):
-    share = ops.maximum(ops.mean(mask, axis=-1, keepdims=True), keras.config.epsilon())
-    return ops.mean(x * mask, axis=axes, keepdims=True) / share
+def _mean_of_kept(
+    x: Tensor,
+    mask: Tensor,
+    axes: Sequence[int],
+) -> Tensor:
+    """Returns the mean of `x` along axes, the channels of `mask` 0 left out.
+
+    The mask has no positions: the share of kept channels is that of kept entries.
+    """
+    share = ops.mean(mask, axis=-1, keepdims=True)
+    # A group of which nothing is kept has zeros for mean, not a division by zero.
+    share = ops.maximum(share, keras.config.epsilon())
+    # sum(x * mask) / (n * share), with n the number of all entries.
+    mean = ops.mean(x * mask, axis=axes, keepdims=True)
+    return mean / share
 
 
-def _affine(x, gamma, beta, axes):
-    """`x * gamma + beta`, of which either may be missing, along these axes of `x`."""
-    shape = [size if axis in axes else 1 for axis, size in enumerate(x.shape)]
+def _affine(
+    x: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    axes: Collection[int],
+) -> Tensor:
+    """Returns `x * gamma + beta`, of which either may be missing.
+
+    Args:
+        x: A tensor.
+        gamma: Factors, of the shape of `x` along `axes`.
+        beta: Shifts, of the same shape.
+        axes: The axes of `x` that they run along.
+    """
+    shape = []
+    for axis, size in enumerate(x.shape):
+        shape.append(size if axis in axes else 1)
     if gamma is not None:
         x = x * ops.reshape(gamma, shape)
-    return x if beta is None else x + ops.reshape(beta, shape)
+    if beta is not None:
+        x = x + ops.reshape(beta, shape)
+    return x
