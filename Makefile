@@ -8,7 +8,8 @@ PYTHON      ?= python3
 VENV        ?= .venv
 CONSTRAINTS ?= constraints.txt
 EXTRAS      ?= demo,test
-PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
+# The files in their order: the longest are among the first.
+PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 DEMO_ARGS   ?=
 
 export KERAS_BACKEND        ?= tensorflow
@@ -17,13 +18,14 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BEGUN := $(VENV)/.begun
+DOCS  := $(VENV)/.installed-docs
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest test-all lint bench bench-tfmot clean
+.PHONY: help demo test test-oldest test-all lint docs bench bench-tfmot clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
 demo: $(STAMP) ## prune a small model, export it, check and time it
 	@$(BIN)/keras-greedy demo $(DEMO_ARGS)
@@ -39,10 +41,16 @@ test-oldest: ## run the fast tests with the oldest versions admitted
 test-all: $(STAMP) ## run all tests, the slow ones too
 	@$(BIN)/python -m pytest tests $(PYTEST_ARGS)
 
-lint: $(STAMP) ## check the code with ruff
+lint: $(STAMP) ## check style with ruff and types with mypy
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
 
-bench: $(STAMP) ## run the benchmarks of the README, two hours
+docs: $(DOCS) ## build the documentation into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "The documentation is in site/index.html"
+
+bench: $(STAMP) ## run the benchmarks of benchmarks/RESULTS.md, two hours
 	$(BIN)/python benchmarks/imagenet_mobilenet_v2.py
 	$(BIN)/python benchmarks/tflite.py
 	$(BIN)/python benchmarks/while_training.py
@@ -62,8 +70,19 @@ bench-tfmot: ## prune here and go on with TF-MOT, ten minutes
 	.venv-tfmot/bin/python benchmarks/tfmot.py
 
 clean: ## remove the environments, caches, builds and the demo's output
-	rm -rf .venv .venv-oldest .venv-tfmot build dist demo_output colab/quickstart_output *.egg-info .hypothesis .pytest_cache .ruff_cache
+	rm -rf .venv .venv-oldest .venv-tfmot build dist site *.egg-info
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf demo_output colab/quickstart_output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Installs extras in the versions of $(CONSTRAINTS), with a line per package.
+define install
+	@set -o pipefail; \
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
+		-c $(CONSTRAINTS) -e '.[$(1)]' | sed -un \
+		-e 's/^Collecting \([^ ]*\).*/  \1/p' \
+		-e 's/^Installing collected.*/  ... installing/p'
+endef
 
 # $(BEGUN) stands from the creation of the environment to the end of its first
 # installation: an environment that was left half-made is made anew. One that was
@@ -81,10 +100,11 @@ $(STAMP): setup.py pyproject.toml $(CONSTRAINTS)
 		mkdir -p $(VENV) && touch $(BEGUN) && $(PYTHON) -m venv $(VENV); \
 	fi
 	@echo "Installing the dependencies (once; 2.5 GB on disk, takes some minutes)"
-	@set -o pipefail; \
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
-		-c $(CONSTRAINTS) -e '.[$(EXTRAS)]' | sed -un \
-		-e 's/^Collecting \([^ ]*\).*/  \1/p' \
-		-e 's/^Installing collected.*/  ... installing/p'
+	$(call install,$(EXTRAS))
 	@rm -f $(BEGUN)
 	@touch $(STAMP)
+
+$(DOCS): $(STAMP)
+	@echo "Installing the packages that build the documentation (once)"
+	$(call install,docs)
+	@touch $(DOCS)

@@ -17,7 +17,7 @@ import keras_greedy
 from keras_greedy.budget.allocate import allocate
 from keras_greedy.graph.costs import Costs
 from keras_greedy.report import markdown
-from keras_greedy.selection.reconstruction import cut
+from keras_greedy.selection.cut import cut
 
 
 def main():

@@ -151,7 +151,7 @@ def examine(name: str) -> Row:
         compact.save(Path(folder) / "compact.keras")
         loaded = keras.models.load_model(Path(folder) / "compact.keras")
         file = tflite_export.convert(compact, Path(folder) / "compact.tflite")
-        parity = tflite_export.verify(compact, file, x)
+        parity = tflite_export.verify(y, file, x)
     return Row(
         name=name,
         groups=len(graph.groups),

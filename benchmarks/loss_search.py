@@ -19,13 +19,12 @@ from keras_greedy.graph.fold import foldable_norms, folded
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.report import markdown
 from keras_greedy.selection.consumers import consumers_of
+from keras_greedy.selection.methods import LossSearch
 from keras_greedy.selection.moments import observe
 from keras_greedy.selection.moments.mixture import STEPS_PER_CHANNEL
-from keras_greedy.selection.output.candidates import Candidates
 from keras_greedy.selection.output.objectives import TrainingLoss
-from keras_greedy.selection.output.search import LossSearch
 from keras_greedy.selection.path import move
-from keras_greedy.selection.weights import rescaled
+from keras_greedy.selection.reconstruction import rescaled
 
 
 def main():
@@ -111,10 +110,15 @@ def plain_search(network, options) -> list[int]:
 
 def search(network, which, options) -> list[int]:
     """Runs what lies behind the group for the candidates, as one batch."""
-    against = TrainingLoss(network.model, (network.images, network.labels))
-    how = LossSearch("uniform", Candidates(which), seed=0)
-    group, moments = network.group, network.moments
-    selection = how.begin(network.inference, group, moments, against)
+    batches = Batches((network.images, network.labels), network.model)
+    how = LossSearch("uniform", which)
+    selection = how.begin(
+        network.inference,
+        network.group,
+        network.moments,
+        TrainingLoss(network.model, batches),
+        seed=0,
+    )
     for _ in range(options.steps):
         selection.advance()
     return selection.picks

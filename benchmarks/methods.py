@@ -15,6 +15,10 @@ from imagenet import load_model, read_images
 import keras_greedy
 from keras_greedy.report import markdown
 
+SEARCHES = {
+    "loss": keras_greedy.LossSearch,
+    "divergence": keras_greedy.DivergenceSearch,
+}
 IMITATIONS = [
     (objective, step)
     for objective in ("local", "global")
@@ -43,14 +47,11 @@ def main():
         rows.append(row(objective, step, seconds, found, options))
     for objective in options.layerwise:
         start = time.perf_counter()
+        method = SEARCHES[objective](
+            step="uniform", channels_per_step=options.channels_per_step
+        )
         compact = keras_greedy.prune(
-            model,
-            data,
-            options.layerwise_budget,
-            objective=objective,
-            step="uniform",
-            channels_per_step=options.channels_per_step,
-            verbose=0,
+            model, data, options.layerwise_budget, method=method, verbose=0
         )
         found = {options.layerwise_budget: top1(compact, test)}
         seconds = time.perf_counter() - start
