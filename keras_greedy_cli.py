@@ -6,25 +6,30 @@ chosen and TensorFlow is kept quiet.
 
 import argparse
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from tflite_export.quiet import quiet_tensorflow
 
+# The exit codes of shells for a wrong call, and for the signal of Ctrl-C.
+USAGE_ERROR = 2
+INTERRUPTED = 130
 
-def main(argv=None) -> int:
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs `keras-greedy`.
 
     Args:
         argv: The arguments, by default those of the process.
 
     Returns:
-        The exit code: 0, 2 for what the user can put right, 130 when interrupted.
+        The exit code: 0, 2 for an error that the user can put right, 130 when
+        interrupted.
 
     Example:
 
-    ```python
-    from keras_greedy_cli import main
-
-    main(["demo", "--output", "demo_output"])
+    ```sh
+    keras-greedy demo --output demo_output
     ```
     """
     options = vars(_parser().parse_args(argv))
@@ -37,24 +42,27 @@ def main(argv=None) -> int:
     except (OSError, RuntimeError, ValueError) as error:
         return _failed(error)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return 0
 
 
-def _failed(error) -> int:
+def _failed(error: object) -> int:
+    # Split into words, so that it is one line.
     print("keras-greedy:", *str(error).split(), file=sys.stderr)
-    return 2
+    return USAGE_ERROR
 
 
-def _demo(**options):
+def _demo(**options: Any) -> None:
+    # Starts Keras and TensorFlow, which `main` has made ready for it.
     from keras_greedy import demo
 
     demo.run(**options)
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="keras-greedy", description="Structured pruning for Keras 3."
+        prog="keras-greedy",
+        description="Structured pruning for Keras 3.",
     )
     commands = parser.add_subparsers(required=True, metavar="command")
     demo = commands.add_parser(
@@ -62,6 +70,7 @@ def _parser():
         help="prune a small network, export it, check and time it",
         description="Trains a small MobileNetV2 on handwritten digits, takes half of "
         "its multiply-accumulates away, fine-tunes, exports and times it.",
+        # Options that are not given are left out: their defaults are those of `run`.
         argument_default=argparse.SUPPRESS,
     )
     demo.add_argument("--output", metavar="FOLDER", help="default: demo_output")

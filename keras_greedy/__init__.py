@@ -1,8 +1,8 @@
 """Structured pruning for Keras 3 by greedy forward selection."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-from keras_greedy import backend, interop, lottery  # noqa: F401
+from keras_greedy import backend, interop, lottery, testing  # noqa: F401
 from keras_greedy.budget import Budget
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.costs import count_params, macs
@@ -17,6 +17,7 @@ from keras_greedy.policies import (
     PruningPolicy,
 )
 from keras_greedy.report import Report, compare
+from keras_greedy.selection.methods import DivergenceSearch, Imitation, LossSearch
 from keras_greedy.training import FineTune, reestimate_batch_norm
 from keras_greedy.while_training import (
     ConstantWidth,
@@ -37,13 +38,16 @@ __all__ = [
     "ChannelGraph",
     "ChannelGroup",
     "ConstantWidth",
+    "DivergenceSearch",
     "FineTune",
     "GreedyChannels",
     "GreedySelectionStep",
+    "Imitation",
     "LatencyTable",
     "LayerByLayer",
     "LeaveStemAndHead",
     "LocalTimer",
+    "LossSearch",
     "PolynomialWidth",
     "PruneForLatencyOnXNNPack",
     "PruningPolicy",
@@ -66,5 +70,6 @@ __all__ = [
     "register_rule",
     "search",
     "strip_pruning",
+    "testing",
     "trace",
 ]

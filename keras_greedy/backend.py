@@ -5,6 +5,10 @@ This is the first module that the package imports: it says so if Keras has no ba
 
 import functools
 import os
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -20,9 +24,16 @@ except ModuleNotFoundError as error:
         f"Received: KERAS_BACKEND={os.environ.get('KERAS_BACKEND')!r}"
     ) from error
 
+# A tensor of the backend, whose type is known only when it has been chosen.
+Tensor: TypeAlias = Any
 
-def compiled(function):
-    """`function` compiled by the backend where it can; arguments are arrays."""
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `function` compiled by the backend, or as it is where that cannot.
+
+    Args:
+        function: Maps arrays to arrays.
+    """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -36,28 +47,33 @@ def compiled(function):
         return jax.jit(function)
     import torch
 
+    # Torch runs operation by operation: only the record for gradients can be saved.
     return torch.no_grad()(function)
 
 
-def float32(array):
-    """A NumPy array as a tensor."""
+def float32(array: np.ndarray) -> Tensor:
+    """Returns a NumPy array as a tensor."""
     return keras.ops.convert_to_tensor(array.astype("float32"))
 
 
-def gradients(function, tensors: list) -> list:
-    """Gradients of a scalar function at a list of tensors.
+def gradients(
+    function: Callable[[list[Tensor]], Tensor], tensors: list[Tensor]
+) -> list[Tensor]:
+    """Returns the gradients of a scalar function at a list of tensors.
 
     Args:
         function: Maps the list to a scalar tensor.
         tensors: Where to differentiate.
 
     Returns:
-        One tensor of the same shape for each tensor.
+        One tensor of the same shape for each tensor: 0 where the function does not
+        depend on it.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
+            # They are constants, not variables, which alone are watched by default.
             tape.watch(tensors)
             value = function(tensors)
         return tape.gradient(value, tensors, unconnected_gradients="zero")
@@ -68,6 +84,7 @@ def gradients(function, tensors: list) -> list:
     import torch
 
     with torch.enable_grad():
+        # Detached: the graph that made them is not to be walked again.
         tensors = [tensor.detach().requires_grad_() for tensor in tensors]
         value = function(tensors)
     return list(torch.autograd.grad(value, tensors, materialize_grads=True))

@@ -3,32 +3,66 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
 import keras_greedy
 import tflite_export
-from keras_greedy.datasets import digits
-from keras_greedy.report import aligned, picture, plot_curve
+from keras_greedy.datasets import Labelled, digits
+from keras_greedy.plots import picture, plot_curve
+from keras_greedy.report import aligned
+from tflite_export.checks import check_number, is_count
 from tflite_export.files import replacing
 
+# The contents of the report, or of a part of it: texts, numbers, lists of them.
+Facts: TypeAlias = dict[str, Any]
+# Prints a line.
+Say: TypeAlias = Callable[[str], None]
+
 IMAGE_SIZE = 64
+CLASSES = 10
 EPOCHS = 12
 BATCH_SIZE = 64
+PEAK_RATE = 5e-3
+WARMUP_SHARE = 10
+WEIGHT_DECAY = 0.05
 CALIBRATION_IMAGES = 512
+# The share of MACs of the model that is fine-tuned and exported, and of all those that
+# are measured as pruned.
 BUDGET = 0.5
 BUDGETS = (0.8, 0.65, BUDGET, 0.35)
 FINETUNE_EPOCHS = 4
+FINETUNE_RATE = 2e-3
+# That of `FineTune`, for the decay to end with the epoch.
+FINETUNE_BATCH_SIZE = 32
 TIMED_RUNS = 500
+# Images are moved by up to a tenth of their size.
+SHIFT_SHARE = 10
+
+# Label, key of the full and of the compact model's facts, number format.
+TABLE = (
+    ("top-1, as pruned", "top1", "top1_as_pruned", ".1%"),
+    ("top-1, fine-tuned", "top1", "top1", ".1%"),
+    ("MACs", "macs", "macs", ","),
+    ("parameters", "params", "params", ","),
+    (".tflite bytes", "tflite_bytes", "tflite_bytes", ","),
+    (".tflite p50 latency, ms", "p50_ms", "p50_ms", ".4f"),
+)
 
 
-def run(output="demo_output", epochs: int = EPOCHS, seed: int = 0) -> dict:
+def run(
+    output: str | Path = "demo_output",
+    epochs: int = EPOCHS,
+    seed: int = 0,
+) -> Facts:
     """Trains, prunes, fine-tunes, exports and times; prints one table.
 
     Writes `full.keras`, `compact.keras`, `full.tflite`, `compact.tflite`,
-    `report.json` and `tradeoff.png`.
+    `report.json` and `tradeoff.png`. It takes some minutes.
 
     Args:
         output: The folder to write to; made if it is not there.
@@ -36,7 +70,7 @@ def run(output="demo_output", epochs: int = EPOCHS, seed: int = 0) -> dict:
         seed: Of everything random.
 
     Returns:
-        What `report.json` holds.
+        The contents of `report.json`.
 
     Raises:
         ImportError: When an optional package is missing; says how to install it.
@@ -46,26 +80,30 @@ def run(output="demo_output", epochs: int = EPOCHS, seed: int = 0) -> dict:
 
     Example:
 
-    ```python
-    from keras_greedy import demo
-
-    print(demo.run("demo_output")["after"]["top1"])
+    ```sh
+    keras-greedy demo --output demo_output
     ```
     """
-    folder, say = _prepared(output, epochs, seed), _Clock()
+    folder = _prepared(output, epochs, seed)
+    say = _Clock()
     train, test = digits(IMAGE_SIZE)
-    say(f"{len(train[0]):,} handwritten digits to train on, {len(test[0])} to test on")
+    images, _ = train
+    say(f"{len(images):,} handwritten digits to train on, {len(test[0])} to test on")
     rng = np.random.default_rng(seed)
     full = _trained(train, epochs, rng, say)
+
     say("Searching, once for every budget")
-    calibration = train[0][:CALIBRATION_IMAGES]
+    calibration = images[:CALIBRATION_IMAGES]
     paths = keras_greedy.search(full, calibration, seed=seed, verbose=0)
-    compacts = {budget: paths.compact(budget) for budget in BUDGETS}
-    pruned = _top1_as_pruned({1.0: full} | compacts, test, say)
-    compact = compacts[BUDGET]
-    _finetune(compact, full, train[0], rng, say)
+    models = {1.0: full}
+    for budget in BUDGETS:
+        models[budget] = paths.compact(budget)
+    pruned = _top1_as_pruned(models, test, say)
+    compact = models[BUDGET]
+    _finetune(compact, full, images, rng, say)
+
     say("Exporting both, comparing the files with Keras, timing them in turns")
-    before, after = _shipped({"full": full, "compact": compact}, folder, test)
+    before, after = _exported({"full": full, "compact": compact}, folder, test)
     after["top1_as_pruned"] = pruned[BUDGET]
     facts = {
         "seed": seed,
@@ -85,24 +123,22 @@ def run(output="demo_output", epochs: int = EPOCHS, seed: int = 0) -> dict:
 class _Clock:
     """Prints lines, each with the seconds since the start before it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._start = time.monotonic()
 
-    def __call__(self, line):
-        print(f"[{time.monotonic() - self._start:3.0f} s] {line}", flush=True)
+    def __call__(self, line: str) -> None:
+        seconds = time.monotonic() - self._start
+        print(f"[{seconds:3.0f} s] {line}", flush=True)
 
 
-def _prepared(output, epochs, seed) -> Path:
-    """The folder; raises for all that would only show after minutes."""
+def _prepared(output: str | Path, epochs: int, seed: int) -> Path:
+    """Makes the folder; raises for all that would only show after minutes."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "Expected Keras to run on TensorFlow, which the export needs. Received: "
             f"KERAS_BACKEND={keras.backend.backend()}"
         )
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(
-            f"Expected `epochs` to be a positive integer. Received: epochs={epochs!r}"
-        )
+    check_number("epochs", epochs, "a positive integer", is_count(epochs))
     keras.utils.set_random_seed(seed)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,49 +146,74 @@ def _prepared(output, epochs, seed) -> Path:
     return folder
 
 
-def _network(shape) -> keras.Model:
-    return keras.applications.MobileNetV2(shape, alpha=0.35, weights=None, classes=10)
+def _network(shape: tuple[int, ...]) -> keras.Model:
+    return keras.applications.MobileNetV2(
+        shape,
+        alpha=0.35,
+        weights=None,
+        classes=CLASSES,
+    )
 
 
-def _trained(train, epochs, rng, say) -> keras.Model:
+def _trained(
+    train: Labelled,
+    epochs: int,
+    rng: np.random.Generator,
+    say: Say,
+) -> keras.Model:
     images, labels = train
     model = _network(images.shape[1:])
     say(f"Training a MobileNetV2 of {keras_greedy.macs(model):,} MACs")
     steps = epochs * math.ceil(len(images) / BATCH_SIZE)
-    warmup = steps // 10
+    warmup = steps // WARMUP_SHARE
     rate = keras.optimizers.schedules.CosineDecay(
-        0.0, steps - warmup, warmup_target=5e-3, warmup_steps=warmup
+        0.0,
+        steps - warmup,
+        warmup_target=PEAK_RATE,
+        warmup_steps=warmup,
     )
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=0.05)
-    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(
+        keras.optimizers.AdamW(rate, weight_decay=WEIGHT_DECAY),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    # One `fit` per epoch, so that each has other shifts of the images.
     for epoch in range(1, epochs + 1):
-        logs = model.fit(
-            _shifted(images, rng), labels, batch_size=BATCH_SIZE, verbose=0
-        ).history
-        (loss,), (accuracy,) = logs["loss"], logs["accuracy"]
+        shifted = _shifted(images, rng)
+        history = model.fit(shifted, labels, batch_size=BATCH_SIZE, verbose=0).history
+        loss = history["loss"][0]
+        accuracy = history["accuracy"][0]
         say(f"  epoch {epoch}/{epochs}: loss {loss:.3f}, accuracy {accuracy:.1%}")
-    # Its BatchNorm takes in 0.1 % of each batch: not at home yet after this few.
+    # The moving statistics of its BatchNorm take in 0.1 % of each batch: after so few
+    # they are still mostly their initial values.
     keras_greedy.reestimate_batch_norm(model, images)
     return model
 
 
-def _shifted(images, rng):
-    """Each image moved by up to a tenth of its size, at random."""
+def _shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Moves each image by up to a tenth of its size, at random."""
     size = images.shape[1]
-    by = size // 10
+    by = size // SHIFT_SHARE
     padded = np.pad(images, ((0, 0), (by, by), (by, by), (0, 0)))
     corners = rng.integers(0, 2 * by + 1, (len(images), 2))
-    pairs = zip(padded, corners, strict=True)
-    return np.stack([image[y : y + size, x : x + size] for image, (y, x) in pairs])
+    shifted = np.empty_like(images)
+    for i, (top, left) in enumerate(corners):
+        shifted[i] = padded[i, top : top + size, left : left + size]
+    return shifted
 
 
-def _top1(model, test) -> float:
+def _top1(model: keras.Model, test: Labelled) -> float:
     images, labels = test
-    answers = keras.ops.convert_to_numpy(model(images, training=False))
-    return float((answers.argmax(axis=-1) == labels).mean())
+    predictions = keras.ops.convert_to_numpy(model(images, training=False))
+    return float((predictions.argmax(axis=-1) == labels).mean())
 
 
-def _top1_as_pruned(models, test, say) -> dict[float, float]:
+def _top1_as_pruned(
+    models: dict[float, keras.Model],
+    test: Labelled,
+    say: Say,
+) -> dict[float, float]:
+    """Returns the accuracy of each model, by its share of MACs."""
     found = {}
     for share, model in models.items():
         found[share] = _top1(model, test)
@@ -160,59 +221,84 @@ def _top1_as_pruned(models, test, say) -> dict[float, float]:
     return found
 
 
-def _finetune(compact, full, images, rng, say) -> None:
+def _finetune(
+    compact: keras.Model,
+    full: keras.Model,
+    images: np.ndarray,
+    rng: np.random.Generator,
+    say: Say,
+) -> None:
+    """Trains the compact model, in place, by distillation from the full one."""
     say(f"Fine-tuning the one of {BUDGET:.0%} towards the full model's answers")
-    lessons = np.concatenate([_shifted(images, rng) for _ in range(FINETUNE_EPOCHS)])
-    rate = keras.optimizers.schedules.CosineDecay(2e-3, math.ceil(len(lessons) / 32))
+    # One epoch over several shifts of the images, as each is to be another one.
+    epochs = [_shifted(images, rng) for _ in range(FINETUNE_EPOCHS)]
+    data = np.concatenate(epochs)
+    steps = math.ceil(len(data) / FINETUNE_BATCH_SIZE)
+    rate = keras.optimizers.schedules.CosineDecay(FINETUNE_RATE, steps)
     tuning = keras_greedy.FineTune(optimizer=keras.optimizers.Adam(rate), distill=True)
-    tuning.apply(compact, full, lessons, verbose=0)
+    tuning.apply(compact, full, data, verbose=0)
 
 
-def _shipped(models, folder, test) -> list[dict]:
-    """Writes and checks both forms of the models; returns what the table says."""
-    facts = []
+def _exported(
+    models: dict[str, keras.Model],
+    folder: Path,
+    test: Labelled,
+) -> list[Facts]:
+    """Writes each model in both forms, checks and times it.
+
+    Args:
+        models: Name of the files -> model.
+        folder: The folder to write to.
+        test: The images to compare Keras and the file on.
+
+    Returns:
+        For each model the facts of the table.
+    """
+    images, _ = test
+    facts: list[Facts] = []
     for name, model in models.items():
         with replacing(folder / f"{name}.keras") as temporary:
             model.save(temporary)
         path = tflite_export.convert(model, folder / f"{name}.tflite")
-        parity = tflite_export.verify(model, path, test[0], max_samples=len(test[0]))
+        parity = tflite_export.verify(model, path, images, max_samples=len(images))
         if not parity.ok():
             raise RuntimeError(f"The file computes another thing than Keras: {parity}")
-        facts.append(
-            {
-                "top1": _top1(model, test),
-                "macs": keras_greedy.macs(model),
-                "params": keras_greedy.count_params(model),
-                "max_abs_error": parity.max_abs_error,
-            }
-        )
+        fact: Facts = {
+            "top1": _top1(model, test),
+            "macs": keras_greedy.macs(model),
+            "params": keras_greedy.count_params(model),
+            "max_abs_error": parity.max_abs_error,
+        }
+        facts.append(fact)
+
+    # Together, so that noise hits all alike.
     files = [folder / f"{name}.tflite" for name in models]
     timed = tflite_export.compare(files, TIMED_RUNS).latencies
     for fact, latency in zip(facts, timed, strict=True):
-        fact |= {"tflite_bytes": latency.size_bytes, "p50_ms": latency.p50_ms}
+        fact["tflite_bytes"] = latency.size_bytes
+        fact["p50_ms"] = latency.p50_ms
     return facts
 
 
-def _write(facts, folder) -> None:
+def _write(facts: Facts, folder: Path) -> None:
     with replacing(folder / "report.json") as temporary:
         temporary.write_text(json.dumps(facts, indent=2), encoding="utf-8")
-    measured = {
-        "as pruned": [tuple(point.values()) for point in facts["tradeoff"]],
-        "fine-tuned": [(facts["report"]["macs"]["kept"], facts["after"]["top1"])],
-    }
+    pruned = [(point["macs"], point["top1_as_pruned"]) for point in facts["tradeoff"]]
+    tuned = (facts["report"]["macs"]["kept"], facts["after"]["top1"])
+    measured = {"as pruned": pruned, "fine-tuned": [tuned]}
     plot_curve(facts["predicted"], folder / "tradeoff.png", measured)
 
 
-def _table(before, after) -> str:
+def _table(before: Facts, after: Facts) -> str:
     rows = [("", "before", "after", "ratio")]
-    for name, key, form in (
-        ("top-1, as pruned", "top1_as_pruned", ".1%"),
-        ("top-1, fine-tuned", "top1", ".1%"),
-        ("MACs", "macs", ","),
-        ("parameters", "params", ","),
-        (".tflite bytes", "tflite_bytes", ","),
-        (".tflite p50 latency, ms", "p50_ms", ".4f"),
-    ):
-        old, new = before[key.removesuffix("_as_pruned")], after[key]
-        rows.append((name, f"{old:{form}}", f"{new:{form}}", f"{new / old:.3f}"))
+    for label, key_before, key_after, number_format in TABLE:
+        old = before[key_before]
+        new = after[key_after]
+        row = (
+            label,
+            format(old, number_format),
+            format(new, number_format),
+            f"{new / old:.3f}",
+        )
+        rows.append(row)
     return aligned(rows)

@@ -1,43 +1,68 @@
-"""The result of a search: every group's path, good for any budget."""
+"""The result of a search, good for any budget."""
 
 import dataclasses
 import functools
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_greedy.batches import Batches
-from keras_greedy.budget.allocate import descent
-from keras_greedy.budget.budget import Budget
-from keras_greedy.budget.latency_fit import Allocation, allocate_and_measure
+from keras_greedy.batches import Batches, Data
+from keras_greedy.budget import Allocation, Budget, allocate_and_measure, descent
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.trace import trace
-from keras_greedy.latency.measure import measure_latencies
-from keras_greedy.latency.table import LatencyTable
+from keras_greedy.latency import LatencyTable, measure_latencies
+from keras_greedy.plots import picture, plot_curve
 from keras_greedy.policies import of_groups
-from keras_greedy.report import Report, picture, planned, plot_curve
+from keras_greedy.report import Report, planned
 from keras_greedy.selection.consumers import consumers_of
+from keras_greedy.selection.cut import cut
 from keras_greedy.selection.measured import Divergence
 from keras_greedy.selection.moments import Moments, Scatter
 from keras_greedy.selection.path import MixturePath, SelectionPath
-from keras_greedy.selection.reconstruction import cut
-from keras_greedy.training.batch_norm import reestimate_batch_norm
-from keras_greedy.training.finetune import compile_alike
+from keras_greedy.training import compile_alike, reestimate_batch_norm
 from tflite_export.files import replacing
+
+ROUNDING = 1e-9
+"""Of a share of MACs that is computed and one that is asked for."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SelectionPaths:
-    """In which order each group's channels are worth keeping, and at what loss.
+    """The order in which each group's channels are worth keeping, and at what loss.
+
+    `search` makes one.
 
     Attributes:
         graph: The traced model.
-        moments: What every consumer reads.
+        moments: Of the inputs of every consumer.
         paths: Group name -> the order its channels are added in.
         divergence: Group name -> measured output divergence at a few widths.
         step: Name of the step rule, which says what weights the consumers get.
         data: The data of the search, held by reference; `None` after loading.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+
+    import keras_greedy
+
+    model = keras.Sequential(
+        [
+            keras.Input((10,)),
+            keras.layers.Dense(32, activation="relu"),
+            keras.layers.Dense(3),
+        ]
+    )
+    data = np.random.default_rng(0).normal(size=(64, 10))
+    paths = keras_greedy.search(model, data, verbose=0)
+    for share in (0.75, 0.5, 0.25):
+        print(paths.report(share).macs.after, paths.widths(share))
+    ```
     """
 
     graph: ChannelGraph
@@ -47,16 +72,16 @@ class SelectionPaths:
     step: str
     data: Batches | None = None
 
-    def widths(self, budget) -> dict[str, int]:
-        """Group name -> how many channels it keeps under `budget`."""
+    def widths(self, budget: float | Budget) -> dict[str, int]:
+        """Returns how many channels each group keeps under `budget`, by its name."""
         return dict(self._allocation(budget).widths)
 
     @functools.cached_property
     def latencies(self) -> LatencyTable:
-        """What latency budgets without a table go by: measured here, at first use."""
+        """The table of latency budgets without one: measured here, at first use."""
         return measure_latencies(self.graph.model, verbose=0)
 
-    def compact(self, budget, data=None) -> keras.Model:
+    def compact(self, budget: float | Budget, data: Data | None = None) -> keras.Model:
         """Builds the compact model of a budget.
 
         Args:
@@ -73,7 +98,20 @@ class SelectionPaths:
         Example:
 
         ```python
-        paths = keras_greedy.search(model, images)
+        import keras
+        import numpy as np
+
+        import keras_greedy
+
+        model = keras.Sequential(
+            [
+                keras.Input((10,)),
+                keras.layers.Dense(64, activation="relu"),
+                keras.layers.Dense(3),
+            ]
+        )
+        data = np.random.default_rng(0).normal(size=(64, 10))
+        paths = keras_greedy.search(model, data, verbose=0)
         compact = paths.compact(keras_greedy.Budget(params=0.6, round_to=16))
         ```
         """
@@ -85,38 +123,40 @@ class SelectionPaths:
         compile_alike(compact, self.graph.model)
         return compact
 
-    def curve(self, points: int = 20) -> list[dict]:
-        """The trade-off: predicted output divergence against MACs.
+    def curve(self, points: int = 20) -> list[dict[str, float]]:
+        """Returns the trade-off: predicted output divergence against MACs.
 
         The prediction is the sum of the groups' own divergences; it is exact for
         mild cuts and low for deep ones, where errors add up.
 
         Args:
-            points: How many budgets, evenly spaced over what can be met.
+            points: How many budgets, evenly spaced over those that can be met.
 
         Returns:
             One dict per budget: `macs`, `params` (fractions) and `divergence`.
         """
-        curves, costs = self._curves(), Costs(self.graph)
-        least = {
-            n: Budget(macs=1.0).widths_of(len(c) - 1)[0] for n, c in curves.items()
+        curves = self._curves()
+        costs = Costs(self.graph)
+        any_budget = Budget(macs=1.0)
+        least_widths = {
+            name: any_budget.widths_of(len(curve) - 1)[0]
+            for name, curve in curves.items()
         }
-        reachable = costs.macs(least)
-        steps = [
-            {
+        least = costs.macs(least_widths)
+        narrowings = []
+        for widths in descent(curves, Budget(macs=least), costs):
+            divergences = [curves[name][width] for name, width in widths.items()]
+            narrowing = {
                 "macs": costs.macs(widths) / costs.macs(),
                 "params": costs.params(widths) / costs.params(),
-                "divergence": float(sum(curves[n][w] for n, w in widths.items())),
+                "divergence": float(sum(divergences)),
             }
-            for widths in descent(curves, Budget(macs=reachable), costs)
-        ]
-        return [
-            next(step for step in steps if step["macs"] <= share + 1e-9)
-            for share in np.linspace(1.0, reachable / costs.macs(), points)
-        ]
+            narrowings.append(narrowing)
+        shares = np.linspace(1.0, least / costs.macs(), points)
+        return [_first_within(narrowings, share) for share in shares]
 
-    def report(self, budget) -> Report:
-        """What a budget would leave of the model, without building it.
+    def report(self, budget: float | Budget) -> Report:
+        """Returns what a budget would leave of the model, without building it.
 
         Args:
             budget: As for `prune`.
@@ -128,47 +168,103 @@ class SelectionPaths:
         Example:
 
         ```python
-        print(keras_greedy.search(model, images).report(0.5))
+        import keras
+        import numpy as np
+
+        import keras_greedy
+
+        model = keras.Sequential(
+            [
+                keras.Input((10,)),
+                keras.layers.Dense(32, activation="relu"),
+                keras.layers.Dense(3),
+            ]
+        )
+        data = np.random.default_rng(0).normal(size=(64, 10))
+        print(keras_greedy.search(model, data, verbose=0).report(0.5))
         ```
         """
-        found = self._allocation(budget)
+        allocation = self._allocation(budget)
+        report = planned(Costs(self.graph), self.graph.widths, allocation.widths)
         return dataclasses.replace(
-            planned(Costs(self.graph), self.graph.widths, found.widths),
-            predicted_ms=found.predicted_ms,
-            measured_ms=found.measured_ms,
+            report,
+            predicted_ms=allocation.predicted_ms,
+            measured_ms=allocation.measured_ms,
         )
 
-    def plot(self, path, measured: dict | None = None) -> None:
+    def plot(
+        self,
+        path: str | Path,
+        measured: dict[str, list[tuple[float, float]]] | None = None,
+    ) -> None:
         """Draws the trade-off curve into a picture; needs matplotlib.
 
         Args:
             path: A file name ending in `.png`, `.svg` or `.pdf`; the folder must
                 exist.
-            measured: What compact models were found to reach, drawn above the
-                curve: name of a series -> list of `(share of MACs, top-1)`, both
+            measured: The accuracy that compact models were found to reach, drawn above
+                the curve: name of a series -> list of `(share of MACs, top-1)`, both
                 from 0 to 1.
 
         Raises:
+            FileNotFoundError: When the folder does not exist.
             ImportError: When matplotlib is not installed; says how to install it.
             ValueError: When `path` is not as described, before any work.
 
         Example:
 
         ```python
-        paths = keras_greedy.search(model, images)
+        import keras
+        import numpy as np
+
+        import keras_greedy
+
+        model = keras.Sequential(
+            [
+                keras.Input((10,)),
+                keras.layers.Dense(32, activation="relu"),
+                keras.layers.Dense(3),
+            ]
+        )
+        data = np.random.default_rng(0).normal(size=(64, 10))
+        paths = keras_greedy.search(model, data, verbose=0)
         paths.plot("tradeoff.png", {"as pruned": [(1.0, 0.98), (0.5, 0.95)]})
         ```
         """
-        picture(path)
+        picture(path)  # Raises when it cannot be drawn.
         plot_curve(self.curve(), path, measured)
 
-    def save(self, path) -> None:
+    def save(self, path: str | Path) -> None:
         """Writes everything but the model and the data to an `.npz` file.
 
         Args:
-            path: Where to; the folder must exist.
+            path: The file; its folder must exist.
+
+        Raises:
+            FileNotFoundError: When the folder does not exist.
+
+        Example:
+
+        ```python
+        import keras
+        import numpy as np
+
+        import keras_greedy
+
+        model = keras.Sequential(
+            [
+                keras.Input((10,)),
+                keras.layers.Dense(32, activation="relu"),
+                keras.layers.Dense(3),
+            ]
+        )
+        data = np.random.default_rng(0).normal(size=(64, 10))
+        keras_greedy.search(model, data, verbose=0).save("paths.npz")
+        paths = keras_greedy.load_paths("paths.npz", model)
+        compact = paths.compact(0.5, data=data)
+        ```
         """
-        arrays = {"examples": self.moments.examples, "step": self.step}
+        arrays: dict[str, Any] = {"examples": self.moments.examples, "step": self.step}
         for name, selected in self.paths.items():
             arrays |= _flat(f"path/{name}", selected)
             arrays |= _flat(f"divergence/{name}", self.divergence[name])
@@ -177,15 +273,14 @@ class SelectionPaths:
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
 
-    def _allocation(self, budget) -> Allocation:
-        """Of a budget that was asked for before, the same: latencies vary."""
+    def _allocation(self, budget: float | Budget) -> Allocation:
+        """Returns the widths of a budget; if asked again the same: latencies vary."""
         budget = Budget.of(budget)
         if budget.limits_latency and budget.table is None and self.data is not None:
             budget = dataclasses.replace(budget, table=self.latencies)
         if budget not in self._allocations:
-            self._allocations[budget] = allocate_and_measure(
-                self._curves(), budget, self.graph
-            )
+            allocation = allocate_and_measure(self._curves(), budget, self.graph)
+            self._allocations[budget] = allocation
         return self._allocations[budget]
 
     @functools.cached_property
@@ -193,14 +288,15 @@ class SelectionPaths:
         return {}
 
     def _curves(self) -> dict[str, np.ndarray]:
+        """Returns each group's `(N + 1,)` divergence at every width, by its name."""
         return {
             name: self.divergence[name].curve(path.errors)
             for name, path in self.paths.items()
         }
 
 
-def load_paths(path, model: keras.Model) -> SelectionPaths:
-    """Reads what `SelectionPaths.save` wrote.
+def load_paths(path: str | Path, model: keras.Model) -> SelectionPaths:
+    """Reads the file that `SelectionPaths.save` wrote.
 
     Args:
         path: The `.npz` file.
@@ -216,42 +312,80 @@ def load_paths(path, model: keras.Model) -> SelectionPaths:
     Example:
 
     ```python
-    keras_greedy.search(model, images).save("paths.npz")
-    compact = keras_greedy.load_paths("paths.npz", model).compact(0.5, data=images)
+    import keras
+    import numpy as np
+
+    import keras_greedy
+
+    model = keras.Sequential(
+        [
+            keras.Input((10,)),
+            keras.layers.Dense(32, activation="relu"),
+            keras.layers.Dense(3),
+        ]
+    )
+    data = np.random.default_rng(0).normal(size=(64, 10))
+    keras_greedy.search(model, data, verbose=0).save("paths.npz")
+    compact = keras_greedy.load_paths("paths.npz", model).compact(0.5, data=data)
     ```
     """
     graph = trace(model)
-    nested: dict = {"path": {}, "divergence": {}, "scatter": {}}
+    # Kind of object -> name of a group or consumer -> field -> array.
+    saved: dict[str, dict[str, dict[str, Any]]] = {
+        "path": {},
+        "divergence": {},
+        "scatter": {},
+    }
     with np.load(path, allow_pickle=False) as file:
-        examples, step = int(file["examples"]), str(file["step"])
+        examples = int(file["examples"])
+        step = str(file["step"])
         for key in file.files:
             if key not in ("examples", "step"):
-                kind, key_of_kind = key.split("/", 1)
-                name, field = key_of_kind.rsplit("/", 1)
-                nested[kind].setdefault(name, {})[field] = file[key]
-    graph = of_groups(graph, nested["path"])
-    found = {n: (len(path["order"]),) for n, path in nested["path"].items()}
-    found |= {n: scatter["mean"].shape for n, scatter in nested["scatter"].items()}
-    expected = {n: (size,) for n, size in graph.widths.items()}
-    expected |= {n: (r.folds, len(r.features)) for n, r in consumers_of(graph).items()}
+                # Names of layers in nested models have slashes of their own.
+                kind, name_and_field = key.split("/", 1)
+                name, field = name_and_field.rsplit("/", 1)
+                saved[kind].setdefault(name, {})[field] = file[key]
+    graph = of_groups(graph, saved["path"])
+    _check_same_sizes(graph, saved)
+    scatters = {name: Scatter(**fields) for name, fields in saved["scatter"].items()}
+    return SelectionPaths(
+        graph,
+        Moments(scatters, examples),
+        {name: _path_of(fields) for name, fields in saved["path"].items()},
+        {name: Divergence(**fields) for name, fields in saved["divergence"].items()},
+        step,
+    )
+
+
+def _check_same_sizes(graph: ChannelGraph, saved: dict[str, dict[str, dict]]) -> None:
+    found = {
+        "channels": {n: len(fields["order"]) for n, fields in saved["path"].items()},
+        "rows": {n: fields["mean"].shape for n, fields in saved["scatter"].items()},
+    }
+    expected = {
+        "channels": dict(graph.widths),
+        "rows": {
+            name: (consumer.folds, len(consumer.features))
+            for name, consumer in consumers_of(graph).items()
+        },
+    }
     if found != expected:
         raise ValueError(
             "Expected `model` to be the one the search was made on, with layers of "
             f"the sizes {found}. Received: a model with {expected}"
         )
-    return SelectionPaths(
-        graph,
-        Moments({n: Scatter(**s) for n, s in nested["scatter"].items()}, examples),
-        {n: _path(p) for n, p in nested["path"].items()},
-        {n: Divergence(**d) for n, d in nested["divergence"].items()},
-        step,
-    )
 
 
-def _path(fields: dict) -> SelectionPath:
+def _path_of(fields: dict[str, Any]) -> SelectionPath:
     return MixturePath(**fields) if "picks" in fields else SelectionPath(**fields)
 
 
-def _flat(prefix: str, instance) -> dict:
-    names = (field.name for field in dataclasses.fields(instance))
+def _flat(prefix: str, instance: Any) -> dict[str, Any]:
+    """Returns the fields of a dataclass, named `prefix/field`."""
+    names = [field.name for field in dataclasses.fields(instance)]
     return {f"{prefix}/{name}": getattr(instance, name) for name in names}
+
+
+def _first_within(points: list[dict[str, float]], share: float) -> dict[str, float]:
+    """Returns the first point of a descent with no more than a share of the MACs."""
+    return next(point for point in points if point["macs"] <= share + ROUNDING)

@@ -1,15 +1,22 @@
-"""What pruning changed: widths and costs as a table, the trade-off as a picture."""
+"""Reports: widths and costs before and after pruning, as tables and as JSON."""
 
 import dataclasses
 import json
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 
 import keras
 
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.trace import trace_quietly
-from tflite_export.checks import check_folder
-from tflite_export.files import replacing
+
+# The cells of a table's row.
+Row: TypeAlias = Sequence[str]
+
+_LATENCY_LABELS = {
+    "predicted_ms": "latency, predicted, ms",
+    "measured_ms": "latency, measured, ms",
+}
 
 
 class Change(NamedTuple):
@@ -23,14 +30,18 @@ class Change(NamedTuple):
         """The share that is left."""
         return self.after / self.before
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, float]:
         """Returns `before`, `after` and `kept`."""
-        return {**self._asdict(), "kept": self.kept}
+        return {
+            "before": self.before,
+            "after": self.after,
+            "kept": self.kept,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What pruning made of a model's size.
+    """The size of a model before and after pruning.
 
     `str()` gives an aligned table for a terminal.
 
@@ -44,7 +55,21 @@ class Report:
     Example:
 
     ```python
-    report = keras_greedy.compare(model, compact)
+    import keras
+    import keras_greedy
+
+
+    def network(width):
+        return keras.Sequential(
+            [
+                keras.Input((16,)),
+                keras.layers.Dense(width, name="hidden"),
+                keras.layers.Dense(10, name="classes"),
+            ]
+        )
+
+
+    report = keras_greedy.compare(network(64), network(24))
     print(report)
     print(report.macs.before, report.macs.after, report.macs.kept)
     ```
@@ -58,52 +83,58 @@ class Report:
 
     def to_json(self) -> str:
         """Returns the fields as a JSON string."""
-        return json.dumps(
-            {
-                "macs": self.macs.to_dict(),
-                "params": self.params.to_dict(),
-                **{name: c.to_dict() for name, c in self._latencies().items()},
-                "widths": {name: c.to_dict() for name, c in self.widths.items()},
-            }
-        )
+        fields: dict[str, dict] = {
+            "macs": self.macs.to_dict(),
+            "params": self.params.to_dict(),
+        }
+        for name, change in self._latencies().items():
+            fields[name] = change.to_dict()
+        widths = {}
+        for name, change in self.widths.items():
+            widths[name] = change.to_dict()
+        fields["widths"] = widths
+        return json.dumps(fields)
 
     def to_markdown(self) -> str:
         """Returns the table in markdown."""
         return markdown(self._rows())
 
-    def __str__(self):
+    def __str__(self) -> str:
         return aligned(self._rows())
 
-    def _rows(self) -> list[tuple[str, ...]]:
-        totals = {"MACs": self.macs, "parameters": self.params}
-        return (
-            [("channels of", "before", "after", "kept")]
-            + [
-                (name, f"{change.before:,}", f"{change.after:,}", f"{change.kept:.1%}")
-                for name, change in [*self.widths.items(), *totals.items()]
-            ]
-            + [
-                (
-                    f"latency, {name.replace('_', ', ')}",
-                    f"{change.before:.3g}",
-                    f"{change.after:.3g}",
-                    f"{change.kept:.1%}",
-                )
-                for name, change in self._latencies().items()
-            ]
-        )
+    def _rows(self) -> list[Row]:
+        rows: list[Row] = [("channels of", "before", "after", "kept")]
+        for name, change in self.widths.items():
+            rows.append(_row(name, change, ","))
+        rows.append(_row("MACs", self.macs, ","))
+        rows.append(_row("parameters", self.params, ","))
+        for name, change in self._latencies().items():
+            label = _LATENCY_LABELS[name]
+            rows.append(_row(label, change, ".3g"))
+        return rows
 
     def _latencies(self) -> dict[str, Change]:
-        both = {"predicted_ms": self.predicted_ms, "measured_ms": self.measured_ms}
-        return {name: change for name, change in both.items() if change is not None}
+        """Returns those of the latency's fields that are known."""
+        latencies = {}
+        if self.predicted_ms is not None:
+            latencies["predicted_ms"] = self.predicted_ms
+        if self.measured_ms is not None:
+            latencies["measured_ms"] = self.measured_ms
+        return latencies
+
+
+def _row(name: str, change: Change, number_format: str) -> Row:
+    before = format(change.before, number_format)
+    after = format(change.after, number_format)
+    return name, before, after, f"{change.kept:.1%}"
 
 
 def compare(model: keras.Model, compact: keras.Model) -> Report:
-    """Says what is left of a model's channels, MACs and parameters.
+    """Compares the channels, MACs and parameters of a model and its pruned form.
 
     Args:
         model: The full model.
-        compact: What pruning made of it.
+        compact: The model that pruning made of it.
 
     Returns:
         The `Report`.
@@ -114,120 +145,103 @@ def compare(model: keras.Model, compact: keras.Model) -> Report:
     Example:
 
     ```python
+    import keras
+    import numpy as np
+    import keras_greedy
+
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(32, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+    images = np.random.default_rng(0).random((32, 8, 8, 3))
     compact = keras_greedy.prune(model, images, budget=0.5)
     print(keras_greedy.compare(model, compact))
     ```
     """
-    full, small = trace_quietly(model), trace_quietly(compact)
+    full = trace_quietly(model)
+    small = trace_quietly(compact)
     if full.widths.keys() != small.widths.keys():
         raise ValueError(
             "Expected `compact` to be pruned from `model`, with the same groups of "
             f"channels, {[*full.widths]}. Received: a model with {[*small.widths]}"
         )
-    before, after = Costs(full), Costs(small)
+    before = Costs(full)
+    after = Costs(small)
     return Report(
-        {n: Change(width, small.widths[n]) for n, width in full.widths.items()},
-        Change(before.macs(), after.macs()),
-        Change(before.params(), after.params()),
+        widths=_changes(full.widths, small.widths),
+        macs=Change(before.macs(), after.macs()),
+        params=Change(before.params(), after.params()),
     )
 
 
-def planned(costs: Costs, sizes: dict[str, int], widths: dict[str, int]) -> Report:
-    """The report of a compact model that is not built.
+def planned(
+    costs: Costs,
+    sizes: dict[str, int],
+    widths: dict[str, int],
+) -> Report:
+    """Returns the report of a compact model that is not built.
 
     Args:
-        costs: Of the full model.
+        costs: The costs of the full model.
         sizes: Group name -> its width in the full model.
         widths: Group name -> its width in the compact one.
     """
     return Report(
-        {name: Change(size, widths[name]) for name, size in sizes.items()},
-        Change(costs.macs(), costs.macs(widths)),
-        Change(costs.params(), costs.params(widths)),
+        widths=_changes(sizes, widths),
+        macs=Change(
+            costs.macs(),
+            costs.macs(widths),
+        ),
+        params=Change(
+            costs.params(),
+            costs.params(widths),
+        ),
     )
 
 
-def plot_curve(rows: list[dict], path, measured: dict | None = None) -> None:
-    """Draws what `SelectionPaths.plot` promises.
+def _changes(
+    before: dict[str, int],
+    after: dict[str, int],
+) -> dict[str, Change]:
+    changes = {}
+    for name, width in before.items():
+        changes[name] = Change(width, after[name])
+    return changes
+
+
+def aligned(rows: Sequence[Row]) -> str:
+    """Returns a table for a terminal, with the numbers to the right.
 
     Args:
-        rows: What `SelectionPaths.curve` gives.
-        path: See there.
-        measured: See there.
+        rows: The header and the rows below it, each of a name and its numbers.
     """
-    figure = picture(path, height=6.4 if measured else 3.8)
-    *above, below = figure.subplots(2 if measured else 1, sharex=True, squeeze=False)
-    cuts = [row for row in rows if row["divergence"] > 0]
-    below[0].semilogy([r["macs"] for r in cuts], [r["divergence"] for r in cuts])
-    below[0].set(xlabel="MACs kept", ylabel="output divergence", xlim=(None, 1.02))
-    below[0].set_title("Predicted from cutting each group alone", loc="left")
-    below[0].xaxis.set_major_formatter(_percent)
-    if measured:
-        _plot_measured(above[0][0], measured)
-    for axes in figure.axes:
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-
-
-def picture(path, height: float = 4.0):
-    """An empty `matplotlib.figure.Figure`, if it can be written to `path`."""
-    path = check_folder(path)
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "Plots need matplotlib, which is not installed: "
-            "pip install 'keras_greedy[report]'"
-        ) from error
-    figure = Figure(figsize=(6.4, height), layout="constrained")
-    formats = figure.canvas.get_supported_filetypes()
-    if path.suffix[1:] not in formats:
-        raise ValueError(
-            f"Expected `path` to end in one of {sorted(formats)}. "
-            f"Received: path={str(path)!r}"
-        )
-    return figure
-
-
-def _plot_measured(axes, measured):
-    # The numbers of the first series stand where its curve does not run.
-    for i, (name, points) in enumerate(measured.items()):
-        points = sorted(points)
-        axes.plot(*zip(*points, strict=True), marker="osDv^"[i % 5], label=name)
-        for point in points:
-            axes.annotate(
-                f"{point[1]:.1%}",
-                point,
-                (4, 6 if i else -6),
-                textcoords="offset points",
-                ha="center" if i else "left",
-                va="bottom" if i else "top",
-            )
-    axes.set(ylabel="top-1")
-    axes.set_title("Measured", loc="left")
-    axes.yaxis.set_major_formatter(_percent)
-    axes.margins(y=0.2)
-    axes.legend(loc="lower right", frameon=False)
-
-
-def _percent(share, _):
-    return f"{100 * share:.3g}%" if share < 1.001 else ""
-
-
-def aligned(rows) -> str:
-    """Rows of strings as a table for a terminal, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = []
+    for column in zip(*rows, strict=True):
+        widths.append(max(len(cell) for cell in column))
     lines = []
     for name, *numbers in rows:
-        padded = [n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True)]
-        lines.append("  ".join([name.ljust(widths[0]), *padded]))
+        cells = [name.ljust(widths[0])]
+        for number, width in zip(numbers, widths[1:], strict=True):
+            # To the right, so that digits of the same value stand in one column.
+            cells.append(number.rjust(width))
+        lines.append("  ".join(cells))
     return "\n".join(lines)
 
 
-def markdown(rows) -> str:
-    """Rows of strings as a table in markdown."""
+def markdown(rows: Sequence[Row]) -> str:
+    """Returns a table in markdown.
+
+    Args:
+        rows: The header and the rows below it, each of a name and its numbers.
+    """
     header, *body = rows
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *body])
+    rule = ["---"]
+    rule += ["---:"] * (len(header) - 1)
+    lines = []
+    for row in (header, rule, *body):
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)

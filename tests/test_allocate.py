@@ -1,3 +1,5 @@
+"""The widths of a budget, and budgets that make no sense."""
+
 import itertools
 import re
 
@@ -42,7 +44,7 @@ def loss(curves, widths):
 
 
 def fits(budget, costs, widths):
-    return all(cost(widths) <= limit for cost, limit in budget.limits(costs))
+    return all(limit.cost(widths) <= limit.most for limit in budget.limits(costs))
 
 
 BUDGETS = [

@@ -1,5 +1,3 @@
-import gc
-
 import keras
 import pytest
 from applications import FAMILIES, MODELS, examine
@@ -12,8 +10,8 @@ def slow(name):
 @pytest.fixture(autouse=True)
 def forget_the_model():
     yield
+    # It collects garbage too.
     keras.backend.clear_session()
-    gc.collect()
 
 
 FIRST_OF_FAMILIES = [family[0] for family in FAMILIES]

@@ -96,7 +96,7 @@ def test_every_form_of_data_gives_the_same_images_as_often_as_asked(form, model)
 
 def test_batches_can_be_read_again_in_another_size(model):
     batches = Batches((x for x in np.split(IMAGES, 7)), model)
-    sizes = [len(x) for (x,) in Batches(batches, model, batch_size=16)]
+    sizes = [len(x) for (x,) in Batches.of(batches, model, batch_size=16)]
     assert sizes == [16, 5]
 
 
@@ -150,7 +150,7 @@ def test_an_input_of_integers_gets_integers():
 
 
 def test_shuffling_keeps_the_images_and_changes_their_order(model):
-    batches = Batches(IMAGES, model, 8, shuffle=np.random.default_rng(0))
+    batches = Batches(IMAGES, model, 8).shuffled(np.random.default_rng(0))
     one, two = (np.concatenate([x for (x,) in batches]) for _ in range(2))
     assert not np.array_equal(one, IMAGES)
     assert not np.array_equal(one, two)
@@ -161,7 +161,7 @@ def test_shuffling_keeps_the_images_and_changes_their_order(model):
 def test_shuffling_keeps_the_inputs_of_an_example_together(two_inputs):
     x = np.arange(60.0).reshape(20, 3)
     data = ((x, -x), np.zeros(20))
-    for one, two in Batches(data, two_inputs, 8, shuffle=np.random.default_rng(0)):
+    for one, two in Batches(data, two_inputs, 8).shuffled(np.random.default_rng(0)):
         np.testing.assert_array_equal(one, -two)
 
 

@@ -15,7 +15,7 @@ from models import assert_same, inputs_of, randomize
 
 import keras_greedy
 from keras_greedy.graph.trace import trace_quietly
-from keras_greedy.selection.reconstruction import cut
+from keras_greedy.selection.cut import cut
 from keras_greedy.while_training.gated_model import GatedModel
 from keras_greedy.while_training.layers import wrappers_of
 
@@ -83,6 +83,27 @@ def test_a_selection_gives_what_a_search_does(method, use_bias):
     assert {n: len(k) for n, k in GatedModel(wrapped).kept().items()} == widths
     assert_same(wrapped, compact, x, 1e-4)
     assert_same(keras_greedy.strip_pruning(wrapped), compact, x, 1e-4)
+
+
+def test_the_wrapped_model_is_copied_once_however_many_selections(monkeypatch):
+    copies = []
+
+    class Counted(GatedModel):
+        def __init__(self, wrapped):
+            copies.append(wrapped)
+            super().__init__(wrapped)
+
+    model = network()
+    x, _ = labelled(model)
+    schedule = keras_greedy.PolynomialWidth(0.4, 0, 4, power=1, frequency=1)
+    wrapped = wrapped_for(model, schedule, objective="local")
+    monkeypatch.setattr(keras_greedy.while_training.callbacks, "GatedModel", Counted)
+    callback = begin(wrapped, x)
+    for step in range(5):
+        callback.on_train_batch_begin(step)
+    callback.on_train_end()
+    assert copies == [wrapped]
+    assert share_of_macs(wrapped) <= 0.4
 
 
 def test_a_later_selection_is_one_of_the_channels_that_are_left():

@@ -1,3 +1,5 @@
+"""The command line, and the names that the package exports."""
+
 import os
 import subprocess
 import sys

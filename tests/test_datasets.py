@@ -1,3 +1,5 @@
+"""The digits that come with scikit-learn."""
+
 import sys
 
 import numpy as np

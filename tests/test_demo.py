@@ -1,3 +1,5 @@
+"""The demo, on a small network and small images."""
+
 import contextlib
 import io
 import json
@@ -192,7 +194,7 @@ def test_a_file_that_computes_another_thing_is_an_error(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_mobilenet_v2_keeps_its_accuracy_at_half_the_macs(tmp_path):
     ended = subprocess.run(
-        [sys.executable, "-m", "keras_greedy.cli", "demo", "--output", str(tmp_path)],
+        [sys.executable, "-m", "keras_greedy_cli", "demo", "--output", str(tmp_path)],
         capture_output=True,
         text=True,
         env={k: v for k, v in os.environ.items() if not k.startswith("TF_")},

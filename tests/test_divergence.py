@@ -18,12 +18,12 @@ from keras_greedy.graph import outputs
 from keras_greedy.graph.fold import folded
 from keras_greedy.graph.outputs import Output
 from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.selection.cut import cut
 from keras_greedy.selection.measured import Divergence, measure, widths_to_measure
 from keras_greedy.selection.moments import observe
 from keras_greedy.selection.moments.fisher import sensitivities
 from keras_greedy.selection.path import SelectionPath
-from keras_greedy.selection.reconstruction import cut
-from keras_greedy.selection.weights import least_squares
+from keras_greedy.selection.reconstruction import least_squares
 
 # --- The divergence of two outputs ---------------------------------------------------
 
@@ -425,14 +425,14 @@ def drawn_and_exact(activation, kind):
     batch = np.repeat(example, 5000, axis=0)
     drawn = sensitivities(trace_quietly(model), [[batch]] * 4)["b"]
 
-    read = ops.convert_to_numpy(model.get_layer("a")(example)).astype(float)
+    hidden = ops.convert_to_numpy(model.get_layer("a")(example)).astype(float)
     (w, b), (v, c) = (
         map(np.float64, model.get_layer(name).get_weights()) for name in "bc"
     )
     act = {"relu": lambda x: np.maximum(x, 0), "sigmoid": sigmoid}[activation]
 
     def logits(shift):
-        return (act(read @ w + b + shift) @ v + c)[0]
+        return (act(hidden @ w + b + shift) @ v + c)[0]
 
     jacobian = [(logits(e) - logits(-e)) / 2e-5 for e in 1e-5 * np.eye(4)]
     p = {"categorical": softmax, "binary": sigmoid}[kind](logits(0))

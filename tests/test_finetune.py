@@ -15,8 +15,9 @@ from models import (
 
 import keras_greedy
 from keras_greedy import FineTune, prune, reestimate_batch_norm
+from keras_greedy.batches import Batches
 from keras_greedy.graph.outputs import Output
-from keras_greedy.training.finetune import _lessons
+from keras_greedy.training.finetune import _answered
 
 
 def small():
@@ -258,7 +259,7 @@ def two_outputs():
 
 @pytest.mark.parametrize("build", [linear_output, two_outputs])
 def test_a_loss_that_does_not_show_is_asked_for_before_long_work(build, monkeypatch):
-    monkeypatch.delattr(keras_greedy.pipeline, "observe")
+    monkeypatch.delattr(keras_greedy.stages, "observe")
     with pytest.raises(ValueError, match=r"FineTune\(loss=...\).*not compiled"):
         pruned(build(), (IMAGES, LABELS), finetune=FineTune())
 
@@ -349,9 +350,9 @@ def test_the_teacher_is_without_dropout_and_the_student_with():
     x = conv(picture := image(size=8), 16, activation="relu")
     x = layers.Dropout(0.9)(layers.GlobalAveragePooling2D()(conv(x, 16)))
     model = randomize(keras.Model(picture, layers.Dense(5, activation="softmax")(x)))
-    _, steps = lessons_and_steps = _lessons(model, model, IMAGES)
+    answered, steps = _answered(model, model, Batches(IMAGES, model))
     assert steps == 3
-    x, y = next(lessons_and_steps[0])
+    x, y = next(answered)
     np.testing.assert_allclose(y, outputs_of(model, x)[0], rtol=1e-5)
     history = FineTune(distill=True).apply(damaged(model, 1), model, IMAGES, verbose=0)
     assert history.history["loss"][0] > 1e-3, "its own outputs, but for the dropout"

@@ -91,21 +91,23 @@ class Observed:
         model = randomize(keras.Model(picture, head_of(x)), seed)
         graph, data = trace_quietly(model), inputs_of(model, 40, seed + 1)
         self.group = next(group for group in graph.groups if group.name == "a")
-        reads = consumers_of(graph)
-        self.reads = [reads[call.name] for call in self.group.consumers]
+        consumers = consumers_of(graph)
+        self.consumers = [consumers[call.name] for call in self.group.consumers]
         # With fewer positions than are sampled of an image, the moments are exact.
         _, moments = observe(graph, [[data]])
-        self.scatters = [moments.scatters[read.call.name] for read in self.reads]
-        tensors = [read.call.inputs[0] for read in self.reads]
+        self.scatters = [
+            moments.scatters[consumer.call.name] for consumer in self.consumers
+        ]
+        tensors = [consumer.call.inputs[0] for consumer in self.consumers]
         values = keras.tree.flatten(keras.Model(graph.functional.input, tensors)(data))
         rng = np.random.default_rng(seed)
         self.rows, self.matrices = [], []
-        for read, value in zip(self.reads, values, strict=True):
-            own = read.features_of(self.group.channels)
-            rows = read.rows(value, read.positions(rng, 32))
+        for consumer, value in zip(self.consumers, values, strict=True):
+            own = consumer.features_of(self.group.channels)
+            rows = consumer.rows(value, consumer.positions(rng, 32))
             rows = ops.convert_to_numpy(rows).astype(float)[..., own]
             self.rows.append((rows - rows.mean(axis=0)).reshape(-1, len(own)))
-            matrix = read.matrix()[own]
+            matrix = consumer.matrix()[own]
             columns = rng.uniform(0.1, 3, matrix.shape[1]) if weighted else 1.0
             self.matrices.append(matrix * columns)
 
@@ -113,16 +115,16 @@ class Observed:
     def size(self):
         return self.group.size
 
-    def consumers(self):
+    def moments_and_kernels(self):
         """`(covariance, weights)` as the library takes them, from its moments."""
-        for read, scatter, matrix in zip(
-            self.reads, self.scatters, self.matrices, strict=True
+        for consumer, scatter, matrix in zip(
+            self.consumers, self.scatters, self.matrices, strict=True
         ):
-            own = read.features_of(self.group.channels)
+            own = consumer.features_of(self.group.channels)
             yield scatter.covariance()[np.ix_(own, own)], matrix
 
     def grams(self):
-        return [gram(*consumer, self.size) for consumer in self.consumers()]
+        return [gram(*pair, self.size) for pair in self.moments_and_kernels()]
 
     def contributions(self):
         """`(N, everything)` phi_i, explicitly: its mean square is its sum of squares.
@@ -141,7 +143,7 @@ class Observed:
 @pytest.mark.parametrize("build", LAYERS)
 def test_the_gram_matrix_is_that_of_the_contributions(build):
     observed = observed_layer(build, seed=0)
-    assert len(observed.reads) == {read_by_several: 3, a_residual_stream: 3}.get(
+    assert len(observed.consumers) == {read_by_several: 3, a_residual_stream: 3}.get(
         build, 1
     )
     phi = observed.contributions()
@@ -215,7 +217,9 @@ def test_the_path_is_the_plain_greedy_pick_for_pick_on_fifty_layers(
             picks, sizes, errors = plain_greedy(phi, lambda a, i, n: 1 / (n + 1))
         else:
             picks, sizes, errors = plain_greedy(phi, functools.partial(best_size, phi))
-        path = STEP_RULES[rule].path(list(observed.consumers()), observed.size)
+        path = STEP_RULES[rule].path(
+            list(observed.moments_and_kernels()), observed.size
+        )
         assert path.picks.tolist() == picks, (build.__name__, seed)
         np.testing.assert_allclose(path.sizes, sizes, rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(
@@ -242,9 +246,11 @@ def test_the_corrective_path_is_the_plain_greedy_on_fifty_layers(part, weighted)
         while len(order) < observed.size:
             rest = [c for c in range(observed.size) if c not in order]
             order.append(min(rest, key=lambda c: error([*order, c])))
-        problems = [Problem(*c, observed.size) for c in observed.consumers()]
+        problems = [
+            Problem(*pair, observed.size) for pair in observed.moments_and_kernels()
+        ]
         path = forward_path(problems)
-        # What the last channels leave is rounding when the others can stand for them.
+        # The last errors are rounding where the other channels can stand for those.
         errors = [error(order[:n]) for n in range(observed.size + 1)]
         told_apart = np.count_nonzero(np.array(errors) > 1e-5 * errors[0])
         assert path.order[:told_apart].tolist() == order[:told_apart]

@@ -1,3 +1,5 @@
+"""Latency tables, how they are measured, and budgets that go by them."""
+
 import dataclasses
 import itertools
 import json
@@ -19,7 +21,7 @@ from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.latency.blocks import blocks_of
-from keras_greedy.latency.table import BlockTimes
+from keras_greedy.latency.interpolation import BlockTimes
 
 IMAGES = np.random.default_rng(0).normal(size=(40, 8, 8, 3)).astype("float32")
 
@@ -114,6 +116,17 @@ def test_a_group_that_was_measured_at_one_width_costs_the_same_at_any():
     block = BlockTimes(["a"], [], ([5], [0]), [[2.0]])
     table = LatencyTable(1.0, {"a": 5}, {"only": block})
     assert table.ms({"a": 3}) == table.ms() == 1.0
+
+
+def test_a_model_without_groups_takes_the_same_at_any_budget():
+    table = LatencyTable(3.0, {}, {"only": BlockTimes([], [], ([0], [0]), [[2.0]])})
+    assert table.ms() == table.ms({}) == 3.0
+
+
+@pytest.mark.parametrize("ms", [[[1.0], [2.0, 3.0]], [[]], []], ids=str)
+def test_a_table_of_unequal_lists_is_an_error_where_it_is_made(ms):
+    with pytest.raises((IndexError, ValueError)):
+        LatencyTable(1.0, {"a": 8}, {"only": BlockTimes(["a"], [], ([4, 8], [0]), ms)})
 
 
 def test_a_saved_table_is_the_same_loaded(table, tmp_path):
@@ -260,7 +273,7 @@ def test_the_widths_fit_and_lose_little_more_than_the_best_of_all(
     curves = falling_curves(seed, table.sizes)
 
     def fits(widths):
-        return all(cost(widths) <= limit for cost, limit in budget.limits(costs))
+        return all(limit.cost(widths) <= limit.most for limit in budget.limits(costs))
 
     def loss(widths):
         return sum(curves[name][width] for name, width in widths.items())
@@ -368,6 +381,22 @@ def test_where_nothing_gets_faster_a_warning_says_so(paths, table):
     stubborn = dataclasses.replace(table, timer=lambda files: [1.0 for _ in files])
     with pytest.warns(UserWarning, match="misses the budget's latency=0.5, measured"):
         paths.compact(Budget(latency=0.5, table=stubborn))
+
+
+@pytest.mark.parametrize("name", ["compact", "report", "widths"])
+def test_the_warning_points_at_the_line_that_asked(name, paths, table):
+    stubborn = dataclasses.replace(table, timer=lambda files: [1.0 for _ in files])
+    with pytest.warns(UserWarning, match="misses the budget") as caught:
+        getattr(paths, name)(Budget(latency=0.5, table=stubborn))
+    ours = [warning for warning in caught if "misses" in str(warning.message)]
+    assert [warning.filename for warning in ours] == [__file__]
+
+
+@pytest.mark.parametrize("broken", [[1.0], [1.0, 0.0], [1.0, float("nan")]])
+def test_times_of_the_result_that_are_none_are_an_error(broken, paths, table):
+    wrong = dataclasses.replace(table, timer=lambda files: broken)
+    with pytest.raises(ValueError, match="2 positive numbers, the milliseconds"):
+        paths.widths(Budget(latency=0.5, table=wrong))
 
 
 def test_asking_again_gives_the_same_and_measures_nothing(paths, table):

@@ -21,21 +21,23 @@ from models import (
 )
 
 import keras_greedy
-from keras_greedy import Budget, FineTune, prune, search
+from keras_greedy import (
+    Budget,
+    DivergenceSearch,
+    FineTune,
+    LossSearch,
+    prune,
+    search,
+)
 from keras_greedy.batches import Batches
 from keras_greedy.graph.fold import folded
 from keras_greedy.graph.rebuild import rebuild
-from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.graph.trace import check_model, trace_quietly
+from keras_greedy.selection.cut import cut
 from keras_greedy.selection.moments import observe
-from keras_greedy.selection.output.candidates import Candidates
-from keras_greedy.selection.output.objectives import (
-    OUTPUT_OBJECTIVES,
-    TrainingLoss,
-    held_apart,
-)
-from keras_greedy.selection.output.search import LossSearch, cached
+from keras_greedy.selection.output.objectives import TrainingLoss, held_apart
+from keras_greedy.selection.output.search import cached
 from keras_greedy.selection.path import MixturePath, mixture_path
-from keras_greedy.selection.reconstruction import cut
 
 # --- Small networks and data ---------------------------------------------------------
 
@@ -82,9 +84,18 @@ class Task:
 task = functools.cache(Task)
 
 
-def quiet(model, data, budget=None, **options):
-    options = {"objective": "loss", "step": "uniform", "verbose": 0} | options
-    return prune(model, data, budget, **options)
+SEARCHES = {"loss": LossSearch, "divergence": DivergenceSearch}
+SETTINGS = ("candidates", "channels_per_step", "finetune_per_layer", "tolerance")
+
+
+def quiet(model, data, budget=None, objective="loss", step="uniform", **options):
+    settings = {name: options.pop(name) for name in SETTINGS if name in options}
+    method = SEARCHES[objective](step, **settings)
+    return prune(model, data, budget, method=method, verbose=0, **options)
+
+
+def loss_on(model, data):
+    return TrainingLoss(model, Batches(data, check_model(model)))
 
 
 HALF = Budget(macs=0.5, round_to=4)
@@ -162,7 +173,8 @@ def test_by_default_half_of_the_macs_are_kept():
 def test_each_group_is_searched_on_the_model_already_pruned(build, objective, step):
     own = task(build)
     model, data = own.network, own.data
-    against = OUTPUT_OBJECTIVES[objective](model, data)
+    batches = Batches(data, check_model(model))
+    against = SEARCHES[objective](step).objective_on(model, batches)
     paths = search(model, data, objective="local", step=step, verbose=0, seed=3)
     expected = rebuild(trace_quietly(model), {})
     for name, width in paths.widths(HALF).items():
@@ -184,15 +196,15 @@ def begun(graph, name, data, against, step="uniform", seed=0):
     inference = folded(graph)
     group = next(group for group in inference.groups if group.name == name)
     _, moments = observe(inference, Batches(data, graph.functional), seed)
-    method = LossSearch(step, Candidates(), seed)
-    return method.begin(inference, group, moments, against), moments
+    method = LossSearch(step)
+    return method.begin(inference, group, moments, against, seed), moments
 
 
 @pytest.mark.slow
 def test_the_kept_channels_are_the_picked_ones_and_make_what_they_made():
     own = task(dense)
     graph = trace_quietly(own.network)
-    selection, _ = begun(graph, "a", own.data, TrainingLoss(own.network, own.data))
+    selection, _ = begun(graph, "a", own.data, loss_on(own.network, own.data))
     while selection.width < 8:
         selection.advance()
     picked = np.unique(selection.picks)
@@ -328,7 +340,7 @@ def wide(units):
 @pytest.mark.parametrize("tolerance", [0.02, 0.1])
 def test_the_least_width_in_eights_that_is_good_enough_is_kept(tolerance):
     own = Task(lambda: wide(32))
-    against, held = held_apart(TrainingLoss(own.network, own.data))
+    against, held = held_apart(loss_on(own.network, own.data))
     selection, _ = begun(trace_quietly(own.network), "a", own.data, against)
     batches = cached(selection.suffix, held)
 
@@ -527,7 +539,7 @@ def test_the_loss_is_that_of_the_compile_settings(name):
     own, (loss, labels) = Task(dense), LOSSES[name]
     own.network.compile("sgd", loss)
     y = LABELS[labels](own.y)
-    found = TrainingLoss(own.network, (own.x, y))
+    found = loss_on(own.network, (own.x, y))
     total = 0.0
     for inputs, targets in found.examples():
         answers = [tf.constant(outputs_of(own.network, inputs[0])[0])]
@@ -595,7 +607,7 @@ def test_several_outputs_have_a_loss_each(names, by_name):
         y = dict(zip(keys, y, strict=True))
     model.compile("adam", losses)
     whole = model.evaluate(x, y, batch_size=96, verbose=0)
-    found = TrainingLoss(model, (x, y))
+    found = loss_on(model, (x, y))
     total = 0.0
     for inputs, targets in found.examples():
         answers = [tf.constant(answer) for answer in outputs_of(model, inputs[0])]
@@ -618,7 +630,7 @@ def test_the_losses_of_several_outputs_are_weighed_as_in_training():
     y = [rng.integers(0, 5, 32), rng.normal(size=(32, 2)).astype("float32")]
     model.compile("adam", list(TWO_LOSSES), loss_weights=[0.1, 10.0])
     whole = model.evaluate(x, y, verbose=0)
-    found = TrainingLoss(model, (x, y))
+    found = loss_on(model, (x, y))
     ((_, targets),) = found.examples()
     answers = [tf.constant(answer) for answer in outputs_of(model, x)]
     each = found.loss(answers, [tf.constant(target) for target in targets])
@@ -631,7 +643,7 @@ def test_an_output_that_has_no_loss_is_not_looked_at():
     model.compile("adam", [TWO_LOSSES[0], None])
     y = [y, np.zeros((32, 2), "float32")]
     whole = model.evaluate(x, y, verbose=0)
-    found = TrainingLoss(model, (x, y))
+    found = loss_on(model, (x, y))
     ((_, targets),) = found.examples()
     answers = [tf.constant(answer) for answer in outputs_of(model, x)]
     each = found.loss(answers, [tf.constant(target) for target in targets])
@@ -717,8 +729,11 @@ def assert_refused(message, model=None, labels=True, call=prune, **options):
     x = inputs_of(model, 32)
     data = OneBatch(x, own.y[:32]) if labels else OneBatch(x)
     options = {"objective": "loss", "step": "uniform", "verbose": 0} | options
-    with pytest.raises(ValueError, match=re.escape(message)) as error:
-        call(model, data, **options)
+    with warnings.catch_warnings():
+        # The settings of a method given to `prune` itself.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with pytest.raises(ValueError, match=re.escape(message)) as error:
+            call(model, data, **options)
     assert "Expected" in str(error.value)
     assert "Received" in str(error.value)
 
@@ -741,7 +756,7 @@ def test_a_budget_and_a_tolerance_are_refused():
 
 @pytest.mark.parametrize("objective", ["global", "local", "divergence"])
 def test_a_tolerance_is_refused_with_another_objective(objective):
-    message = f"Received: objective={objective!r}"
+    message = f"Received: tolerance=0.1 with objective={objective!r}"
     assert_refused(message, objective=objective, tolerance=0.1)
 
 

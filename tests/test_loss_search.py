@@ -4,16 +4,17 @@ import pytest
 from keras import layers
 from models import conv, head, image, outputs_of, randomize
 
+from keras_greedy.batches import Batches
 from keras_greedy.graph.fold import folded
-from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.graph.trace import check_model, trace_quietly
 from keras_greedy.selection.consumers import consumers_of
+from keras_greedy.selection.methods import OUTPUT_SEARCHES, LossSearch
 from keras_greedy.selection.moments import observe
 from keras_greedy.selection.output.candidates import EXACT, Candidates
-from keras_greedy.selection.output.objectives import OUTPUT_OBJECTIVES
-from keras_greedy.selection.output.search import LossSearch, LossSelection, cached
+from keras_greedy.selection.output.search import OutputSelection, cached
 from keras_greedy.selection.output.suffix import Suffix
 from keras_greedy.selection.path import mixture
-from keras_greedy.selection.weights import rescaled
+from keras_greedy.selection.reconstruction import rescaled
 
 # --- Small networks ------------------------------------------------------------------
 
@@ -54,15 +55,15 @@ class Task:
         self.group = next(g for g in self.graph.groups if g.name == group)
         batches = [[x] for x in np.split(self.x, examples // 32)]
         _, self.moments = observe(self.graph, batches)
-        data = (self.x, self.y)
-        self.objective = OUTPUT_OBJECTIVES[objective](self.model, data)
+        data = Batches((self.x, self.y), check_model(self.model))
+        self.objective = OUTPUT_SEARCHES[objective]().objective_on(self.model, data)
         self.full = outputs_of(self.model, self.x)[0].astype(float)
         self.kind = objective
         self._copy = keras.models.clone_model(self.model)
 
     def begin(self, step="uniform", which="all", per_step=1, seed=0):
-        search = LossSearch(step, Candidates(which, per_step), seed)
-        return search.begin(self.graph, self.group, self.moments, self.objective)
+        search = LossSearch(step, which, per_step)
+        return search.begin(self.graph, self.group, self.moments, self.objective, seed)
 
     def loss(self, weights):
         """Of the whole network made anew with rescaled consumers."""
@@ -207,7 +208,7 @@ def watched(task, step="uniform", which="all", per_step=1, seed=0):
     suffix = Watched(task.graph, task.group, task.moments, task.objective.loss)
     batches = cached(suffix, task.objective)[:1]
     candidates, rng = Candidates(which, per_step), np.random.default_rng(seed)
-    return suffix, LossSelection(suffix, batches, step, candidates, rng)
+    return suffix, OutputSelection(suffix, batches, step, candidates, rng)
 
 
 def test_so_many_candidates_are_drawn_without_repeats():
@@ -350,8 +351,8 @@ def test_each_function_of_the_network_is_traced_once(step):
             traces.append(1)
             return task.objective.loss(outputs, targets)
 
-    search = LossSearch(step, Candidates("screened"), seed=0)
-    selection = search.begin(task.graph, task.group, task.moments, Counted())
+    search = LossSearch(step, "screened")
+    selection = search.begin(task.graph, task.group, task.moments, Counted(), seed=0)
     for _ in range(2):
         selection.advance()
     early = len(traces)
@@ -375,7 +376,7 @@ def test_each_step_looks_at_the_next_four_batches():
 
     suffix = Noting(task.graph, task.group, task.moments, task.objective.loss)
     rng = np.random.default_rng(0)
-    selection = LossSelection(suffix, batches, "uniform", Candidates("all"), rng)
+    selection = OutputSelection(suffix, batches, "uniform", Candidates("all"), rng)
     for _ in range(3):
         selection.advance()
     assert all(len(set(looked[i : i + 4])) == 4 for i in (0, 4, 8))

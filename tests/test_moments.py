@@ -11,12 +11,12 @@ from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.moments import Moments, Scatter, observe
 
-# What differs between two ways of adding up float32 rows.
+# The difference between two ways of adding up float32 rows.
 ROUNDING = {"rtol": 1e-4, "atol": 1e-4}
 
 
 def input_of(graph, call, x):
-    """What a call reads, computed by Keras."""
+    """Returns the input of a call, computed by Keras."""
     values = graph.feed(keras.tree.flatten(x))
     before = graph.calls[: call.index]
     values = graph.run(values, before, lambda c, *a, **k: c.operation(*a, **k))
@@ -28,20 +28,20 @@ def assert_rows_make_the_output(model, name, count=3):
     randomize(model)
     graph = trace_quietly(model)
     x = inputs_of(model, count)
-    read = consumers_of(graph)[name]
-    positions = read.positions(np.random.default_rng(0), 7)
+    consumer = consumers_of(graph)[name]
+    positions = consumer.positions(np.random.default_rng(0), 7)
     rows = keras.ops.convert_to_numpy(
-        read.rows(input_of(graph, read.call, x), positions)
+        consumer.rows(input_of(graph, consumer.call, x), positions)
     )
-    outputs = read.matrix().shape[1] // read.folds
-    parts = read.matrix().reshape(len(read.features), read.folds, outputs)
-    made = np.einsum("npf,fpo->no", rows.astype(float), parts) + read.bias()
-    real = read.call.operation(input_of(graph, read.call, x))
+    outputs = consumer.matrix().shape[1] // consumer.folds
+    parts = consumer.matrix().reshape(len(consumer.features), consumer.folds, outputs)
+    made = np.einsum("npf,fpo->no", rows.astype(float), parts) + consumer.bias()
+    real = consumer.call.operation(input_of(graph, consumer.call, x))
     real = keras.ops.convert_to_numpy(real).reshape(count, -1, outputs)
     np.testing.assert_allclose(
         made.reshape(count, -1, outputs), real[:, positions], rtol=1e-4, atol=1e-4
     )
-    return read
+    return consumer
 
 
 @pytest.mark.parametrize(
@@ -130,32 +130,32 @@ def test_behind_a_flatten_rows_are_as_short_as_there_are_channels():
     x = conv(picture := image(size=4), 5, name="a")
     x = layers.Dense(4, name="b")(layers.Flatten()(x))
     model = keras.Model(picture, layers.Dense(2)(x))
-    read = assert_rows_make_the_output(model, "b")
-    assert (len(read.features), read.folds) == (5, 16)
+    consumer = assert_rows_make_the_output(model, "b")
+    assert (len(consumer.features), consumer.folds) == (5, 16)
 
 
 def test_two_flattened_maps_side_by_side_are_one_row():
-    read = assert_rows_make_the_output(TOPOLOGIES["two_flattens"](), "c")
-    assert (len(read.features), read.folds) == (128, 1)
+    consumer = assert_rows_make_the_output(TOPOLOGIES["two_flattens"](), "c")
+    assert (len(consumer.features), consumer.folds) == (128, 1)
 
 
 def test_the_kernel_is_its_matrix_and_back():
     graph = trace_quietly(randomize(TOPOLOGIES["sequential"]()))
-    for read in consumers_of(graph).values():
-        kernel = keras.ops.convert_to_numpy(read.call.operation.kernel)
-        np.testing.assert_array_equal(read.kernel(read.matrix()), kernel)
+    for consumer in consumers_of(graph).values():
+        kernel = keras.ops.convert_to_numpy(consumer.call.operation.kernel)
+        np.testing.assert_array_equal(consumer.kernel(consumer.matrix()), kernel)
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
-def test_a_read_applied_with_its_own_weights_is_the_layer(name):
+def test_a_consumer_applied_with_its_own_weights_is_the_layer(name):
     model = randomize(TOPOLOGIES[name]())
     graph, x = trace_quietly(model), inputs_of(model)
-    for read in consumers_of(graph).values():
-        layer = read.call.operation
+    for consumer in consumers_of(graph).values():
+        layer = consumer.call.operation
         if layer.compute_dtype == "float32":
-            value = input_of(graph, read.call, x)
-            kernel = read.kernel(read.matrix()).astype("float32")
-            made = read.apply(value, kernel, read.bias().astype("float32"))
+            value = input_of(graph, consumer.call, x)
+            kernel = consumer.kernel(consumer.matrix()).astype("float32")
+            made = consumer.apply(value, kernel, consumer.bias().astype("float32"))
             np.testing.assert_allclose(made, layer(value), rtol=1e-5, atol=1e-5)
 
 
@@ -164,11 +164,11 @@ def test_features_of_a_channel_are_those_it_is_multiplied_into():
     x = depthwise(x, depth_multiplier=2)
     model = keras.Model(picture, head(conv(x, 4, (1, 2), name="b")))
     graph = trace_quietly(model)
-    group, read = graph.groups[0], consumers_of(graph)["b"]
+    group, consumer = graph.groups[0], consumers_of(graph)["b"]
     # Two patch positions, in each the channels 0 0 1 1 2 2.
-    own = read.features_of(group.channels)
+    own = consumer.features_of(group.channels)
     assert own.tolist() == [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]
-    assert read.features_of(group.channels[[2, 0]]).tolist() == [
+    assert consumer.features_of(group.channels[[2, 0]]).tolist() == [
         *(4, 5, 10, 11),
         *(0, 1, 6, 7),
     ]
@@ -177,10 +177,10 @@ def test_features_of_a_channel_are_those_it_is_multiplied_into():
 def test_positions_are_all_of_a_small_map_and_a_sample_of_a_large_one():
     x = conv(picture := image(), 4, name="a")
     x = layers.Dense(6, name="b")(conv(x, 4, name="c", strides=4))
-    reads = consumers_of(trace_quietly(keras.Model(picture, head(x))))
+    consumers = consumers_of(trace_quietly(keras.Model(picture, head(x))))
     rng = np.random.default_rng(0)
-    assert reads["c"].positions(rng, 32).tolist() == list(range(16))
-    sampled = reads["b"].positions(rng, 5)
+    assert consumers["c"].positions(rng, 32).tolist() == list(range(16))
+    sampled = consumers["b"].positions(rng, 5)
     assert len(set(sampled.tolist())) == 5
     assert (np.diff(sampled) > 0).all()
     assert sampled.max() < 16
@@ -188,9 +188,9 @@ def test_positions_are_all_of_a_small_map_and_a_sample_of_a_large_one():
 
 def test_every_position_of_a_large_map_is_sampled_in_the_end():
     x = conv(conv(picture := image(), 4), 4, name="b")
-    read = consumers_of(trace_quietly(keras.Model(picture, head(x))))["b"]
+    consumer = consumers_of(trace_quietly(keras.Model(picture, head(x))))["b"]
     rng = np.random.default_rng(0)
-    seen = np.concatenate([read.positions(rng, 32) for _ in range(200)])
+    seen = np.concatenate([consumer.positions(rng, 32) for _ in range(200)])
     assert len(np.unique(seen)) == 256
 
 
@@ -229,10 +229,10 @@ def test_moments_are_those_of_the_rows():
     graph = trace_quietly(model := small_maps())
     x = inputs_of(model, 40)
     _, moments = observe(graph, batches_of(x, (16, 16, 8)))
-    for name, read in consumers_of(graph).items():
-        value = input_of(graph, read.call, x)
-        positions = read.positions(np.random.default_rng(0), 32)
-        rows = keras.ops.convert_to_numpy(read.rows(value, positions)).astype(float)
+    for name, consumer in consumers_of(graph).items():
+        value = input_of(graph, consumer.call, x)
+        positions = consumer.positions(np.random.default_rng(0), 32)
+        rows = keras.ops.convert_to_numpy(consumer.rows(value, positions)).astype(float)
         scatter = moments.scatters[name]
         assert scatter.count == len(rows)
         np.testing.assert_allclose(scatter.mean, rows.mean(axis=0), **ROUNDING)

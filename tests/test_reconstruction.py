@@ -9,7 +9,7 @@ from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.moments import Scatter, observe
-from keras_greedy.selection.weights import least_squares
+from keras_greedy.selection.reconstruction import least_squares
 
 
 def read_by_conv():
@@ -31,84 +31,86 @@ READERS = [read_by_conv, read_by_dense, read_behind_flatten]
 
 
 def observed(build, examples):
-    """The read of layer b, its rows `(n, folds, F)` and its moments."""
+    """Returns the consumer b, its rows `(n, folds, F)` and its moments."""
     model = randomize(build())
     graph, x = trace_quietly(model), inputs_of(model, examples)
-    read = consumers_of(graph)["b"]
-    value = keras.Model(graph.functional.input, read.call.inputs[0])(x)
-    rows = read.rows(value, read.positions(np.random.default_rng(0), 32))
+    consumer = consumers_of(graph)["b"]
+    value = keras.Model(graph.functional.input, consumer.call.inputs[0])(x)
+    rows = consumer.rows(value, consumer.positions(np.random.default_rng(0), 32))
     _, moments = observe(graph, [[x]])
     rows = keras.ops.convert_to_numpy(rows).astype(float)
-    return read, rows, moments.scatters["b"]
+    return consumer, rows, moments.scatters["b"]
 
 
-def first_half_kept(read):
-    channels = np.unique(read.features)
-    return np.isin(read.features, channels[: len(channels) // 2])
+def first_half_kept(consumer):
+    channels = np.unique(consumer.features)
+    return np.isin(consumer.features, channels[: len(channels) // 2])
 
 
 @pytest.mark.parametrize("build", READERS)
 def test_the_weights_are_the_least_squares_fit_to_the_rows(build):
-    read, rows, scatter = observed(build, 3000)
-    kept = first_half_kept(read)
-    kernel, bias = least_squares(read, scatter, kept)
+    consumer, rows, scatter = observed(build, 3000)
+    kept = first_half_kept(consumer)
+    kernel, bias = least_squares(consumer, scatter, kept)
 
     # A fold shares the covariance of all: stacked, each with its own mean taken out.
-    matrix = read.matrix().reshape(len(kept), read.folds, -1)
+    matrix = consumer.matrix().reshape(len(kept), consumer.folds, -1)
     centred = (rows - rows.mean(axis=0)).reshape(-1, len(kept))
     lost = np.einsum("nf,fpo->npo", centred[:, ~kept], matrix[~kept])
     extra = np.linalg.lstsq(
         centred[:, kept], lost.reshape(len(centred), -1), rcond=None
     )[0]
     expected = np.zeros_like(matrix)
-    expected[kept] = matrix[kept] + extra.reshape(kept.sum(), read.folds, -1)
+    expected[kept] = matrix[kept] + extra.reshape(kept.sum(), consumer.folds, -1)
 
     found = np.zeros_like(matrix)
-    found[:] = read.to_matrix(kernel).reshape(matrix.shape)
+    found[:] = consumer.to_matrix(kernel).reshape(matrix.shape)
     np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.02)
     shift = np.einsum("pf,fpo->o", rows.mean(axis=0), matrix - found)
-    np.testing.assert_allclose(bias, read.bias() + shift, atol=1e-3)
+    np.testing.assert_allclose(bias, consumer.bias() + shift, atol=1e-3)
 
 
 @pytest.mark.parametrize("examples", [7, 300])
 @pytest.mark.parametrize("build", READERS)
 def test_the_mean_of_the_output_is_given_back(build, examples):
-    read, rows, scatter = observed(build, examples)
-    kernel, bias = least_squares(read, scatter, first_half_kept(read))
+    consumer, rows, scatter = observed(build, examples)
+    kernel, bias = least_squares(consumer, scatter, first_half_kept(consumer))
 
     def mean_output(kernel, bias):
-        matrix = read.to_matrix(kernel)
-        parts = matrix.reshape(len(matrix), read.folds, -1)
+        matrix = consumer.to_matrix(kernel)
+        parts = matrix.reshape(len(matrix), consumer.folds, -1)
         return np.einsum("pf,fpo->o", rows.mean(axis=0), parts) + bias
 
     np.testing.assert_allclose(
         mean_output(kernel, bias),
-        mean_output(read.kernel(read.matrix()), read.bias()),
+        mean_output(consumer.kernel(consumer.matrix()), consumer.bias()),
         atol=1e-4,
     )
 
 
 @pytest.mark.parametrize("build", READERS)
 def test_dropped_features_get_no_weight(build):
-    read, _, scatter = observed(build, 50)
-    kept = first_half_kept(read)
-    kernel, _ = least_squares(read, scatter, kept)
-    assert (read.to_matrix(kernel)[~kept] == 0).all()
+    consumer, _, scatter = observed(build, 50)
+    kept = first_half_kept(consumer)
+    kernel, _ = least_squares(consumer, scatter, kept)
+    assert (consumer.to_matrix(kernel)[~kept] == 0).all()
 
 
 @pytest.mark.parametrize("build", READERS)
 def test_with_everything_kept_the_weights_are_the_layers_own(build):
-    read, _, scatter = observed(build, 50)
-    kernel, bias = least_squares(read, scatter, np.ones(len(read.features), bool))
-    np.testing.assert_array_equal(kernel, read.kernel(read.matrix()))
-    np.testing.assert_array_equal(bias, read.bias())
+    consumer, _, scatter = observed(build, 50)
+    kernel, bias = least_squares(
+        consumer, scatter, np.ones(len(consumer.features), bool)
+    )
+    np.testing.assert_array_equal(kernel, consumer.kernel(consumer.matrix()))
+    np.testing.assert_array_equal(bias, consumer.bias())
 
 
 def test_few_rows_cannot_make_the_weights_explode():
-    read, _, scatter = observed(read_by_conv, 1)
-    assert scatter.count < len(read.features)
-    kernel, bias = least_squares(read, scatter, first_half_kept(read))
-    assert np.abs(kernel).max() < 10 * np.abs(read.matrix()).max()
+    consumer, _, scatter = observed(read_by_conv, 1)
+    assert scatter.count < len(consumer.features)
+    kernel, bias = least_squares(consumer, scatter, first_half_kept(consumer))
+    assert np.abs(kernel).max() < 10 * np.abs(consumer.matrix()).max()
     assert np.isfinite(bias).all()
 
 

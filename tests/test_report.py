@@ -1,3 +1,5 @@
+"""Reports and pictures of the trade-off."""
+
 import json
 import sys
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_greedy
-from keras_greedy import report as reporting
+from keras_greedy import plots
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace
 
@@ -154,13 +156,15 @@ def test_a_plot_replaces_the_one_before(paths, tmp_path):
 
 def drawn(monkeypatch, rows, tmp_path, measured=None):
     """The figure that `plot_curve` wrote."""
-    figures, picture = [], reporting.picture
-    monkeypatch.setattr(
-        reporting,
-        "picture",
-        lambda *args, **kw: figures.append(picture(*args, **kw)) or figures[0],
-    )
-    reporting.plot_curve(rows, tmp_path / "x.png", measured)
+    figures = []
+    picture = plots.picture
+
+    def kept(*args):
+        figures.append(picture(*args))
+        return figures[-1]
+
+    monkeypatch.setattr(plots, "picture", kept)
+    plots.plot_curve(rows, tmp_path / "x.png", measured)
     return figures[0]
 
 

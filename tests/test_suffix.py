@@ -17,15 +17,16 @@ from models import (
     squeeze_excite,
 )
 
+from keras_greedy.batches import Batches
 from keras_greedy.graph.fold import folded
-from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.graph.trace import check_model, trace_quietly
 from keras_greedy.selection.consumers import consumers_of
+from keras_greedy.selection.cut import cut
 from keras_greedy.selection.moments import observe
 from keras_greedy.selection.output.objectives import OutputDivergence
 from keras_greedy.selection.output.suffix import CANDIDATES_AT_ONCE, Suffix
 from keras_greedy.selection.path import mixture_path
-from keras_greedy.selection.reconstruction import cut
-from keras_greedy.selection.weights import rescaled
+from keras_greedy.selection.reconstruction import rescaled
 
 EXAMPLES = 4
 
@@ -326,7 +327,8 @@ def test_halving_the_step_cuts_the_error_of_the_expansion_by_four(build):
 def diverging(build):
     """Suffixes and batches of the divergence from the network's own answers."""
     net = network(build)
-    objective = OutputDivergence(net.model, net.x)
+    batches = Batches(net.x, check_model(net.model))
+    objective = OutputDivergence(net.model, batches)
     ((inputs, answers),) = objective.examples()
     for group in net.groups.values():
         suffix = Suffix(net.inference, group, net.moments, objective.loss)

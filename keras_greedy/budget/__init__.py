@@ -1,4 +1,4 @@
-"""From divergence curves and limits to widths: what a compact model may cost."""
+"""From divergence curves and limits to widths: the cost of a compact model."""
 
 from keras_greedy.budget.allocate import allocate, check_reachable, descent
 from keras_greedy.budget.budget import Budget

@@ -1,15 +1,63 @@
-"""What a compact model may cost."""
+"""The limits on the cost of a compact model."""
 
 import dataclasses
+import enum
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
-from keras_greedy.graph.costs import Costs
+from keras_greedy.graph.costs import Cost, Costs, Widths
 from keras_greedy.latency.table import LatencyTable
-from tflite_export.checks import is_number
+from tflite_export.checks import check_number, is_number
+
+# Maps `Widths` to a `Cost`; without an argument it gives the full model's.
+CostFunction: TypeAlias = Callable[..., Cost]
+
+_SHARE = "a fraction up to 1 of the full model"
+_MEANINGS = {
+    "macs": f"{_SHARE}, or an absolute number",
+    "params": f"{_SHARE}, or an absolute number",
+    "latency": f"{_SHARE}'s",
+    "latency_ms": "milliseconds",
+}
+
+
+class Unit(enum.Enum):
+    """The units that costs are counted in."""
+
+    MACS = "MACs"
+    PARAMETERS = "parameters"
+    MILLISECONDS = "ms"
+
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """An upper bound on one cost of the compact model.
+
+    Attributes:
+        cost: The cost as a function of the widths.
+        most: The bound, an absolute number.
+        unit: The unit of both.
+    """
+
+    cost: CostFunction
+    most: float
+    unit: Unit
+
+    def holds(self, widths: Widths) -> Any:
+        """Returns whether these widths keep within the bound.
+
+        Args:
+            widths: Group name -> width, or an array of widths to try.
+
+        Returns:
+            A bool, or an array of them when a width is an array.
+        """
+        return self.cost(widths) <= self.most
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What the compact model may cost.
+    """The cost that the compact model may have.
 
     Attributes:
         macs: Multiply-accumulates: a fraction of the full model's when at most 1,
@@ -28,8 +76,23 @@ class Budget:
     Example:
 
     ```python
-    keras_greedy.prune(model, data, budget=Budget(macs=0.5, params=0.6))
-    keras_greedy.prune(model, data, budget=Budget(latency=0.5))
+    import keras
+    import numpy as np
+    import keras_greedy
+
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(32, 3, activation="relu"),
+            keras.layers.Conv2D(32, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+    images = np.random.default_rng(0).random((32, 8, 8, 3))
+    budget = keras_greedy.Budget(macs=0.5, params=0.6)
+    compact = keras_greedy.prune(model, images, budget)
+    print(keras_greedy.macs(compact) / keras_greedy.macs(model))
     ```
     """
 
@@ -40,9 +103,16 @@ class Budget:
     latency_ms: float | None = None
     table: LatencyTable | None = None
 
-    def __post_init__(self):
-        names = ("macs", "params", "latency", "latency_ms")
-        limits = {name: getattr(self, name) for name in names}
+    def __post_init__(self) -> None:
+        self._check_limits()
+        self._check_table()
+        # A whole number written as a float is fine.
+        rounds = is_number(self.round_to) and self.round_to >= 1
+        rounds = rounds and self.round_to % 1 == 0
+        check_number("round_to", self.round_to, "a positive integer", rounds)
+
+    def _check_limits(self) -> None:
+        limits = {name: getattr(self, name) for name in _MEANINGS}
         if all(limit is None for limit in limits.values()):
             raise ValueError(
                 "Expected `budget` to limit macs or params, latency or latency_ms. "
@@ -51,22 +121,17 @@ class Budget:
         for name, limit in limits.items():
             if limit is not None and not (is_number(limit) and limit > 0):
                 raise ValueError(
-                    f"Expected the budget's `{name}` to be positive: {_UNITS[name]}. "
-                    f"Received: {limit!r}"
+                    f"Expected the budget's `{name}` to be positive: "
+                    f"{_MEANINGS[name]}. Received: {limit!r}"
                 )
         if self.latency is not None and self.latency > 1:
             raise ValueError(
-                f"Expected the budget's `latency` to be {_UNITS['latency']}; the time "
-                f"in milliseconds is `latency_ms`. Received: {self.latency!r}"
-            )
-        self._check_table()
-        if not is_number(n := self.round_to) or n < 1 or n % 1:
-            raise ValueError(
-                "Expected `round_to` to be a positive integer. "
-                f"Received: {self.round_to!r}"
+                f"Expected the budget's `latency` to be {_MEANINGS['latency']}; the "
+                "time in milliseconds is `latency_ms`. "
+                f"Received: {self.latency!r}"
             )
 
-    def _check_table(self):
+    def _check_table(self) -> None:
         if self.table is None:
             return
         if not isinstance(self.table, LatencyTable):
@@ -82,11 +147,19 @@ class Budget:
 
     @property
     def limits_latency(self) -> bool:
+        """Whether `latency` or `latency_ms` is given."""
         return self.latency is not None or self.latency_ms is not None
 
     @classmethod
-    def of(cls, budget) -> "Budget":
-        """A `Budget` as it is; a number as a limit on MACs."""
+    def of(cls, budget: "Budget | float") -> "Budget":
+        """Returns a `Budget` as it is, and a number as a limit on MACs.
+
+        Args:
+            budget: The value that the caller of `prune` gave.
+
+        Raises:
+            ValueError: When it is neither.
+        """
         if isinstance(budget, Budget):
             return budget
         if not is_number(budget):
@@ -96,19 +169,27 @@ class Budget:
             )
         return cls(macs=budget)
 
-    def limits(self, costs: Costs) -> list[tuple]:
-        """`(cost function of widths, absolute limit)` for each limit given."""
-        pairs = ((costs.macs, self.macs), (costs.params, self.params))
-        limits = [
-            (cost, limit * cost() if limit <= 1 else limit)
-            for cost, limit in pairs
-            if limit is not None
-        ]
-        return limits + self._latency_limits()
+    def limits(self, costs: Costs) -> list[Limit]:
+        """Returns the limits that are given, as absolute numbers.
 
-    def _latency_limits(self) -> list[tuple]:
-        if not self.limits_latency:
-            return []
+        Args:
+            costs: The costs of the model's graph.
+
+        Raises:
+            ValueError: When the latency is limited and there is no `table`.
+        """
+        limits = []
+        if self.macs is not None:
+            most = _absolute(self.macs, costs.macs)
+            limits.append(Limit(costs.macs, most, Unit.MACS))
+        if self.params is not None:
+            most = _absolute(self.params, costs.params)
+            limits.append(Limit(costs.params, most, Unit.PARAMETERS))
+        if self.limits_latency:
+            limits.extend(self._latency_limits())
+        return limits
+
+    def _latency_limits(self) -> list[Limit]:
         if self.table is None:
             raise ValueError(
                 "Expected a budget of latency to have a `table`: a search that was "
@@ -117,20 +198,24 @@ class Budget:
                 "the device, and give it: `Budget(latency=0.5, table=table)`. "
                 f"Received: {self}"
             )
-        ms = self.table.ms
-        limits = (self.latency and self.latency * ms(), self.latency_ms)
-        return [(ms, limit) for limit in limits if limit is not None]
+        cost = self.table.ms
+        limits = []
+        if self.latency is not None:
+            limits.append(Limit(cost, self.latency * cost(), Unit.MILLISECONDS))
+        if self.latency_ms is not None:
+            limits.append(Limit(cost, self.latency_ms, Unit.MILLISECONDS))
+        return limits
 
     def widths_of(self, size: int) -> list[int]:
-        """The widths a group of this size may be cut to, increasing."""
+        """Returns the widths a group of this size may be cut to, increasing.
+
+        Args:
+            size: The group's number of channels; the last of the widths.
+        """
         step = int(self.round_to)
         return [*range(step, size, step), size]
 
 
-_SHARE = "a fraction up to 1 of the full model"
-_UNITS = {
-    "macs": f"{_SHARE}, or an absolute number",
-    "params": f"{_SHARE}, or an absolute number",
-    "latency": f"{_SHARE}'s",
-    "latency_ms": "milliseconds",
-}
+def _absolute(limit: float, cost: CostFunction) -> float:
+    """Returns a limit as a number; up to 1 it is a fraction of the full cost."""
+    return limit * cost() if limit <= 1 else limit

@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import tempfile
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +13,25 @@ from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.latency.measure import export
+from keras_greedy.latency.table import LatencyTable
+from keras_greedy.latency.timer import Timer, time_files
 from keras_greedy.report import Change
+from tflite_export.user_warnings import warn_user
 
+# A latency that is off by no more than this share counts as the one asked for.
 TOLERANCE = 0.03
+# Each takes the building, export and timing of a model.
 CORRECTIONS = 2
+# Bounds of the corrected saving. A table that promises nearly nothing is no measure of
+# the error, and noise may hide a saving altogether: a table without any could not
+# meet a budget.
+LEAST_PROMISE = 0.01
+LEAST_FACTOR = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Allocation:
-    """What a budget makes of a model.
+    """The widths of a model under a budget.
 
     Attributes:
         widths: Group name -> how many channels it keeps.
@@ -35,91 +44,138 @@ class Allocation:
     measured_ms: Change | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class _Trial:
+    """Widths of which the compact model was built and timed.
+
+    Attributes:
+        widths: Group name -> width.
+        predicted: Latency by the table, of the full and the compact model.
+        measured: The same as measured.
+    """
+
+    widths: dict[str, int]
+    predicted: Change
+    measured: Change
+
+    def error(self, budget: Budget) -> float:
+        """Returns how far the measured latency is from the predicted, as a share."""
+        if budget.latency_ms is not None:
+            return abs(self.measured.after / self.predicted.after - 1)
+        # A share of the full model's latency is asked for. In the ratio, a machine
+        # that is slower than when the table was measured makes no difference.
+        return abs(self.measured.kept / self.predicted.kept - 1)
+
+
 def allocate_and_measure(
-    curves: dict[str, np.ndarray], budget: Budget, graph: ChannelGraph
+    curves: dict[str, np.ndarray],
+    budget: Budget,
+    graph: ChannelGraph,
 ) -> Allocation:
-    """Allocates; with a timer at hand, measures what comes of it and corrects.
+    """Allocates widths; with a timer at hand, measures their latency and corrects.
 
     The full and the compact model are timed in turns. Where the latency is not within
     3 % of the predicted one, the saving that the table promises is multiplied by
     measured / promised saving, and the widths are allocated anew, twice at most. The
-    try that was predicted best is the result.
+    trial that was predicted best is the result.
 
     Args:
         curves: As for `allocate`.
         budget: With a table, if it limits the latency.
-        graph: Of the full model.
+        graph: The graph of the full model.
+
+    Returns:
+        The `Allocation`.
 
     Raises:
         ValueError: When the budget cannot be met.
     """
     costs = Costs(graph)
     widths = allocate(curves, budget, costs)
-    if budget.table is None:
+    table = budget.table
+    if table is None:
         return Allocation(widths)
-    found = Allocation(widths, _predicted(budget, widths))
-    if budget.table.timer is None or widths == graph.widths:
-        return found
-    tries = [_measured(found, budget, graph)]
-    while len(tries) <= CORRECTIONS and _off(tries[-1], budget) > TOLERANCE:
-        budget = _corrected(budget, tries[-1])
+    timer = table.timer
+    if timer is None or widths == graph.widths:
+        return Allocation(widths, _predicted(table, widths))
+
+    trials = [_tried(widths, table, timer, graph)]
+    while len(trials) <= CORRECTIONS and trials[-1].error(budget) > TOLERANCE:
+        table = _corrected(table, trials[-1])
+        budget = dataclasses.replace(budget, table=table)
         try:
             widths = allocate(curves, budget, costs)
-        except ValueError:  # By what was measured there is nothing left to cut.
+        except ValueError:
+            # By the corrected table the budget is out of reach: the trials so far are
+            # the closest.
             break
-        found = Allocation(widths, _predicted(budget, widths))
-        tries.append(_measured(found, budget, graph))
-    best = min(tries, key=lambda each: _off(each, budget))
-    _warn_of_a_miss(best, budget)
-    return best
+        trials.append(_tried(widths, table, timer, graph))
+    best = min(trials, key=lambda trial: trial.error(budget))
+    _warn_of_a_miss(best.measured, budget)
+    return Allocation(best.widths, best.predicted, best.measured)
 
 
-def _predicted(budget: Budget, widths) -> Change:
-    return Change(budget.table.full_ms, budget.table.ms(widths))
+def _predicted(table: LatencyTable, widths: dict[str, int]) -> Change:
+    return Change(table.full_ms, table.ms(widths))
 
 
-def _measured(found: Allocation, budget: Budget, graph: ChannelGraph) -> Allocation:
-    selection = {name: np.arange(width) for name, width in found.widths.items()}
-    models = (graph.model, rebuild(graph, selection))
+def _tried(
+    widths: dict[str, int],
+    table: LatencyTable,
+    timer: Timer,
+    graph: ChannelGraph,
+) -> _Trial:
+    """Builds, exports and times the model of these widths."""
+    # Times depend on the number of channels only, so the first ones will do.
+    selection = {}
+    for name, width in widths.items():
+        selection[name] = np.arange(width)
+    compact = rebuild(graph, selection)
     with tempfile.TemporaryDirectory() as folder:
-        paths = [export(m, Path(folder) / f"{i}.tflite") for i, m in enumerate(models)]
-        measured = Change(*budget.table.timer(paths))
+        full_file = Path(folder) / "full.tflite"
+        compact_file = Path(folder) / "compact.tflite"
+        files = [
+            export(graph.model, full_file),
+            export(compact, compact_file),
+        ]
+        before, after = time_files(timer, files).tolist()
+    trial = _Trial(
+        widths=widths,
+        predicted=_predicted(table, widths),
+        measured=Change(before, after),
+    )
     logging.getLogger("keras_greedy").info(
         "latency %.3f ms (%.1f %% of the full model's), predicted %.3f ms (%.1f %%)",
-        *(measured.after, 100 * measured.kept),
-        *(found.predicted_ms.after, 100 * found.predicted_ms.kept),
+        trial.measured.after,
+        100 * trial.measured.kept,
+        trial.predicted.after,
+        100 * trial.predicted.kept,
     )
-    return dataclasses.replace(found, measured_ms=measured)
+    return trial
 
 
-def _off(found: Allocation, budget: Budget) -> float:
-    """How far from the predicted latency the measured one is, as a share of it."""
-    predicted, measured = found.predicted_ms, found.measured_ms
-    if budget.latency_ms is None:
-        return abs(measured.kept / predicted.kept - 1)
-    return abs(measured.after / predicted.after - 1)
-
-
-def _corrected(budget: Budget, found: Allocation) -> Budget:
-    predicted, measured = found.predicted_ms, found.measured_ms
-    promised = max(1 - predicted.kept, 0.01)
-    # Noise may hide a saving altogether; a table without any could not be met.
-    factor = max((1 - measured.kept) / promised, 0.1)
-    table = dataclasses.replace(
-        budget.table, full_ms=measured.before, saving=factor * budget.table.saving
+def _corrected(table: LatencyTable, trial: _Trial) -> LatencyTable:
+    """Returns the table with the full latency and the saving that were measured."""
+    promised = max(1 - trial.predicted.kept, LEAST_PROMISE)
+    saved = 1 - trial.measured.kept
+    factor = max(saved / promised, LEAST_FACTOR)
+    return dataclasses.replace(
+        table,
+        full_ms=trial.measured.before,
+        # The table's saving may be a corrected one: factors multiply.
+        saving=factor * table.saving,
     )
-    return dataclasses.replace(budget, table=table)
 
 
-def _warn_of_a_miss(found: Allocation, budget: Budget) -> None:
-    measured = found.measured_ms
-    limits = {"latency": (measured.kept, budget.latency)}
-    limits["latency_ms"] = (measured.after, budget.latency_ms)
-    for name, (value, limit) in limits.items():
+def _warn_of_a_miss(measured: Change, budget: Budget) -> None:
+    limits = (
+        ("latency", measured.kept, budget.latency),
+        ("latency_ms", measured.after, budget.latency_ms),
+    )
+    for name, value, limit in limits:
         if limit is not None and value > (1 + TOLERANCE) * limit:
-            warnings.warn(
+            warn_user(
                 f"The compact model misses the budget's {name}={limit:g}, measured: "
                 f"{value:.3g}. Ask for less, or try again on a machine that does "
-                "nothing else.",
-                stacklevel=4,
+                "nothing else."
             )

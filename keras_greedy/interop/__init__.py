@@ -1,9 +1,9 @@
 """Models of Keras 3 as models of tf_keras, the legacy Keras 2, and back.
 
-TensorFlow Model Optimization (TF-MOT) knows tf_keras only. What is pruned here is
-handed to its quantization-aware training, clustering or sparsity by `to_tf_keras`; a
-legacy model that is to be pruned here comes in by `from_tf_keras`. tf_keras is
-imported when one of the two is called, TF-MOT never.
+TensorFlow Model Optimization (TF-MOT) knows tf_keras only. `to_tf_keras` hands a pruned
+model to its quantization-aware training, clustering or sparsity; a legacy model that is
+to be pruned comes in by `from_tf_keras`. tf_keras is imported when one of the two is
+called, TF-MOT never.
 """
 
 from keras_greedy.interop.from_legacy import from_tf_keras

@@ -1,260 +1,189 @@
 """The config of a layer, in the words of the other Keras."""
 
-import dataclasses
 import inspect
 import re
 import types
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from keras_greedy.interop.differences import (
     ACTIVATIONS,
     AS_LAYERS,
-    NOT_CONVERTED,
-    POLICIES,
     PRODUCTS,
     RENAMED,
     WITHOUT_EFFECT,
     WITHOUT_EFFECT_IN,
 )
+from keras_greedy.interop.either import AnyLayer
+from keras_greedy.interop.translated import Refused
 
-_OBJECT = re.compile(r".*_(initializer|regularizer|constraint)")
+# A layer's arguments by their names, as its `get_config` has them.
+Config: TypeAlias = dict[str, Any]
+
+OBJECT = re.compile(r".*_(initializer|regularizer|constraint)")
+
+# Every layer has these, though not every class takes them.
+ALWAYS_TAKEN = {"activity_regularizer", "trainable"}
 
 
-class Refused(Exception):
-    """Raised for a layer without a counterpart; says why."""
+def known_entries(
+    config: Config,
+    layer: AnyLayer,
+    cls: type,
+    library: str,
+) -> Config:
+    """Returns the config without the entries that the other class does not have.
 
+    Args:
+        config: Of the layer.
+        layer: The layer.
+        cls: Its class in the other library.
+        library: The name of that library.
 
-@dataclasses.dataclass(frozen=True)
-class Translated:
-    """What a layer is in the other library.
-
-    Attributes:
-        first: The layer that takes the weights; `None` for an activation that the
-            other library does not have.
-        after: Layers that make up for an activation, one after the other.
-        product: The layer that multiplies what `after` makes by what it reads, if
-            that is how it ends.
+    Raises:
+        Refused: When one of them says something that a layer does not do anyway.
     """
-
-    first: object
-    after: list = dataclasses.field(default_factory=list)
-    product: object = None
-
-    def __call__(self, *args, **kwargs):
-        x = y = self.first(*args, **kwargs) if self.first is not None else args[0]
-        for layer in self.after:
-            y = layer(y)
-        return y if self.product is None else self.product([x, y])
-
-    def in_a_row(self) -> list:
-        """The layers, for a Sequential."""
-        if self.product is not None:
-            raise Refused(
-                "its activation is a product, which a Sequential cannot have: make "
-                "the model a keras.Model(inputs, outputs)"
-            )
-        return ([] if self.first is None else [self.first]) + self.after
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """The library that layers are translated to.
-
-    Attributes:
-        library: The module, `keras` or `tf_keras`.
-        source: The other one.
-        custom_objects: Name of a layer's class -> its class in `library`.
-    """
-
-    library: types.ModuleType
-    source: types.ModuleType
-    custom_objects: dict[str, type]
-
-    @property
-    def name(self) -> str:
-        return self.library.__name__
-
-    def class_of(self, layer) -> type:
-        cls = type(layer)
-        if cls.__name__ in self.custom_objects:
-            return self.custom_objects[cls.__name__]
-        public = getattr(self.source.layers, cls.__name__, None)
-        found = getattr(self.library.layers, cls.__name__, None)
-        if public is not cls or found is None or cls.__name__ in NOT_CONVERTED:
-            raise Refused(
-                f"{self.name} has no such layer, or none that is known to agree"
-            )
-        return found
-
-    def made(self, kind: str, name: str, dtype: str, **config) -> "Translated":
-        """A layer by the name of its class, an activation by that of Keras 3."""
-        function = config.get("activation")
-        if function is not None and function not in ACTIVATIONS[self.name]:
-            return self._after(function, name, {"dtype": dtype})
-        layer = getattr(self.library.layers, kind)
-        return Translated(layer(**config, name=name, dtype=dtype))
-
-    def translated(self, layer, name: str) -> "Translated":
-        """What computes the same as a layer.
-
-        Raises:
-            Refused: When there is no such thing.
-        """
-        cls, config = self.class_of(layer), layer.get_config()
-        config |= {"name": name, "dtype": self._policy(layer)}
-        config |= self._inner_layers(layer, config)
-        if cls in self.custom_objects.values():
-            return Translated(_like(layer, cls, config))
-        config, function = self._activated(self._known(cls, layer, config))
-        config = {k: _plain(k, v) for k, v in self._with_objects(config).items()}
-        if cls.__name__ == "BatchNormalization" and not isinstance(config["axis"], int):
-            raise Refused(f"{self.name} has no axis={config['axis']} for it")
-        renamed = RENAMED[self.name].get(cls.__name__, {})
-        config = {renamed.get(key, key): value for key, value in config.items()}
-        if function is None:
-            return Translated(_like(layer, cls, config))
-        if config.get("activity_regularizer") is not None:
-            raise Refused(f"its activity is regularized behind its {function}")
-        options = {"dtype": config["dtype"], "trainable": layer.trainable}
-        if cls is self.library.layers.Activation:
-            return self._after(function, name, options)
-        after = self._after(function, f"{name}.{function}", options)
-        return dataclasses.replace(after, first=_like(layer, cls, config))
-
-    def _after(self, function: str, name: str, options: dict) -> "Translated":
-        """The layers of an activation; the last has the name."""
-        chain = AS_LAYERS[self.name][PRODUCTS.get(function, function)]
-        names = [f"{name}.{i}" for i in range(1, len(chain) + 1)]
-        product = None
-        if function in PRODUCTS:
-            product = self.library.layers.Multiply(name=name, **options)
-        else:
-            names[-1] = name
-        layers = [
-            getattr(self.library.layers, kind)(**entries, **options, name=own)
-            for (kind, entries), own in zip(chain, names, strict=True)
-        ]
-        return Translated(None, layers, product)
-
-    def _policy(self, layer) -> str:
-        policy = layer.dtype_policy.name
-        if policy not in POLICIES:
-            raise Refused(f"its dtype policy is {policy!r}")
-        return policy
-
-    def _inner_layers(self, layer, config) -> dict:
-        """The entries that are layers, as those of TimeDistributed."""
-        base = self.source.layers.Layer
-        inner = {key: vars(layer).get(key) for key in config}
-        inner = {k: own for k, own in inner.items() if isinstance(own, base)}
-        found = {key: self.translated(own, own.name) for key, own in inner.items()}
-        if any(own.after for own in found.values()):
-            raise Refused(f"{self.name} has no activation for the layer inside it")
-        return {key: own.first for key, own in found.items()}
-
-    def _known(self, cls, layer, config) -> dict:
-        """The config without the entries that the other class does not have.
-
-        Raises:
-            Refused: When one of them says something that a layer does not do anyway.
-        """
-        names = RENAMED[self.name].get(cls.__name__, {})
-        taken = _arguments_of(cls)
-        always = {"activity_regularizer", "trainable"}
-        foreign = set(config) - taken - set(names) - always
-        idle = WITHOUT_EFFECT | WITHOUT_EFFECT_IN.get(cls.__name__, set())
-        known = {k: v for k, v in config.items() if k not in foreign | idle}
-        for entry in sorted(foreign - idle):
-            plain = type(layer)(**known).get_config()
-            if plain.get(entry) != config[entry]:
-                raise Refused(f"{self.name} has no {entry}={config[entry]!r} for it")
-        return known
-
-    def _activated(self, config) -> tuple[dict, str | None]:
-        """The config with activations by their names, and one to put after."""
-        known, after = ACTIVATIONS[self.name], None
-        for entry in {"activation", "recurrent_activation"} & set(config):
-            function = config[entry]
-            as_layers = isinstance(function, str) and (
-                PRODUCTS.get(function, function) in AS_LAYERS[self.name]
-            )
-            if isinstance(function, str) and function in known:
-                config = config | {entry: known[function]}
-            elif as_layers and "recurrent_initializer" not in config:
-                config, after = config | {entry: "linear"}, function
-            else:
-                raise Refused(f"{self.name} has no {entry}={function!r} for it")
-        return config, after
-
-    def _with_objects(self, config) -> dict:
-        """The config with the library's own initializers, regularizers, constraints.
-
-        An initializer that only the source has is left out: there are weights.
-        """
-        made = {}
-        for key, value in config.items():
-            kind = _OBJECT.fullmatch(key)
-            if kind and isinstance(value, dict):
-                value = self._object(kind[1], value)
-                if value is None and kind[1] == "initializer":
-                    continue
-                if value is None:
-                    raise Refused(f"{self.name} has no such {key}")
-            made[key] = value
-        return made
-
-    def _object(self, kind: str, serialized: dict):
-        name, config = serialized["class_name"], serialized["config"]
-        cls = getattr(getattr(self.library, f"{kind}s"), name, None)
-        if cls is None or serialized.get("registered_name") or isinstance(config, str):
-            return None
-        taken = inspect.signature(cls.__init__).parameters
-        said = {k: v for k, v in config.items() if k in taken or v is not None}
-        nested = any(isinstance(value, dict) for value in said.values())
-        return None if nested or said.keys() - taken.keys() else cls(**said)
+    renamed = RENAMED[library].get(cls.__name__, {})
+    taken = _arguments_of(cls) | renamed.keys() | ALWAYS_TAKEN
+    idle = WITHOUT_EFFECT | WITHOUT_EFFECT_IN.get(cls.__name__, set())
+    foreign = config.keys() - taken - idle
+    known = {}
+    for entry, value in config.items():
+        if entry in taken and entry not in idle:
+            known[entry] = value
+    # An entry that is at its default says nothing: it may be left out.
+    for entry in sorted(foreign):
+        defaults = type(layer)(**known).get_config()
+        if defaults.get(entry) != config[entry]:
+            raise Refused(f"{library} has no {entry}={config[entry]!r} for it")
+    return known
 
 
 def _arguments_of(cls: type) -> set[str]:
-    """What a class of layers takes, itself and by way of the classes it extends."""
-    taken = set()
+    """Returns all arguments of a class of layers, with those of its base classes."""
+    taken: set[str] = set()
     for base in cls.__mro__:
-        if "__init__" in vars(base):
-            parameters = inspect.signature(base.__init__).parameters
-            taken |= set(parameters)
-            kinds = {parameter.kind for parameter in parameters.values()}
-            if inspect.Parameter.VAR_KEYWORD not in kinds:
-                break
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(vars(base)["__init__"]).parameters
+        taken.update(parameters)
+        # Only such a class hands the arguments of others on.
+        kinds = {parameter.kind for parameter in parameters.values()}
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            break
     return taken
 
 
-def _like(layer, cls: type, config: dict):
-    """A new layer, trainable if `layer` is."""
-    # Not every layer takes this one as an argument.
-    new = cls(**{key: value for key, value in config.items() if key != "trainable"})
-    if not layer.trainable:
-        new.trainable = False
-    return new
+def without_activation(config: Config, library: str) -> tuple[Config, str | None]:
+    """Translates the activations of a config.
+
+    Args:
+        config: Of a layer.
+        library: The name of the library to translate to.
+
+    Returns:
+        The config with activations by their names in the library, and the name of an
+        activation to put behind the layer, which the library has not as a function.
+
+    Raises:
+        Refused: When an activation is neither there nor can be put behind.
+    """
+    config = dict(config)
+    behind = None
+    # A step of a recurrent layer goes on after its activation: none can follow it.
+    is_recurrent = "recurrent_initializer" in config
+    for entry in ("activation", "recurrent_activation"):
+        if entry not in config:
+            continue
+        function = config[entry]
+        # An activation of the user's is a function or a layer: it has no name.
+        is_named = isinstance(function, str)
+        if is_named and function in ACTIVATIONS[library]:
+            config[entry] = ACTIVATIONS[library][function]
+        elif is_named and not is_recurrent and _is_in_layers(function, library):
+            config[entry] = "linear"
+            behind = function
+        else:
+            raise Refused(f"{library} has no {entry}={function!r} for it")
+    return config, behind
 
 
-def _plain(entry: str, value):
-    """Values as they are given to a layer: tf_keras keeps some in other ways."""
+def _is_in_layers(function: str, library: str) -> bool:
+    return PRODUCTS.get(function, function) in AS_LAYERS[library]
+
+
+def with_objects(config: Config, library: types.ModuleType) -> Config:
+    """Returns the config with the library's initializers, regularizers, constraints.
+
+    An initializer that only the source has is left out: the weights are there.
+
+    Args:
+        config: Of a layer, with serialized objects.
+        library: The module of the library.
+
+    Raises:
+        Refused: When the library has no such regularizer or constraint.
+    """
+    made = {}
+    for entry, value in config.items():
+        match = OBJECT.fullmatch(entry)
+        if match is None or not isinstance(value, dict):
+            made[entry] = value
+            continue
+        kind = match[1]
+        found = _object(kind, value, library)
+        if found is not None:
+            made[entry] = found
+        elif kind != "initializer":
+            raise Refused(f"{library.__name__} has no such {entry}")
+    return made
+
+
+def _object(
+    kind: str,
+    serialized: Config,
+    library: types.ModuleType,
+) -> Any | None:
+    """Returns an object of the library, or `None` if it has no such class.
+
+    Args:
+        kind: `"initializer"`, `"regularizer"` or `"constraint"`.
+        serialized: The object of the other library.
+        library: The module of the library.
+    """
+    config = serialized["config"]
+    module = getattr(library, f"{kind}s")
+    cls = getattr(module, serialized["class_name"], None)
+    # A registered object is of the user's; a function has its name for a config.
+    is_users = bool(serialized.get("registered_name"))
+    if cls is None or is_users or isinstance(config, str):
+        return None
+    taken = inspect.signature(cls.__init__).parameters
+    arguments = {}
+    for entry, value in config.items():
+        if entry in taken:
+            arguments[entry] = value
+        elif value is not None:
+            return None
+    # An object inside of it would have to be translated as well.
+    if any(isinstance(value, dict) for value in arguments.values()):
+        return None
+    return cls(**arguments)
+
+
+def plain(entry: str, value: Any) -> Any:
+    """Returns a value as it is given to a layer: tf_keras keeps some in other ways.
+
+    Args:
+        entry: Its name in the config.
+        value: The value.
+    """
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
+    # tf_keras tracks lists of layers' attributes by a class of its own.
     if isinstance(value, list) and type(value) is not list:
         value = list(value)
     if entry == "axis" and np.ndim(value) and np.size(value) == 1:
         return value[0]
     return value
-
-
-def legacy_keras() -> types.ModuleType:
-    """The module tf_keras, or an ImportError that says how to install it."""
-    try:
-        import tf_keras
-    except ImportError as error:
-        raise ImportError(
-            "Models of legacy Keras need tf_keras, of TensorFlow's minor version: "
-            "pip install tf_keras"
-        ) from error
-    return tf_keras

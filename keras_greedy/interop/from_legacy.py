@@ -1,11 +1,15 @@
 """A model of tf_keras as one of Keras 3."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 
+from keras_greedy.graph.calls import Call
 from keras_greedy.graph.trace import maker
-from keras_greedy.interop.configs import Refused, Target, legacy_keras
-from keras_greedy.interop.conversion import Conversion, check_custom_objects
+from keras_greedy.interop.conversion import Conversion, Values, check_custom_objects
+from keras_greedy.interop.either import AnyLayer, AnyModel
 from keras_greedy.interop.legacy import (
     check_legacy_model,
     has_legacy_graph,
@@ -13,14 +17,25 @@ from keras_greedy.interop.legacy import (
     is_operation,
     legacy_calls,
     legacy_input_layers,
+    legacy_keras,
 )
-from keras_greedy.interop.operations import FUNCTIONS, arguments_for, slices
+from keras_greedy.interop.operations import (
+    FUNCTIONS,
+    Function,
+    arguments_for,
+    index_of,
+)
+from keras_greedy.interop.translated import Refused
+from keras_greedy.interop.translator import Translator
 
 
 def from_tf_keras(
-    model, custom_objects: dict | None = None, *, check: bool = True
+    model: AnyModel,
+    custom_objects: dict[str, type] | None = None,
+    *,
+    check: bool = True,
 ) -> keras.Model:
-    """Makes the Keras 3 model that computes what a model of tf_keras does.
+    """Makes the Keras 3 model that computes the same as a model of tf_keras.
 
     Layers become the same layers of Keras 3, with their weights, and keep their names,
     but for slashes, and whether they are trainable; functions of TensorFlow become
@@ -32,7 +47,7 @@ def from_tf_keras(
         custom_objects: Name of a class of layers of your own -> the class in Keras 3,
             which takes the same config and the same list of weights.
         check: Whether to run both models once on random numbers, two examples with
-            32 for sizes that are not known, and compare what each layer makes.
+            32 for sizes that are not known, and compare the outputs of each layer.
 
     Returns:
         A `keras.Sequential` for a Sequential, else a functional `keras.Model`.
@@ -45,62 +60,76 @@ def from_tf_keras(
     Example:
 
     ```python
-    legacy = tf_keras.models.load_model("legacy.h5")
+    import numpy as np
+    import tf_keras
+
+    import keras_greedy
+
+    legacy = tf_keras.Sequential(
+        [
+            tf_keras.Input((16, 16, 3)),
+            tf_keras.layers.Conv2D(32, 3, activation="relu"),
+            tf_keras.layers.GlobalAveragePooling2D(),
+            tf_keras.layers.Dense(5, activation="softmax"),
+        ]
+    )
     model = keras_greedy.interop.from_tf_keras(legacy)
-    compact = keras_greedy.prune(model, images, budget=0.5)
+    images = np.random.default_rng(0).random((16, 16, 16, 3), "float32")
+    compact = keras_greedy.prune(model, images, budget=0.5, verbose=0)
+    compact.summary()
     ```
     """
-    target = Target(keras, legacy_keras(), check_custom_objects(custom_objects))
+    translator = Translator(
+        library=keras,
+        source=legacy_keras(),
+        custom_objects=check_custom_objects(custom_objects),
+    )
     check_legacy_model(model)
-    return _FromLegacy(target, check).run(model)
+    return _FromLegacy(translator, check).run(model)
 
 
 class _FromLegacy(Conversion):
-    def calls(self, model):
+    """The conversion of a model of tf_keras."""
+
+    def calls(self, model: AnyModel) -> list[Call]:
         return legacy_calls(model)
 
-    def input_layers(self, model):
+    def input_layers(self, model: AnyModel) -> list[AnyLayer]:
         return legacy_input_layers(model)
 
-    def graph(self, model):
+    def graph(self, model: AnyModel) -> AnyModel:
         return model
 
-    def has_graph(self, layer):
+    def has_graph(self, layer: AnyLayer) -> bool:
         return has_legacy_graph(layer)
 
-    def is_layer(self, layer):
+    def is_layer(self, layer: AnyLayer) -> bool:
         return not is_operation(layer)
 
-    def is_symbol(self, value):
+    def is_symbol(self, value: object) -> bool:
         return is_legacy_symbol(value)
 
-    def new_input(self, layer, name):
+    def new_input(self, layer: AnyLayer, name: str) -> keras.KerasTensor:
         config = layer.get_config()
         if config["ragged"] or config["dtype"] == "string":
             raise Refused("it is ragged, or of strings")
-        options = {key: config[key] for key in ("dtype", "sparse")}
         return keras.Input(
-            batch_shape=config["batch_input_shape"], **options, name=name
+            batch_shape=config["batch_input_shape"],
+            dtype=config["dtype"],
+            sparse=config["sparse"],
+            name=name,
         )
 
-    def operation(self, call, name):
-        layer = call.operation
-        symbol = (layer.symbol or layer.function.__name__).removeprefix("compat.v1.")
-        if symbol == "__operators__.getitem":
-            tensor, spec = call.args
-            function, arguments = keras.ops.get_item, {"x": tensor, "key": slices(spec)}
-        elif symbol in FUNCTIONS:
-            function = FUNCTIONS[symbol]
-            arguments = arguments_for(function, layer.function, call.args, call.kwargs)
-        else:
-            raise Refused(f"tf.{symbol} has no counterpart in keras.ops")
+    def operation(self, call: Call, name: str) -> Callable[[Values], Any]:
+        function, arguments = _in_keras_ops(call)
+        # Keras writes it in small letters, and takes values for constants alone.
         if arguments.get("mode") is not None:
             arguments["mode"] = arguments["mode"].lower()
             if arguments["mode"] != "constant":
                 arguments.pop("constant_values")
         arguments = keras.tree.map_structure(_constant, arguments)
 
-        def apply(values):
+        def apply(values: Values) -> Any:
             made = function(**self.valued(arguments, values))
             maker(made).name = name
             return made
@@ -108,8 +137,34 @@ class _FromLegacy(Conversion):
         return apply
 
 
-def _constant(leaf):
-    """A tensor that is no symbol as an array, or as a number."""
+def _in_keras_ops(call: Call) -> tuple[Function, dict[str, Any]]:
+    """Returns the function of `keras.ops` for a function of TensorFlow.
+
+    Args:
+        call: A call of a raw operation of tf_keras.
+
+    Returns:
+        The function, and its arguments by their names.
+
+    Raises:
+        Refused: When there is none.
+    """
+    layer: AnyLayer = call.operation
+    symbol = layer.symbol or layer.function.__name__
+    symbol = symbol.removeprefix("compat.v1.")
+    if symbol == "__operators__.getitem":
+        tensor, spec = call.args
+        return keras.ops.get_item, {"x": tensor, "key": index_of(spec)}
+    if symbol not in FUNCTIONS:
+        raise Refused(f"tf.{symbol} has no counterpart in keras.ops")
+    function = FUNCTIONS[symbol]
+    arguments = arguments_for(function, layer.function, call.args, call.kwargs)
+    return function, arguments
+
+
+def _constant(leaf: Any) -> Any:
+    """Returns a tensor that is no symbol as an array, or as a number."""
     value = leaf.numpy() if hasattr(leaf, "numpy") else leaf
-    is_number = isinstance(value, np.ndarray | np.generic) and value.ndim == 0
-    return value.item() if is_number else value
+    if isinstance(value, np.ndarray | np.generic) and value.ndim == 0:
+        return value.item()
+    return value

@@ -1,17 +1,20 @@
 """A model as blocks that can be run, and timed, one by one."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import keras
 import numpy as np
 
-from keras_greedy.graph.channels import Call, ChannelGraph, run_calls
+from keras_greedy.graph.calls import Call, run_calls
+from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.costs import Widths
 from keras_greedy.graph.rebuild import Cutter
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Block:
-    """A layer with a kernel and what follows it up to the next ones.
+    """A layer with a kernel and those that follow it, up to the next such layers.
 
     Activations, normalizations, pooling and joins are part of the block that makes
     the last of their inputs, as runtimes fuse them into its kernel.
@@ -25,70 +28,125 @@ class Block:
     """
 
     calls: list[Call]
-    inputs: list
-    outputs: list
+    inputs: list[keras.KerasTensor]
+    outputs: list[keras.KerasTensor]
     reads: list[str]
     others: list[str]
 
     @property
     def name(self) -> str:
+        """The name of its first call; its number makes it unique."""
         return f"{self.calls[0].index} {self.calls[0].name}"
 
-    def model(self, graph: ChannelGraph, widths: dict[str, int]) -> keras.Model:
-        """A model of the block alone, with fresh weights.
+    def model(self, graph: ChannelGraph, widths: Widths) -> keras.Model:
+        """Builds a model of the block alone, with fresh weights.
 
         Args:
             graph: The graph that the block is of.
             widths: Group name -> width; the others have all their channels.
+
+        Returns:
+            A Functional model.
         """
-        kept = graph.kept_mask({name: np.arange(n) for name, n in widths.items()})
+        # Times depend on the number of channels only, so the first ones will do.
+        selection = {}
+        for name, width in widths.items():
+            selection[name] = np.arange(width)
+        kept = graph.kept_mask(selection)
+        values = {}
+        inputs = []
+        for tensor in self.inputs:
+            channels = graph.channels_of(tensor)
+            cut = _input_like(tensor, kept[channels].sum())
+            values[tensor] = cut
+            inputs.append(cut)
         cutter = Cutter(graph, kept, {})
-        fresh = [_input(t, kept[graph.channels_of(t)].sum()) for t in self.inputs]
-        values = dict(zip(self.inputs, fresh, strict=True))
         run_calls(self.calls, values, cutter.apply)
-        return keras.Model(fresh, [values[tensor] for tensor in self.outputs])
+        outputs = []
+        for tensor in self.outputs:
+            outputs.append(values[tensor])
+        return keras.Model(inputs, outputs)
 
 
 def blocks_of(graph: ChannelGraph) -> list[Block]:
-    """Every call of a graph, in exactly one block."""
-    members, block_of = [], {}
+    """Returns the blocks of a graph; every call is in exactly one."""
+    members: list[list[Call]] = []
+    block_of: dict[keras.KerasTensor, int] = {}
     for call in graph.calls:
-        makers = [block_of[t] for t in call.inputs if t in block_of]
+        makers = []
+        for tensor in call.inputs:
+            # Inputs of the model are made by none.
+            if tensor in block_of:
+                makers.append(block_of[tensor])
         if _has_kernel(call) or not makers:
-            makers = [len(members)]
+            index = len(members)
             members.append([])
-        members[max(makers)].append(call)
-        block_of |= dict.fromkeys(call.outputs, max(makers))
-    group_of = {c: group.name for group in graph.groups for c in group.channels}
-    return [_block(graph, calls, group_of) for calls in members]
+        else:
+            # The last of them: before it runs, not all inputs of the call are there.
+            index = max(makers)
+        members[index].append(call)
+        for tensor in call.outputs:
+            block_of[tensor] = index
+
+    group_of: dict[int, str] = {}
+    for group in graph.groups:
+        for channel in group.channels:
+            group_of[channel] = group.name
+    blocks = []
+    for calls in members:
+        blocks.append(_block(graph, calls, group_of))
+    return blocks
 
 
-def _block(graph, calls, group_of) -> Block:
+def _block(
+    graph: ChannelGraph,
+    calls: list[Call],
+    group_of: dict[int, str],
+) -> Block:
+    # Dictionaries, as sets in the order of the calls: the block's model, and with it
+    # the table, is the same in every process.
+    made: dict[keras.KerasTensor, None] = {}
+    used: dict[keras.KerasTensor, None] = {}
+    for call in calls:
+        made |= dict.fromkeys(call.outputs)
+        used |= dict.fromkeys(call.inputs)
+    taken = set(graph.outputs)
     own = set(calls)
-    made = {tensor: tensor for call in calls for tensor in call.outputs}
-    used = {tensor: tensor for call in calls for tensor in call.inputs}
-    taken = {t for c in graph.calls if c not in own for t in c.inputs}
-    taken |= set(graph.outputs)
-    reads = _groups(graph, calls[0].inputs[:1], group_of)
-    every = _groups(graph, [*used.values(), *made.values()], group_of)
+    for call in graph.calls:
+        if call not in own:
+            taken.update(call.inputs)
+    first_input = calls[0].inputs[:1]
+    reads = _groups(graph, first_input, group_of)
+    every = _groups(graph, [*used, *made], group_of)
     return Block(
-        calls,
-        [tensor for key, tensor in used.items() if key not in made],
-        [tensor for key, tensor in made.items() if key in taken],
-        reads,
-        [name for name in every if name not in reads],
+        calls=calls,
+        inputs=[tensor for tensor in used if tensor not in made],
+        outputs=[tensor for tensor in made if tensor in taken],
+        reads=reads,
+        others=[name for name in every if name not in reads],
     )
 
 
-def _groups(graph, tensors, group_of) -> list[str]:
-    channels = [c for tensor in tensors for c in graph.channels_of(tensor)]
-    return list(dict.fromkeys(group_of[c] for c in channels if c in group_of))
+def _groups(
+    graph: ChannelGraph,
+    tensors: Iterable[keras.KerasTensor],
+    group_of: dict[int, str],
+) -> list[str]:
+    """Returns the names of the groups with channels in these tensors, once each."""
+    names: dict[str, None] = {}
+    for tensor in tensors:
+        for channel in graph.channels_of(tensor):
+            name = group_of.get(channel)
+            if name is not None:
+                names[name] = None
+    return list(names)
 
 
 def _has_kernel(call: Call) -> bool:
     return any(name.endswith("kernel") for name in call.weights)
 
 
-def _input(tensor, channels):
-    shape = (*tensor.shape[:-1], int(channels))
+def _input_like(tensor: keras.KerasTensor, channels: int) -> keras.KerasTensor:
+    *others, _ = tensor.shape
+    shape = (*others, int(channels))
     return keras.Input(batch_shape=shape, dtype=tensor.dtype)

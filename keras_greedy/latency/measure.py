@@ -1,8 +1,8 @@
 """Latencies as a cost: the blocks of a model, exported and timed at a few widths."""
 
+import dataclasses
 import json
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -11,65 +11,34 @@ import numpy as np
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.trace import check_model, trace_quietly
 from keras_greedy.latency.blocks import Block, blocks_of
-from keras_greedy.latency.table import BlockTimes, LatencyTable
-from keras_greedy.progress import Progress
+from keras_greedy.latency.interpolation import BlockTimes
+from keras_greedy.latency.table import LatencyTable
+from keras_greedy.latency.timer import LocalTimer, Timer, time_files
+from keras_greedy.progress import Progress, Verbose
 from tflite_export import convert
-from tflite_export.benchmark import time_in_turns
-from tflite_export.checks import check_count
-from tflite_export.runtime import TfliteFile
 
+# Widths are multiples of this, as those of a `Budget` are unless it says otherwise.
 ROUND_TO = 8
-WARMUP = 5
-
-
-class LocalTimer:
-    """Times `.tflite` files on this machine, in turns.
-
-    What else the machine does only ever adds to a time, and much to a median: the time
-    of a file is the one that a tenth of its runs stay below.
-
-    Args:
-        threads: How many threads the kernels may use.
-        runs: How many inferences of each file to time.
-
-    Raises:
-        ValueError: When one of them is no positive integer.
-
-    Example:
-
-    ```python
-    timer = keras_greedy.LocalTimer(threads=4)
-    full_ms, compact_ms = timer(["full.tflite", "compact.tflite"])
-    ```
-    """
-
-    def __init__(self, threads: int = 1, runs: int = 100):
-        self.threads = check_count("threads", threads, minimum=1)
-        self.runs = check_count("runs", runs, minimum=1)
-
-    def __call__(self, paths) -> list[float]:
-        """Returns the time of each file in milliseconds."""
-        files = [TfliteFile(path, self.threads) for path in paths]
-        for file in files:
-            file.feed_noise()
-        interpreters = [file.interpreter for file in files]
-        seconds = time_in_turns(interpreters, WARMUP + self.runs)[WARMUP:]
-        return (1e3 * np.quantile(seconds, 0.1, axis=0)).tolist()
+# The shares of a block's channels that are timed; 0 stands for the least width.
+SHARES = (0.0, 0.5, 1.0)
 
 
 def measure_latencies(
-    model: keras.Model, timer: Callable | None = None, verbose="auto"
+    model: keras.Model,
+    timer: Timer | None = None,
+    verbose: Verbose = "auto",
 ) -> LatencyTable:
-    """Measures what a latency budget needs to know; takes a minute or two.
+    """Measures the latencies that a latency budget goes by; takes a minute or two.
 
-    Each layer with a kernel, with what follows it, becomes a `.tflite` file of float32
-    at three widths of what it reads times three of what it makes: the least (8), half
-    and all. Equal ones are measured once.
+    Each layer with a kernel, with those that follow it, becomes a `.tflite` file of
+    float32 at three widths of its inputs times three of its outputs: the least (8),
+    half and all. Equal files are measured once.
 
     Args:
         model: A built Functional or Sequential model, on the TensorFlow backend.
         timer: Gives the milliseconds of each of a list of `.tflite` files; by default
-            `LocalTimer()`, of this machine and one thread.
+            `LocalTimer()`, of this machine and one thread. For a phone, one that
+            calls `tflite_export.android.benchmark` for each file.
         verbose: As for `prune`.
 
     Returns:
@@ -78,16 +47,31 @@ def measure_latencies(
     Raises:
         ImportError: When TensorFlow is missing.
         ValueError: When the model cannot be exported; see `tflite_export.convert`.
+            When the timer does not give as many positive numbers as files.
 
     Example:
 
     ```python
+    import keras
+    import keras_greedy
+
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(16, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
     def on_the_phone(paths):
-        binary = "android_aarch64_benchmark_model"
-        timed = [tflite_export.android.benchmark(path, binary) for path in paths]
-        return [latency.mean_ms for latency in timed]
+        # Stands in for `tflite_export.android.benchmark(path, binary).mean_ms`.
+        return [path.stat().st_size / 1e5 for path in paths]
+
 
     table = keras_greedy.measure_latencies(model, on_the_phone)
+    print(table.full_ms)
     ```
     """
     timer = LocalTimer() if timer is None else timer
@@ -96,89 +80,146 @@ def measure_latencies(
             "Expected `timer` to give the milliseconds of each of a list of files. "
             f"Received: timer={timer!r}"
         )
-    graph, progress = trace_quietly(model), Progress(verbose)
+    graph = trace_quietly(model)
+    progress = Progress(verbose)
     blocks = blocks_of(graph)
     with tempfile.TemporaryDirectory() as folder:
         files = _Files(Path(folder))
-        full, nothing = files.add(model), files.add(_nothing())
-        grids = [
-            _files_of(graph, block, files)
-            for block in progress.over(blocks, "Exporting each block", len(blocks))
-        ]
-        ms = _checked(timer(files.paths), len(files.paths))
-    # What it takes to call the runtime is part of every file's time.
-    times = [np.maximum(ms[grid] - ms[nothing], 0).tolist() for _, grid in grids]
-    timed = {
-        block.name: BlockTimes(block.reads, block.others, channels, time)
-        for block, (channels, _), time in zip(blocks, grids, times, strict=True)
-    }
-    return LatencyTable(float(ms[full]), graph.widths, timed, timer=timer)
+        full = files.add(model)
+        nothing = files.add(_nothing())
+        grids = []
+        for block in progress.over(blocks, "Exporting each block", len(blocks)):
+            grids.append(_grid(graph, block, files))
+        ms = time_files(timer, files.paths)
+
+    timed = {}
+    for block, grid in zip(blocks, grids, strict=True):
+        # Calling the runtime takes time, which is part of every file's but comes once
+        # in the whole model: the time of a file that does nothing is taken off.
+        alone = ms[grid.files] - ms[nothing]
+        # Noise may make it negative.
+        alone = np.maximum(alone, 0)
+        timed[block.name] = BlockTimes(
+            reads=block.reads,
+            others=block.others,
+            channels=grid.channels,
+            ms=alone.tolist(),
+        )
+    return LatencyTable(
+        full_ms=float(ms[full]),
+        sizes=graph.widths,
+        blocks=timed,
+        timer=timer,
+    )
+
+
+def export(model: keras.Model, path: str | Path) -> Path:
+    """Writes a model as it is timed: in float32, of its own batch size or 1."""
+    batch_size = model.inputs[0].shape[0]
+    return convert(model, path, batch_size=batch_size or 1)
 
 
 class _Files:
-    """The `.tflite` files of models; two models that differ in names have one."""
+    """The `.tflite` files of models; two models that differ in names share one.
+
+    Args:
+        folder: The folder to write them to.
+    """
 
     def __init__(self, folder: Path):
         self.paths: list[Path] = []
-        self._folder, self._known = folder, {}
+        self._folder = folder
+        self._index_of: dict[str, int] = {}
 
     def add(self, model: keras.Model) -> int:
-        """Returns the index of the model's file."""
-        index = self._known.setdefault(_likeness(model), len(self.paths))
-        if index == len(self.paths):
+        """Returns the index of the model's file, which is written if it is new."""
+        likeness = _likeness(model)
+        if likeness not in self._index_of:
+            index = len(self.paths)
+            self._index_of[likeness] = index
             path = self._folder / f"{index}.tflite"
             self.paths.append(export(model, path))
-        return index
-
-
-def export(model: keras.Model, path) -> Path:
-    """Writes a model as it is timed: in float32, of its own batch size or 1."""
-    return convert(model, path, batch_size=model.inputs[0].shape[0] or 1)
+        return self._index_of[likeness]
 
 
 def _likeness(model: keras.Model) -> str:
-    """The config without the names."""
-    operations = check_model(model).operations
+    """Returns the model's config with numbers in place of the names."""
+    names = [model.name]
+    for operation in check_model(model).operations:
+        names.append(operation.name)
     config = json.dumps(model.get_config(), default=str)
-    for i, name in enumerate([model.name, *(op.name for op in operations)]):
+    for i, name in enumerate(names):
         config = config.replace(f'"{name}"', f'"#{i}"')
     return config
 
 
 def _nothing() -> keras.Model:
-    return keras.Sequential([keras.Input((8,)), keras.layers.ReLU()])
+    """Returns a model that takes no time but that of calling the runtime."""
+    vector = keras.Input((8,))
+    relu = keras.layers.ReLU()
+    return keras.Sequential([vector, relu])
 
 
-def _files_of(graph: ChannelGraph, block: Block, files: _Files):
-    """The channels that a block is timed at, and the index of each one's file."""
-    reads, others = (
-        _cuts({name: graph.widths[name] for name in names})
-        for names in (block.reads, block.others)
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Grid:
+    """The files of one block, at each pair of widths of its inputs and outputs.
+
+    Attributes:
+        channels: The channels of each row, which the block reads, and the others of
+            each column.
+        files: `(rows, columns)` indices of the files.
+    """
+
+    channels: tuple[list[int], list[int]]
+    files: np.ndarray
+
+
+def _grid(graph: ChannelGraph, block: Block, files: _Files) -> _Grid:
+    """Writes a block at its few widths."""
+    reads = _cuts(graph, block.reads)
+    others = _cuts(graph, block.others)
+    indices = []
+    for read in reads:
+        row = []
+        for other in others:
+            model = block.model(graph, read | other)
+            row.append(files.add(model))
+        indices.append(row)
+    return _Grid(
+        channels=(_totals(reads), _totals(others)),
+        files=np.array(indices),
     )
-    grid = [[files.add(block.model(graph, a | b)) for b in others] for a in reads]
-    channels = [[sum(cut.values()) for cut in cuts] for cuts in (reads, others)]
-    return channels, np.array(grid)
 
 
-def _cuts(sizes: dict[str, int]) -> list[dict[str, int]]:
-    """The widths of groups that are cut alike: the least, half, all; no two equal."""
+def _cuts(graph: ChannelGraph, names: list[str]) -> list[dict[str, int]]:
+    """Returns the widths of groups that are cut alike: the least, half, all.
+
+    No two are equal: small groups have fewer, and without groups there is one.
+
+    Args:
+        graph: The graph of the model.
+        names: The names of the groups.
+    """
     cuts = []
-    for share in (0.0, 0.5, 1.0):
-        cut = {
-            name: min(size, max(ROUND_TO, ROUND_TO * round(share * size / ROUND_TO)))
-            for name, size in sizes.items()
-        }
-        cut = sizes if share == 1 else cut
+    for share in SHARES:
+        cut = {}
+        for name in names:
+            size = graph.widths[name]
+            if share == 1:
+                # Measured as it is, whether or not it is a multiple.
+                cut[name] = size
+            else:
+                cut[name] = _rounded(share * size, size)
         if cut not in cuts:
             cuts.append(cut)
     return cuts
 
 
-def _checked(times, count: int) -> np.ndarray:
-    times = np.array(times, float)
-    if times.shape != (count,) or not np.all(times > 0):
-        raise ValueError(
-            f"Expected `timer` to give {count} positive numbers, the milliseconds of "
-            f"each file. Received: {times}"
-        )
-    return times
+def _totals(cuts: list[dict[str, int]]) -> list[int]:
+    return [sum(cut.values()) for cut in cuts]
+
+
+def _rounded(width: float, size: int) -> int:
+    """Returns the nearest multiple of `ROUND_TO`, at least one, at most `size`."""
+    nearest = ROUND_TO * round(width / ROUND_TO)
+    return min(size, max(ROUND_TO, nearest))

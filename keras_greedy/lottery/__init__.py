@@ -1,4 +1,4 @@
-"""Strong lottery tickets: random networks that pruning alone makes compute something.
+"""Strong lottery tickets: random networks that compute a target by pruning alone.
 
 Reference: Pensia, Rajput, Nagle, Vishwakarma, Papailiopoulos, Optimal Lottery Tickets
 via SubsetSum: Logarithmic Over-Parameterization is Sufficient, NeurIPS 2020.

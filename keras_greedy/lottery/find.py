@@ -1,8 +1,5 @@
 """Strong lottery tickets: a network found in a random one, by pruning alone."""
 
-from collections.abc import Callable
-from numbers import Real
-
 import keras
 import numpy as np
 
@@ -10,27 +7,29 @@ from keras_greedy.graph.fold import folded
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.lottery.network import block, random_network
 from keras_greedy.lottery.reach import check_reach, fewest, warn_of_unlucky
-from keras_greedy.lottery.samples import DISTRIBUTIONS, Samples
-from keras_greedy.lottery.subset_sum import solver_for, subset_sum
+from keras_greedy.lottery.samples import DISTRIBUTIONS, Distribution, Samples
+from keras_greedy.lottery.solvers import solver_for
+from keras_greedy.lottery.subset_sum import subset_sum
 from keras_greedy.lottery.targets import targets_of
 from keras_greedy.lottery.ticket import Ticket
 from keras_greedy.progress import Progress
+from tflite_export.checks import check_count, check_number, is_count, is_number
 
 
 def find_ticket(
     target_model: keras.Model,
     redundancy: int = 21,
     epsilon: float | None = None,
-    distribution: str | Callable = "uniform",
+    distribution: str | Distribution = "uniform",
     solver: str = "exact",
     seed: int = 0,
-    verbose="auto",
+    verbose: str | int = "auto",
 ) -> Ticket:
-    """Prunes a random network until it computes what a target network does.
+    """Prunes a random network until it computes the same as a target network.
 
     No weight is trained. The random network is twice as deep as the target and wider:
     each input of a linear layer goes through a group of random ReLU neurons of its
-    own, and each output reads all groups. Which of these connections stay is one
+    own, and each output reads all groups. The connections that stay are found by one
     subset sum problem for each weight of the target, and one more where its input
     may be negative.
 
@@ -60,14 +59,29 @@ def find_ticket(
     Raises:
         ValueError: For layers with other weights, weights that are not finite or
             larger than the sums of their products, and when `redundancy` does not
-            suffice for `epsilon`; says what does.
+            suffice for `epsilon`; names one that does.
 
     Example:
 
     ```python
-    ticket = keras_greedy.lottery.find_ticket(model, epsilon=0.01)
+    import keras
+    import numpy as np
+
+    import keras_greedy
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, activation="relu"),
+            keras.layers.Dense(3),
+        ]
+    )
+    x = np.random.default_rng(0).normal(size=(16, 4))
+    ticket = keras_greedy.lottery.find_ticket(model, epsilon=0.01, verbose=0)
     print(ticket)
-    print(abs(ticket.model.predict(x) - model.predict(x)).max())
+    error = ticket.model.predict(x, verbose=0) - model.predict(x, verbose=0)
+    print(abs(error).max())
     ```
 
     Reference: Pensia et al., Optimal Lottery Tickets via SubsetSum, NeurIPS 2020,
@@ -79,55 +93,58 @@ def find_ticket(
     graph = folded(trace_quietly(target_model))
     targets = targets_of(graph)
 
-    def draw(redundancy):
-        return {
-            key: Samples.draw(target, redundancy, distribution, [seed, i])
-            for i, (key, target) in enumerate(targets.items())
-        }
+    def draw(count: int) -> dict[keras.Layer, Samples]:
+        drawn = {}
+        for index, (layer, target) in enumerate(targets.items()):
+            # A seed for each layer: its weights do not depend on the others' sizes.
+            drawn[layer] = Samples.draw(target, count, distribution, [seed, index])
+        return drawn
 
     samples = draw(redundancy)
     check_reach(targets, samples)
     if epsilon is None:
-        warn_of_unlucky([*samples.values()])
+        warn_of_unlucky(samples.values())
     else:
         redundancy = fewest(draw, redundancy, epsilon, solver)
-        samples = {key: own.first(redundancy) for key, own in samples.items()}
-    blocks, errors = {}, []
-    for key, target in progress.over(targets.items(), "Subset sums", len(targets)):
-        found = subset_sum(*samples[key].problems(), solver)
-        errors.append(found.error)
-        blocks[key] = block(target, samples[key], found.mask)
-    return Ticket(
-        random_network(graph, blocks),
-        int(redundancy),
-        max_error=float(np.concatenate(errors).max(initial=0)),
-        target_size=sum(target.layer.count_params() for target in targets.values()),
+    blocks = {}
+    max_error = 0.0
+    target_size = 0
+    for layer, target in progress.over(targets.items(), "Subset sums", len(targets)):
+        own = samples[layer].first(redundancy)
+        products, weights = own.problems()
+        found = subset_sum(products, weights, solver)
+        blocks[layer] = block(target, own, found.mask)
+        max_error = max(max_error, float(np.max(found.error, initial=0)))
+        target_size += layer.count_params()
+    model = random_network(graph, blocks)
+    return Ticket(model, int(redundancy), max_error, target_size)
+
+
+def _check(
+    redundancy: int,
+    epsilon: float | None,
+    distribution: str | Distribution,
+    solver: str,
+    seed: int,
+) -> None:
+    check_count("seed", seed, minimum=0)
+    check_number(
+        "redundancy",
+        redundancy,
+        "a positive integer",
+        is_count(redundancy),
     )
-
-
-def _check(redundancy, epsilon, distribution, solver, seed) -> None:
-    if not _is_integer(seed) or seed < 0:
-        raise ValueError(
-            f"Expected `seed` to be an integer from 0 on. Received: seed={seed!r}"
+    if epsilon is not None:
+        check_number(
+            "epsilon",
+            epsilon,
+            "a positive number, the error that is allowed",
+            is_number(epsilon) and 0 < epsilon < np.inf,
         )
-    if not _is_integer(redundancy) or redundancy < 1:
-        raise ValueError(
-            "Expected `redundancy` to be a positive integer. Received: "
-            f"redundancy={redundancy!r}"
-        )
-    is_number = isinstance(epsilon, Real) and not isinstance(epsilon, bool)
-    if epsilon is not None and not (is_number and 0 < epsilon < np.inf):
-        raise ValueError(
-            "Expected `epsilon`, the error that is allowed, to be a positive number. "
-            f"Received: epsilon={epsilon!r}"
-        )
-    if not callable(distribution) and str(distribution) not in DISTRIBUTIONS:
-        raise ValueError(
-            f"Expected `distribution` to be one of {sorted(DISTRIBUTIONS)}, or a "
-            f"function of a generator and a shape. Received: {distribution!r}"
-        )
+    check_number(
+        "distribution",
+        distribution,
+        f"one of {sorted(DISTRIBUTIONS)}, or a function of a generator and a shape",
+        callable(distribution) or distribution in list(DISTRIBUTIONS),
+    )
     solver_for(solver, redundancy)
-
-
-def _is_integer(value) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -1,62 +1,101 @@
-"""Whether random products can add up to the weights they are for."""
+"""Checks that random products can add up to the weights they are for."""
 
 import math
 import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import keras
 import numpy as np
 
 from keras_greedy.lottery.samples import Samples
-from keras_greedy.lottery.subset_sum import MAX_EXACT, subset_sum
-from keras_greedy.lottery.targets import Target
+from keras_greedy.lottery.solvers import MAX_EXACT
+from keras_greedy.lottery.subset_sum import subset_sum
+from keras_greedy.lottery.targets import Targets
 
+# How many more products are tried, to say how many would do.
 FURTHER = 8
-"""How many more products are tried, to say how many would do."""
+
+# By how much the redundancy that an error advises is more than just enough.
+MARGIN = 1.1
+
+# The same for the size of the products, if larger random weights are advised.
+MARGIN_OF_PRODUCTS = 1.5
 
 
-def check_reach(targets: dict[int, Target], samples: dict[int, Samples]) -> None:
+def check_reach(targets: Targets, samples: Mapping[keras.Layer, Samples]) -> None:
     """Raises for weights larger than their products add up to on average."""
-    for key, target in targets.items():
-        reach, sizes = _reach(samples[key])
-        if not len(sizes) or sizes.max() <= reach.mean():
+    for layer, target in targets.items():
+        reach, sizes = _reach(samples[layer])
+        if not len(sizes):
             continue
-        redundancy, times = len(samples[key].incoming), sizes.max() / reach.mean()
-        enough = math.ceil(1.1 * redundancy * times)
-        more = f"redundancy={enough} or more, or " if enough <= MAX_EXACT else ""
+        largest = sizes.max()
+        average = reach.mean()
+        if largest <= average:
+            continue
+        redundancy = len(samples[layer].incoming)
         raise ValueError(
             f"Expected no weight of layer '{target.name}' to be larger than "
-            f"{reach.mean():.3g}, what the positive ones of {redundancy} random "
+            f"{average:.3g}, what the positive ones of {redundancy} random "
             f"products add up to on average. Received: a weight of size "
-            f"{sizes.max():.3g}. Use {more}larger random weights: "
-            "distribution=lambda rng, shape: "
-            f"{math.ceil(10 * math.sqrt(1.5 * times)) / 10} * rng.uniform(-1, 1, shape)"
+            f"{largest:.3g}. Use {_remedy(redundancy, largest / average)}"
         )
 
 
-def warn_of_unlucky(samples: list[Samples]) -> None:
+def _remedy(redundancy: int, times: float) -> str:
+    """Returns the arguments of `find_ticket` to use instead.
+
+    Args:
+        redundancy: Products for each weight.
+        times: The largest weight by the average reach.
+    """
+    # Reach grows with the number of products, and with the square of the random
+    # weights' size: a product has two of them.
+    enough = math.ceil(MARGIN * redundancy * times)
+    size = math.sqrt(MARGIN_OF_PRODUCTS * times)
+    rounded_up = math.ceil(10 * size) / 10
+    larger = (
+        "larger random weights: "
+        f"distribution=lambda rng, shape: {rounded_up} * rng.uniform(-1, 1, shape)"
+    )
+    if enough > MAX_EXACT:
+        return larger
+    return f"redundancy={enough} or more, or {larger}"
+
+
+def warn_of_unlucky(samples: Iterable[Samples]) -> None:
     """Warns of weights that happen to be larger than their products together."""
-    pairs = [_reach(own) for own in samples]
-    unlucky = sum((reach < sizes).sum() for reach, sizes in pairs)
+    unlucky = 0
+    total = 0
+    for own in samples:
+        reach, sizes = _reach(own)
+        unlucky += int(np.sum(reach < sizes))
+        total += len(sizes)
     if unlucky:
-        total = sum(len(sizes) for _, sizes in pairs)
         warnings.warn(
             f"{unlucky:,} of {total:,} weights are larger than all of their random "
             "products of the same sign together, which is what they get. A larger "
             "`redundancy` makes them fewer",
+            # The caller of `find_ticket`, which calls this.
             stacklevel=3,
         )
 
 
-def fewest(draw, redundancy: int, epsilon: float, solver: str) -> int:
-    """The smallest redundancy with which no weight's error is above epsilon.
+def fewest(
+    draw: Callable[[int], Mapping[keras.Layer, Samples]],
+    redundancy: int,
+    epsilon: float,
+    solver: str,
+) -> int:
+    """Returns the smallest redundancy with which no weight's error is above epsilon.
 
     Args:
-        draw: Gives the `Samples` of all layers for a redundancy.
+        draw: Gives the samples of all layers for a redundancy.
         redundancy: The largest admitted.
         epsilon: See above.
         solver: As of `subset_sum`.
 
     Raises:
-        ValueError: When `redundancy` is too small; says which is not.
+        ValueError: When `redundancy` is too small; names one that is not.
     """
     # A subset sum takes about log2(1 / epsilon) random numbers on average.
     enough = math.ceil(-np.log2(epsilon))
@@ -64,37 +103,57 @@ def fewest(draw, redundancy: int, epsilon: float, solver: str) -> int:
         further = redundancy + FURTHER
         if solver == "exact":
             further = min(further, MAX_EXACT)
-        for limit in redundancy, further:
-            enough = _needed([*draw(limit).values()], epsilon, solver)
+        # The second time only to say in the error how many would do.
+        for limit in (redundancy, further):
+            samples = list(draw(limit).values())
+            enough = _needed(samples, epsilon, solver)
             if enough <= redundancy:
                 return enough
-            if enough <= limit:
-                break
     raise ValueError(
         f"Expected a `redundancy` that suffices for epsilon={epsilon}, which is "
         f"{enough} or more with solver={solver!r}. Received: redundancy={redundancy}"
     )
 
 
-def _needed(samples: list[Samples], epsilon: float, solver: str) -> int:
-    """The smallest redundancy that suffices; one more than there is if none does."""
+def _needed(samples: Sequence[Samples], epsilon: float, solver: str) -> int:
+    """Returns the smallest redundancy that suffices, or one more than there is."""
     most = len(samples[0].incoming)
-    found = [subset_sum(*own.problems(), solver, epsilon) for own in samples]
-    if any(each.error.max(initial=0) > epsilon for each in found):
-        return most + 1
-    enough = int(max(each.samples.max(initial=1) for each in found))
+    enough = 1
+    for own in samples:
+        products, weights = own.problems()
+        found = subset_sum(products, weights, solver, epsilon)
+        if np.max(found.error, initial=0) > epsilon:
+            return most + 1
+        enough = max(enough, int(np.max(found.samples, initial=1)))
     # Given more than a weight needs, a solver that is not exact may do worse.
-    while solver != "exact" and enough <= most:
-        fewer = [own.first(enough) for own in samples]
-        errors = [subset_sum(*own.problems(), solver).error for own in fewer]
-        if all(each.max(initial=0) <= epsilon for each in errors):
-            break
-        enough += 1
+    if solver != "exact":
+        while enough <= most and not _suffices(samples, enough, epsilon, solver):
+            enough += 1
     return enough
 
 
+def _suffices(
+    samples: Sequence[Samples],
+    redundancy: int,
+    epsilon: float,
+    solver: str,
+) -> bool:
+    """Returns whether no weight's error is above epsilon with this redundancy."""
+    for own in samples:
+        products, weights = own.first(redundancy).problems()
+        found = subset_sum(products, weights, solver)
+        if np.max(found.error, initial=0) > epsilon:
+            return False
+    return True
+
+
 def _reach(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """`(problems,)` sums of the products of a weight's sign, and sizes of weights."""
+    """Returns how large each weight could get, and how large it should.
+
+    Returns:
+        `(problems,)` sums of the products of a weight's sign, and sizes of weights.
+    """
     products, weights = samples.problems()
-    signs = np.sign(weights)[:, None]
-    return np.maximum(products * signs, 0).sum(axis=1), np.abs(weights)
+    signs = np.sign(weights)
+    of_its_sign = np.maximum(products * signs[:, None], 0)
+    return of_its_sign.sum(axis=1), np.abs(weights)

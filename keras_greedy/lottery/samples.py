@@ -1,15 +1,26 @@
 """The random weights that stand for those of a layer."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from keras_greedy.lottery.targets import Target
 
-DISTRIBUTIONS = {
+Distribution: TypeAlias = Callable[
+    [np.random.Generator, tuple[int, ...]],
+    np.ndarray,
+]
+
+DISTRIBUTIONS: dict[str, Distribution] = {
     "normal": lambda rng, shape: rng.normal(size=shape),
     "uniform": lambda rng, shape: rng.uniform(-1, 1, shape),
 }
+
+# Weights into the neurons and out of them come from generators of their own: more of
+# the ones leave the others as they are.
+INCOMING, OUTGOING = range(2)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,47 +45,84 @@ class Samples:
     weights: np.ndarray
 
     @classmethod
-    def draw(cls, target: Target, redundancy: int, distribution, seed: list):
-        """Random weights, of which fewer are the first of more."""
-        random = DISTRIBUTIONS.get(distribution, distribution)
-        into, out_of = (np.random.default_rng([*seed, part]) for part in (0, 1))
+    def draw(
+        cls,
+        target: Target,
+        redundancy: int,
+        distribution: str | Distribution,
+        seed: Sequence[int],
+    ) -> "Samples":
+        """Draws random weights, of which fewer are the first of more.
+
+        Args:
+            target: The linear map they are to make.
+            redundancy: How many products there are for each of its weights.
+            distribution: A name in `DISTRIBUTIONS`, or a function like those.
+            seed: Of the generators.
+
+        Raises:
+            ValueError: When the function draws other shapes or no finite numbers.
+        """
+        if isinstance(distribution, str):
+            distribution = DISTRIBUTIONS[distribution]
         weights = target.weights_by_sign
         signs, positions, inputs, outputs = weights.shape
-        shape = redundancy, signs, positions, inputs, outputs
-        incoming = np.abs(_drawn(random, into, (redundancy, signs, inputs)))
+        shape_in = (redundancy, signs, inputs)
+        shape_out = (redundancy, signs, positions, inputs, outputs)
+        incoming = _drawn(distribution, [*seed, INCOMING], shape_in)
+        outgoing = _drawn(distribution, [*seed, OUTGOING], shape_out)
+        # The first sign's neurons fire for positive inputs, the second's for negative.
+        incoming = np.abs(incoming)
         incoming[:, 1:] *= -1
-        outgoing = _drawn(random, out_of, shape)
-        # In float32, as the layers have them.
+        # Rounded before the subset sums are solved: the layers compute in float32.
         return cls(incoming.astype("float32"), outgoing.astype("float32"), weights)
 
     def first(self, redundancy: int) -> "Samples":
-        """Fewer of them."""
-        fewer = self.incoming[:redundancy], self.outgoing[:redundancy]
-        return Samples(*fewer, self.weights)
+        """Returns the first ones, `redundancy` for each weight of the layer."""
+        return Samples(
+            self.incoming[:redundancy],
+            self.outgoing[:redundancy],
+            self.weights,
+        )
 
     def problems(self) -> tuple[np.ndarray, np.ndarray]:
-        """`(problems, redundancy)` products and the `(problems,)` weights to make.
+        """Returns `(problems, redundancy)` products and the `(problems,)` weights.
 
         A weight of 0 is no problem: nothing makes it.
         """
+        # A neuron's weight in is the same for all positions and outputs: it becomes
+        # (redundancy, signs, 1, inputs, 1), to multiply all of its weights out.
         incoming = self.incoming[:, :, None, :, None].astype(float)
         products = np.moveaxis(incoming * self.outgoing, 0, -1)
         return products[self._wanted], self.weights[self._wanted]
 
     def masks(self, solutions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The masks of `incoming` and `outgoing`, from those of the problems."""
+        """Returns the masks of `incoming` and of `outgoing`.
+
+        Args:
+            solutions: `(problems, redundancy)` masks of the problems.
+        """
+        # (signs, positions, inputs, outputs, redundancy), False for weights of 0.
         masks = np.zeros((*self.weights.shape, len(self.incoming)), bool)
         masks[self._wanted] = solutions
-        masks = np.moveaxis(masks, -1, 0)
-        return masks.any(axis=(2, 4)), masks
+        out_of = np.moveaxis(masks, -1, 0)
+        # A neuron that no position of no output reads is not connected to its input.
+        into = np.any(out_of, axis=(2, 4))
+        return into, out_of
 
     @property
     def _wanted(self) -> np.ndarray:
+        """The mask of the weights that are not 0, in the order of the problems."""
         return self.weights != 0
 
 
-def _drawn(random, rng, shape) -> np.ndarray:
-    drawn = np.asarray(random(rng, shape))
+def _drawn(
+    distribution: Distribution,
+    seed: list[int],
+    shape: tuple[int, ...],
+) -> np.ndarray:
+    """Returns an array of this shape, drawn by a generator of its own."""
+    drawn = np.asarray(distribution(np.random.default_rng(seed), shape))
     if drawn.shape != shape or not np.isfinite(drawn).all():
         raise ValueError(
             f"Expected `distribution` to draw finite numbers of shape {shape}. "

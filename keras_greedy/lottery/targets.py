@@ -1,14 +1,21 @@
 """The linear maps of a target network, as the random network approximates them."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import keras
 import numpy as np
 from keras import layers
 
-from keras_greedy.graph.channels import Call, ChannelGraph
+from keras_greedy.graph.calls import Call
+from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.lottery.layers import MaskedConv2D, MaskedDense
+from keras_greedy.lottery.padding import Padding, padding_of
 from keras_greedy.lottery.signs import never_negative
+
+# The linear map of each layer that has one.
+Targets: TypeAlias = "dict[keras.Layer, Target]"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,21 +36,24 @@ class Target:
     layer: keras.Layer
     weights: np.ndarray
     signed: bool
-    padding: tuple = ()
+    padding: Padding = ()
 
     @property
     def weights_by_sign(self) -> np.ndarray:
-        """`(signs, positions, inputs, outputs)`: for positive and negative inputs.
+        """Returns `(signs, positions, inputs, outputs)` weights.
 
-        That of the bias is never negative.
+        The first sign is that of positive inputs; the second, of negative ones, is
+        there only if inputs may be.
         """
-        weights = np.repeat(self.weights[None], 1 + self.signed, axis=0)
+        signs = 2 if self.signed else 1
+        weights = np.repeat(self.weights[None], signs, axis=0)
         if self.layer.use_bias:
+            # The input of the bias, which is the last, is 1 and never negative.
             weights[1:, :, -1] = 0
         return weights
 
     def masked(self) -> keras.Layer:
-        """The layer of random weights that makes its outputs."""
+        """Returns a layer of random weights to make its outputs."""
         if isinstance(self.layer, layers.Dense):
             return MaskedDense(self.layer.units, name=self.name, dtype="float32")
         return MaskedConv2D(
@@ -56,38 +66,37 @@ class Target:
         )
 
     def before(self) -> list[keras.Layer]:
-        """The layers to call first."""
+        """Returns the layers to call first."""
         if not self.padding:
             return []
-        return [
-            layers.ZeroPadding2D(
-                self.padding,
-                "channels_last",
-                name=f"{self.name}_padding",
-                dtype="float32",
-            )
-        ]
+        padding = layers.ZeroPadding2D(
+            self.padding,
+            "channels_last",
+            name=f"{self.name}_padding",
+            dtype="float32",
+        )
+        return [padding]
 
     def behind(self) -> list[keras.Layer]:
-        """The layers to call last."""
-        activation = self.layer.activation
-        if activation is keras.activations.linear:
+        """Returns the layers to call last."""
+        if self.layer.activation is keras.activations.linear:
             return []
-        return [
-            layers.Activation(
-                activation, name=f"{self.name}_activation", dtype="float32"
-            )
-        ]
+        activation = layers.Activation(
+            self.layer.activation,
+            name=f"{self.name}_activation",
+            dtype="float32",
+        )
+        return [activation]
 
 
-def targets_of(graph: ChannelGraph) -> dict[int, Target]:
-    """Id of each layer with weights -> its linear map.
+def targets_of(graph: ChannelGraph) -> Targets:
+    """Returns the linear map of each layer with weights.
 
     Raises:
         ValueError: When a layer is not a Dense or Conv2D one, or has weights that are
             not finite.
     """
-    calls: dict[int, list[Call]] = {}
+    calls: dict[keras.Layer, list[Call]] = {}
     for call in graph.calls:
         if call.weights:
             calls.setdefault(call.operation, []).append(call)
@@ -98,57 +107,52 @@ def targets_of(graph: ChannelGraph) -> dict[int, Target]:
             f"'{graph.model.name}' without a weight"
         )
     positive = never_negative(graph)
-    return {key: _target(own, positive) for key, own in calls.items()}
+    return {layer: _target(own, positive) for layer, own in calls.items()}
 
 
-def _target(calls: list[Call], positive: set[int]) -> Target:
-    layer, name = calls[0].operation, calls[0].name.replace("/", "_")
-    signed = not all(call.inputs[0] in positive for call in calls)
-    kernel = keras.ops.convert_to_numpy(layer.kernel).astype(float)
-    weights = kernel.reshape(-1, *kernel.shape[-2:])
-    if layer.use_bias:
-        bias = np.zeros((len(weights), 1, weights.shape[-1]))
-        bias[0] = keras.ops.convert_to_numpy(layer.bias)
-        weights = np.concatenate([weights, bias], axis=1)
-    _check_finite(name, weights)
-    shapes = {call.inputs[0].shape for call in calls}
-    return Target(name, layer, weights, signed, _padding(name, layer, shapes))
+def _target(calls: Sequence[Call], positive: set[keras.KerasTensor]) -> Target:
+    """Returns the linear map of one layer.
 
-
-def _padding(name: str, layer: keras.Layer, shapes: set) -> tuple:
-    """The zeros that padding="same" adds.
-
-    A layer of their own adds them: the input of the bias, which comes behind, is 1 at
-    the border, too.
+    Args:
+        calls: All calls of the layer.
+        positive: The tensors that are never negative.
     """
-    if isinstance(layer, layers.Dense) or layer.padding == "valid":
-        return ()
-    steps = layer.strides, layer.dilation_rate
-    found = {
-        tuple(map(_same, shape[1:3], layer.kernel_size, *steps)) for shape in shapes
-    }
-    if len(found) > 1 or any(None in axis for axis in next(iter(found))):
-        raise ValueError(
-            f"Expected the images that layer '{name}', padding='same' with "
-            f"strides, reads to have one known size. Received: shapes {sorted(shapes)}"
-        )
-    return next(iter(found))
+    layer = calls[0].operation
+    # Keras allows no slash, behind which a layer of a model inside has its name.
+    name = calls[0].name.replace("/", "_")
+    weights = _weights(layer)
+    _check_weights(name, weights)
+    read = [call.inputs[0] for call in calls]
+    shapes = {tensor.shape for tensor in read}
+    return Target(
+        name,
+        layer,
+        weights,
+        signed=not positive.issuperset(read),
+        padding=padding_of(name, layer, shapes),
+    )
 
 
-def _same(size, kernel, stride, dilation) -> tuple:
-    reach = (kernel - 1) * dilation
-    if stride == 1:
-        total = reach
-    elif size is None:
-        return None, None
-    else:
-        total = max((-(-size // stride) - 1) * stride + reach + 1 - size, 0)
-    return total // 2, total - total // 2
+def _weights(layer: keras.Layer) -> np.ndarray:
+    """Returns the `(positions, inputs, outputs)` weights, the bias among them."""
+    kernel = keras.ops.convert_to_numpy(layer.kernel).astype(float)
+    # (height, width, inputs, outputs), or (inputs, outputs), which is one position.
+    weights = kernel.reshape(-1, *kernel.shape[-2:])
+    if not layer.use_bias:
+        return weights
+    positions, _, outputs = weights.shape
+    # One position alone adds the bias; at the others it would add up.
+    bias = np.zeros((positions, 1, outputs))
+    bias[0] = keras.ops.convert_to_numpy(layer.bias)
+    return np.concatenate([weights, bias], axis=1)
 
 
-def _check_layers(calls: list[Call]) -> None:
-    reasons = {call.name: _reason(call.operation) for call in calls}
-    refused = [f"'{name}' ({why})" for name, why in reasons.items() if why]
+def _check_layers(calls: Sequence[Call]) -> None:
+    refused = []
+    for call in calls:
+        reason = _reason(call.operation)
+        if reason:
+            refused.append(f"'{call.name}' ({reason})")
     if refused:
         raise ValueError(
             "Expected the layers of `target_model` that have weights to be Dense and "
@@ -159,6 +163,7 @@ def _check_layers(calls: list[Call]) -> None:
 
 
 def _reason(layer: keras.Layer) -> str:
+    """Returns why a layer is none that a ticket can have, or nothing if it is one."""
     kind = type(layer).__name__
     if type(layer) not in (layers.Dense, layers.Conv2D):
         return kind
@@ -170,16 +175,19 @@ def _reason(layer: keras.Layer) -> str:
         return ""
     if layer.data_format != "channels_last":
         return "Conv2D with channels first"
-    return f"Conv2D with groups={layer.groups}" if layer.groups > 1 else ""
+    if layer.groups > 1:
+        return f"Conv2D with groups={layer.groups}"
+    return ""
 
 
-def _has_weights(activation) -> bool:
-    """Whether it is a layer with weights, or may get some."""
-    is_layer = isinstance(activation, keras.Layer)
-    return is_layer and bool(activation.weights or not activation.built)
+def _has_weights(activation: object) -> bool:
+    """Returns whether it is a layer with weights, or may get some."""
+    if not isinstance(activation, keras.Layer):
+        return False
+    return bool(activation.weights) or not activation.built
 
 
-def _check_finite(name: str, weights: np.ndarray) -> None:
+def _check_weights(name: str, weights: np.ndarray) -> None:
     bad = weights[~np.isfinite(weights)]
     if bad.size:
         raise ValueError(

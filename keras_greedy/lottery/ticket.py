@@ -1,4 +1,4 @@
-"""A pruned random network, and what is known about it."""
+"""A pruned random network, and the figures that describe it."""
 
 import dataclasses
 import json
@@ -9,31 +9,39 @@ import keras
 import numpy as np
 
 from keras_greedy.lottery.layers import Masked
+from tflite_export.checks import check_target
 from tflite_export.files import replacing
 
+# The file of the figures inside the .keras file, which is a ZIP archive.
 FIGURES = "ticket.json"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ticket:
-    """A pruned random network that computes what a target network does.
+    """A pruned random network that computes the same as a target network.
 
     Attributes:
         model: The network, an ordinary Keras model. Its weights are random kernels,
             never trained, and binary masks.
         redundancy: How many random products each weight of the target is made of,
             masked ones included, for inputs of one sign.
-        max_error: The largest distance of a weight of the target to what it is made
-            of.
+        max_error: The largest distance of a weight of the target to the sum that it
+            is made of.
         target_size: How many weights the target network has, its BatchNorms folded
             into the layers before them.
 
     Example:
 
     ```python
-    ticket = keras_greedy.lottery.find_ticket(model)
+    import keras
+    import keras_greedy
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    ticket = keras_greedy.lottery.find_ticket(model, redundancy=12, verbose=0)
     ticket.save("ticket.keras")
     ticket = keras_greedy.lottery.Ticket.load("ticket.keras")
+    print(ticket)
     ```
     """
 
@@ -44,29 +52,30 @@ class Ticket:
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
-        """Layer name -> mask of its kernel, True for the weights that are left."""
-        return {
-            layer.name: keras.ops.convert_to_numpy(layer.mask)
-            for layer in self.model.layers
-            if isinstance(layer, Masked)
-        }
+        """Returns the mask of each layer's kernel, True for the weights left."""
+        masks = {}
+        for layer in self.model.layers:
+            if isinstance(layer, Masked):
+                masks[layer.name] = keras.ops.convert_to_numpy(layer.mask)
+        return masks
 
     @property
     def sparsity(self) -> float:
-        """The share of the random weights that is pruned."""
+        """Returns the share of the random weights that is pruned."""
         left = sum(int(mask.sum()) for mask in self.masks.values())
         return 1 - left / self._size
 
     @property
     def overparameterization(self) -> float:
-        """Random weights, those pruned included, per weight of the target."""
+        """Returns the random weights, pruned ones included, per target's weight."""
         return self._size / self.target_size
 
     @property
     def _size(self) -> int:
+        """Returns how many random weights there are, pruned ones included."""
         return sum(mask.size for mask in self.masks.values())
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             f"Ticket of {self._size:,} random weights, {1 - self.sparsity:.1%} of them "
             f"left, for {self.target_size:,} of the target "
@@ -74,28 +83,33 @@ class Ticket:
             f"each, max. error {self.max_error:.1e}"
         )
 
-    def save(self, path) -> None:
+    def save(self, path: str | Path) -> None:
         """Writes a `.keras` file, which `keras.saving.load_model` reads as well.
 
         Args:
-            path: Where to; ends in `.keras`. The folder must exist.
+            path: The file; its name ends in `.keras`. The folder must exist.
 
         Raises:
-            ValueError: For any other path.
+            FileNotFoundError: When the folder does not exist.
+            ValueError: For any other name, or that of a folder.
         """
-        if Path(path).suffix != ".keras":
-            raise ValueError(
-                f"Expected `path` to end in '.keras'. Received: path={str(path)!r}"
-            )
-        figures = {name: getattr(self, name) for name in _FIELDS}
+        path = check_target(path, ".keras")
+        figures = {
+            "redundancy": self.redundancy,
+            "max_error": self.max_error,
+            "target_size": self.target_size,
+        }
         with replacing(path) as temporary:
             self.model.save(temporary)
             with zipfile.ZipFile(temporary, "a") as file:
                 file.writestr(FIGURES, json.dumps(figures))
 
     @classmethod
-    def load(cls, path) -> "Ticket":
-        """Reads what `save` wrote.
+    def load(cls, path: str | Path) -> "Ticket":
+        """Reads a file that `save` wrote.
+
+        Args:
+            path: The file.
 
         Raises:
             ValueError: When the file is of something else.
@@ -109,6 +123,3 @@ class Ticket:
                 f"path={str(path)!r}: {error}"
             ) from None
         return cls(keras.saving.load_model(path), **figures)
-
-
-_FIELDS = [f.name for f in dataclasses.fields(Ticket) if f.name != "model"]

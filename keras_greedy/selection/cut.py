@@ -1,65 +1,110 @@
-"""The compact model of some widths, its consumers making up for what is gone."""
+"""The compact model of some widths, its consumers making up for lost channels."""
+
+from collections.abc import Mapping
+from typing import TypeAlias
 
 import keras
+import numpy as np
 
+from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.clone import full_weights
 from keras_greedy.graph.fold import foldable_norms
 from keras_greedy.graph.rebuild import rebuild
-from keras_greedy.selection.consumers import consumers_of
+from keras_greedy.selection.consumers import Consumer, consumers_of
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import SelectionPath
 from keras_greedy.selection.steps import STEP_RULES
+
+NewWeights: TypeAlias = dict[str, dict[str, np.ndarray]]
+"""Layer name -> weight name -> array of the full shape."""
 
 
 def cut(
     graph: ChannelGraph,
     moments: Moments,
-    paths: dict[str, SelectionPath],
-    widths: dict[str, int],
+    paths: Mapping[str, SelectionPath],
+    widths: Mapping[str, int],
     step: str,
 ) -> keras.Model:
     """Builds the model in which each group keeps the first channels of its path.
 
     Args:
         graph: The traced model, which is left as it is.
-        moments: What its consumers read.
+        moments: Of the inputs of its consumers.
         paths: Group name -> its selection path; groups not named stay whole.
         widths: Group name -> how many channels it keeps.
-        step: Name of the step rule, which says what weights the consumers get.
+        step: Name of the step rule, which makes the consumers' new weights.
 
     Returns:
-        What `rebuild` returns.
+        The compact model, from `rebuild`.
     """
-    return rebuild(graph, *reconstructed(graph, moments, paths, widths, step))
+    selection, weights = reconstructed(graph, moments, paths, widths, step)
+    return rebuild(graph, selection, weights)
 
 
-def reconstructed(graph, moments, paths, widths, step) -> tuple[dict, dict]:
-    """The kept channels of each group and the new weights, as `rebuild` takes them.
+def reconstructed(
+    graph: ChannelGraph,
+    moments: Moments,
+    paths: Mapping[str, SelectionPath],
+    widths: Mapping[str, int],
+    step: str,
+) -> tuple[dict[str, np.ndarray], NewWeights]:
+    """Returns the kept channels of each group and the new weights, for `rebuild`.
 
-    Arguments are those of `cut`.
+    Args:
+        graph: As for `cut`, like the others.
+        moments: As for `cut`.
+        paths: As for `cut`.
+        widths: As for `cut`.
+        step: As for `cut`.
+
+    Returns:
+        Group name -> indices of its kept channels, and layer name -> weight name ->
+        array of the full shape.
     """
-    selection = {name: path.kept(widths[name]) for name, path in paths.items()}
-    scales = {name: path.scale(widths[name]) for name, path in paths.items()}
-    scales, norms = graph.scales(scales), foldable_norms(graph)
-    weights = {}
-    for name, read in consumers_of(graph).items():
-        own = scales[read.features]
-        if read.reconstructs and (own != 1).any():
-            new = STEP_RULES[step].reconstruct(read, moments.scatters[name], own)
-            norm = norms.get(read.call.index)
-            weights |= _replacing(read, norm, *new)
+    selection = {}
+    scales_of_groups = {}
+    for name, path in paths.items():
+        selection[name] = path.kept(widths[name])
+        scales_of_groups[name] = path.scale(widths[name])
+
+    scales = graph.scales(scales_of_groups)
+    norms = foldable_norms(graph)
+    weights: NewWeights = {}
+    for name, consumer in consumers_of(graph).items():
+        scale = scales[consumer.features]
+        is_changed = (scale != 1).any()
+        if consumer.reconstructs and is_changed:
+            reconstruct = STEP_RULES[step].reconstruct
+            kernel, bias = reconstruct(consumer, moments.scatters[name], scale)
+            norm = norms.get(consumer.call.index)
+            weights |= _placed(consumer, norm, kernel, bias)
     return selection, weights
 
 
-def _replacing(read, norm, kernel, bias) -> dict[str, dict]:
-    """Where the new kernel and the given-back mean go.
+def _placed(
+    consumer: Consumer,
+    norm: Call | None,
+    kernel: np.ndarray,
+    bias: np.ndarray,
+) -> NewWeights:
+    """Returns the weights that get the new kernel and the mean given back.
 
-    Into the consumer's own bias; without one, into the moving mean of the BatchNorm
-    that could be folded into the consumer, and only else into a new bias.
+    The mean goes into the consumer's own bias. Without one, it goes into the moving
+    mean of the BatchNorm that could be folded into the consumer: the compact model
+    then has no weight that the full one lacks. Only else it makes a new bias.
+
+    Args:
+        consumer: The consumer.
+        norm: The call of its foldable BatchNorm, if it has one.
+        kernel: The new kernel.
+        bias: The new bias.
     """
-    name, new = read.call.name, {read.weight_name: kernel}
-    if read.call.operation.use_bias or norm is None:
+    name = consumer.call.name
+    new = {consumer.weight_name: kernel}
+    if consumer.call.operation.use_bias or norm is None:
         return {name: new | {"bias": bias}}
+    # A BatchNorm subtracts its moving mean: less of that is more of the output.
     moving_mean = full_weights(norm.operation)["moving_mean"] - bias
     return {name: new, norm.name: {"moving_mean": moving_mean}}

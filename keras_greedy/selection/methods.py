@@ -1,144 +1,95 @@
-"""The methods of selection: an objective, a step rule, and what they need."""
+"""The methods of selection, and the strings and options that stand for them.
+
+A method is a value. `prune` and `search` take one, or the strings that stand for it.
+"""
 
 import dataclasses
+from typing import Any, TypeAlias
 
-import keras
-import numpy as np
+from keras_greedy.selection.moments.imitation import IMITATED, Imitation
+from keras_greedy.selection.output.methods import (
+    DivergenceSearch,
+    LossSearch,
+    OutputSearch,
+)
+from tflite_export.checks import check_choice
 
-from keras_greedy.batches import Batches
-from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
-from keras_greedy.progress import Progress
-from keras_greedy.selection.consumers import consumers_of
-from keras_greedy.selection.moments import Moments
-from keras_greedy.selection.moments.fisher import sensitivities
-from keras_greedy.selection.output.candidates import Candidates
-from keras_greedy.selection.output.objectives import OUTPUT_OBJECTIVES
-from keras_greedy.selection.output.search import STEP_SIZES, LossSearch
-from keras_greedy.selection.path import SelectionPath
-from keras_greedy.selection.steps import STEP_RULES
+Method: TypeAlias = Imitation | OutputSearch
 
-IMITATION_OBJECTIVES = {
-    "global": ["global"],
-    "local": ["local"],
-    "best": ["global", "local"],
+OUTPUT_SEARCHES: dict[str, type[OutputSearch]] = {
+    "loss": LossSearch,
+    "divergence": DivergenceSearch,
 }
-IMAGES_WEIGHED = 64
+
+OPTIONS = {
+    "candidates": f"an objective of {[*OUTPUT_SEARCHES]}: the others evaluate all "
+    "channels in closed form",
+    "channels_per_step": f"an objective of {[*OUTPUT_SEARCHES]}: the others evaluate "
+    "all channels in closed form",
+    "finetune_per_layer": "an objective that prunes layer by layer, 'loss' or "
+    "'divergence'",
+    "tolerance": "objective='loss', which has the labels that top-1 is of",
+}
+"""Option of some methods -> where it belongs, for the error."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Imitation:
-    """Selection on moments: the consumers' outputs are to stay what they are.
+def method_of(
+    method: Method | str | None,
+    objective: str = "global",
+    step: str = "corrective",
+    **options: Any,
+) -> Method:
+    """Returns the method that the arguments of `prune` stand for.
 
-    Attributes:
-        objective: `"global"`, `"local"`, or `"best"` of both for each group.
-        step: `"corrective"`, `"line_search"` or `"uniform"`.
-        seed: Of everything random.
-    """
-
-    objective: str
-    step: str
-    seed: int
-
-    def check(self, model: keras.Model, data) -> None:
-        """All data that `Batches` takes will do."""
-
-    def alternatives(
-        self, graph: ChannelGraph, data, moments: Moments, progress: Progress
-    ) -> list[dict[str, SelectionPath]]:
-        """Group name -> its selection path, for each objective to choose from."""
-        return [
-            self._paths(
-                self._weights(objective, graph, data, progress),
-                graph,
-                moments,
-                progress,
-            )
-            for objective in IMITATION_OBJECTIVES[self.objective]
-        ]
-
-    def _paths(self, weights, graph, moments, progress):
-        groups = progress.over(graph.groups, "Selecting channels", len(graph.groups))
-        reads = consumers_of(graph)
-        return {g.name: self._path(g, reads, moments, weights) for g in groups}
-
-    def _weights(self, objective, graph, data, progress):
-        if objective == "local":
-            return {}
-        few = Batches(data, graph.functional, batch_size=16).take(IMAGES_WEIGHED)
-        title = "Weighing what the output cares for"
-        few = progress.over(few, title, IMAGES_WEIGHED // 16)
-        return sensitivities(graph, few, self.seed)
-
-    def _path(self, group: ChannelGroup, reads, moments, weights) -> SelectionPath:
-        consumers = []
-        for name in group.consumer_names:
-            own = reads[name].features_of(group.channels)
-            matrix = reads[name].matrix()[own]
-            if name in weights:
-                matrix = matrix * np.sqrt(np.tile(weights[name], reads[name].folds))
-            covariance = moments.scatters[name].regularized()[np.ix_(own, own)]
-            consumers.append((covariance, matrix))
-        return STEP_RULES[self.step].path(consumers, group.size)
-
-
-@dataclasses.dataclass(frozen=True)
-class OutputSearch(LossSearch):
-    """Selection on what the whole network answers.
-
-    Attributes:
-        objective: `"loss"` or `"divergence"`.
-    """
-
-    objective: str
-
-    def held_against(self, model: keras.Model, data):
-        """The `TrainingLoss` or `OutputDivergence` of a model on data."""
-        return OUTPUT_OBJECTIVES[self.objective](model, data)
-
-    def check(self, model: keras.Model, data) -> None:
-        """Raises a ValueError when labels are needed and missing."""
-        self.held_against(model, data)
-
-    def alternatives(
-        self, graph: ChannelGraph, data, moments: Moments, progress: Progress
-    ) -> list[dict[str, SelectionPath]]:
-        """Group name -> its selection path, all other groups whole."""
-        against = self.held_against(graph.model, data)
-        groups = progress.over(graph.groups, "Selecting channels", len(graph.groups))
-        return [{g.name: self._path(graph, g, moments, against) for g in groups}]
-
-    def _path(self, graph, group, moments, against) -> SelectionPath:
-        selection = self.begin(graph, group, moments, against)
-        while not selection.finished:
-            selection.advance()
-        return selection.path()
-
-
-def method_of(objective, step, candidates, channels_per_step, seed):
-    """The `Imitation` or `OutputSearch` of these arguments of `prune`.
+    Args:
+        method: A method as it is, or its objective; `None` for that of the strings.
+        objective: Of the method, if that is not given.
+        step: Likewise.
+        **options: Likewise, more attributes of an `OutputSearch`; `None` for the
+            default.
 
     Raises:
         ValueError: When one is none of the choices, or they do not go together.
     """
-    _check_choice("objective", objective, [*IMITATION_OBJECTIVES, *OUTPUT_OBJECTIVES])
-    if objective in OUTPUT_OBJECTIVES:
-        _check_choice("step", step, [*STEP_SIZES], f" with objective={objective!r}")
-        which = "screened" if candidates is None else candidates
-        return OutputSearch(step, Candidates(which, channels_per_step), seed, objective)
-    _check_choice("step", step, [*STEP_RULES])
-    if candidates is not None or channels_per_step != 1:
+    given = {name: value for name, value in options.items() if value is not None}
+    if isinstance(method, Imitation | OutputSearch):
+        _check_no_shorthand(method, objective, step, given)
+        return method
+    if isinstance(method, str) and objective == "global":
+        objective, method = method, None
+    if method is not None:
         raise ValueError(
-            "Expected `candidates` and `channels_per_step` with an objective of "
-            f"{[*OUTPUT_OBJECTIVES]}: the others evaluate all channels in closed form. "
-            f"Received: candidates={candidates!r}, channels_per_step="
-            f"{channels_per_step!r} with objective={objective!r}"
+            "Expected `method` to be a keras_greedy.Imitation, LossSearch or "
+            "DivergenceSearch, or the name of an objective instead of `objective`. "
+            f"Received: method={method!r} with objective={objective!r}"
         )
-    return Imitation(objective, step, seed)
+    check_choice("objective", objective, [*IMITATED, *OUTPUT_SEARCHES])
+    if objective in OUTPUT_SEARCHES:
+        search = OUTPUT_SEARCHES[objective]
+        _check_options(search, objective, given)
+        return search(step=step, **given)
+    _check_options(Imitation, objective, given)
+    return Imitation(objective, step)
 
 
-def _check_choice(name, value, accepted, when=""):
-    if value not in accepted:
+def _check_no_shorthand(
+    method: Method, objective: str, step: str, options: dict[str, Any]
+) -> None:
+    if (objective, step) != ("global", "corrective") or options:
+        said = {"objective": objective, "step": step, **options}
         raise ValueError(
-            f"Expected `{name}` to be one of {accepted}{when}. "
-            f"Received: {name}={value!r}"
+            "Expected either `method`, or the strings and options that stand for one. "
+            f"Received: method={method!r} with {said}"
         )
+
+
+def _check_options(
+    kind: type[Imitation] | type[OutputSearch], objective: str, options: dict[str, Any]
+) -> None:
+    fields = {field.name for field in dataclasses.fields(kind)}
+    for name, value in options.items():
+        if name not in fields:
+            raise ValueError(
+                f"Expected `{name}` with {OPTIONS[name]}. Received: {name}={value!r} "
+                f"with objective={objective!r}"
+            )

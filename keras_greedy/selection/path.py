@@ -1,10 +1,17 @@
 """The order in which a group's channels are added, and the weights they get."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+Numbers: TypeAlias = Sequence[float] | np.ndarray
+"""Numbers in a row: a list or an array of one axis."""
 
 ROUNDING = 1e-12
+"""Weights, and their distances from 1, below this are 0 but for rounding."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,11 +27,11 @@ class SelectionPath:
     errors: np.ndarray
 
     def kept(self, width: int) -> np.ndarray:
-        """`(width,)` indices of the channels kept, increasing."""
+        """Returns the `(width,)` indices of the channels kept, increasing."""
         return np.sort(self.order[:width])
 
     def scale(self, width: int) -> np.ndarray:
-        """`(N,)` what each channel is multiplied by; 0 for what is not kept."""
+        """Returns the `(N,)` factor of each channel: 0 for those not kept."""
         scale = np.zeros(len(self.order))
         scale[self.kept(width)] = 1.0
         return scale
@@ -34,77 +41,137 @@ class SelectionPath:
 class MixturePath(SelectionPath):
     """The path of `a <- (1 - g) a + g e_i`, with the steps that made it.
 
-    A channel may be picked again, and taken back by a negative `g`, so that the
-    kept sets need not be nested.
+    A channel may be picked again, and taken back by a negative `g`, so the kept sets
+    need not be nested.
 
     Attributes:
-        order: Channels in the order of their first pick.
-        errors: That of the last mixture of at most so many channels, as far as
-            none of fewer had less.
+        order: `(N,)` channels in the order of their first pick.
+        errors: `(N + 1,)` error of the last mixture of at most that many channels, or
+            that of a narrower width where it was lower.
         picks: `(T,)` the channel of each step.
         sizes: `(T,)` the g of each step.
-        steps: `(N + 1,)` after how many steps that mixture was reached.
+        steps: `(N + 1,)` number of steps after which that mixture was reached.
     """
 
     picks: np.ndarray
     sizes: np.ndarray
     steps: np.ndarray
 
-    def kept(self, width):
-        # A width that the mixture does not use up is filled in the order of picks.
-        unused = self.mixture(width)[self.order] == 0
-        return np.sort(self.order[np.argsort(unused, kind="stable")][:width])
+    def kept(self, width: int) -> np.ndarray:
+        """Returns the `(width,)` indices of the channels kept, increasing."""
+        # Those in use come first. The sort is stable: a width that the mixture does
+        # not use up is filled in the order of the picks.
+        weights = self.mixture(width)
+        is_unused = weights[self.order] == 0
+        used_first = np.argsort(is_unused, kind="stable")
+        kept = self.order[used_first][:width]
+        return np.sort(kept)
 
-    def scale(self, width):
-        """`N a`: the mean-field scale, so that all channels together have 1 each."""
+    def scale(self, width: int) -> np.ndarray:
+        """Returns the `(N,)` mean-field scale `N a` [ICML].
+
+        With all channels in equal parts, `a = 1 / N`, each has the scale 1.
+        """
         size = len(self.order)
-        return np.ones(size) if width == size else size * self.mixture(width)
+        # The full layer is kept as it is, wherever the last step has ended.
+        if width == size:
+            return np.ones(size)
+        return size * self.mixture(width)
 
     def mixture(self, width: int) -> np.ndarray:
-        """`(N,)` the weights a, which sum to 1."""
-        return mixture(self.picks, self.sizes, len(self.order), self.steps[width])
+        """Returns the `(N,)` weights a, which sum to 1."""
+        channels = len(self.order)
+        return mixture(self.picks, self.sizes, channels, self.steps[width])
 
 
-def mixture(picks, sizes, channels: int, steps: int) -> np.ndarray:
-    """The weights a after some steps of `a <- (1 - g) a + g e_i` from a = 0."""
+def mixture(
+    picks: Numbers,
+    sizes: Numbers,
+    channels: int,
+    steps: int,
+) -> np.ndarray:
+    """Returns the weights a after some steps of `a <- (1 - g) a + g e_i` from a = 0.
+
+    Args:
+        picks: `(T,)` the channel i of each step.
+        sizes: `(T,)` the g of each step.
+        channels: Number of channels N.
+        steps: Number of steps to take, at most T.
+
+    Returns:
+        `(N,)`.
+    """
     weights = np.zeros(channels)
     for pick, size in zip(picks[:steps], sizes[:steps], strict=True):
-        move(weights, pick, size)
+        move(weights, int(pick), size)
     return weights
 
 
-def move(weights: np.ndarray, pick: int, size: float) -> None:
-    """One step, in place; a weight that is taken back is exactly 0."""
+def move(
+    weights: np.ndarray,
+    pick: int,
+    size: float,
+) -> None:
+    """Takes one step `a <- (1 - g) a + g e_i` in place.
+
+    Args:
+        weights: `(N,)` a.
+        pick: The channel i.
+        size: The step size g.
+    """
     weights *= 1 - size
     weights[pick] += size
+    # g = -a_i / (1 - a_i) takes the weight back. It has to be exactly 0, because the
+    # width of a mixture is the number of weights that are not.
     if abs(weights[pick]) < ROUNDING:
         weights[pick] = 0.0
 
 
-def mixture_path(picks, sizes, errors, channels: int) -> MixturePath:
-    """The `MixturePath` of some steps.
+def mixture_path(
+    picks: ArrayLike,
+    sizes: ArrayLike,
+    errors: ArrayLike,
+    channels: int,
+) -> MixturePath:
+    """Returns the `MixturePath` of some steps.
 
     Args:
         picks: `(T,)` channels, in the order of the steps.
         sizes: `(T,)` the g of each step.
         errors: `(T + 1,)` error before the first step and after each.
-        channels: How many there are; those never picked come last in the order.
+        channels: Number of channels; those never picked come last in the order.
     """
-    picks, sizes, errors = np.array(picks, int), np.array(sizes), np.array(errors)
-    first = np.unique(picks, return_index=True)[1]
-    never = np.setdiff1d(np.arange(channels), picks)
-    used = _supports(picks, sizes, channels)
-    steps = [np.flatnonzero(used <= width)[-1] for width in range(channels + 1)]
-    left = np.minimum.accumulate(errors[steps])
-    left[-1] = 0.0
-    order = np.concatenate([picks[np.sort(first)], never])
-    return MixturePath(order, left, picks, sizes, np.array(steps))
+    picks = np.array(picks, int)
+    sizes = np.array(sizes)
+    errors = np.array(errors)
+
+    _, first_picks = np.unique(picks, return_index=True)
+    picked = picks[np.sort(first_picks)]
+    never_picked = np.setdiff1d(np.arange(channels), picks)
+    order = np.concatenate([picked, never_picked])
+
+    used = _channels_used(picks, sizes, channels)
+    steps = np.zeros(channels + 1, int)
+    for width in range(channels + 1):
+        narrow_enough = np.flatnonzero(used <= width)
+        steps[width] = narrow_enough[-1]
+
+    # More channels may have been reached by a step that raised the error; the budget
+    # needs a curve that never rises. At the full width the layer is as it was.
+    lowest = np.minimum.accumulate(errors[steps])
+    lowest[-1] = 0.0
+    return MixturePath(order, lowest, picks, sizes, steps)
 
 
-def _supports(picks, sizes, channels) -> np.ndarray:
-    """`(T + 1,)` how many channels have a weight after each step."""
-    weights, used = np.zeros(channels), [0]
+def _channels_used(
+    picks: np.ndarray,
+    sizes: np.ndarray,
+    channels: int,
+) -> np.ndarray:
+    """Returns the `(T + 1,)` number of channels with a weight after each step."""
+    weights = np.zeros(channels)
+    used = [0]
     for pick, size in zip(picks, sizes, strict=True):
         move(weights, pick, size)
-        used.append(np.count_nonzero(weights))
+        used.append(int(np.count_nonzero(weights)))
     return np.array(used)

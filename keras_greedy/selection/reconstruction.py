@@ -1,68 +1,112 @@
 """Weights of a consumer that make the kept channels stand for all of them."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 
 from keras_greedy.selection.consumers import Consumer
 from keras_greedy.selection.moments import Scatter
 
+KernelAndBias: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""A consumer's new kernel, of its full shape, and its new bias, `(outputs,)`."""
 
-def least_squares(read: Consumer, scatter: Scatter, scale: np.ndarray):
-    """The consumer's optimal kernel and bias when it reads only kept features.
+Reconstruct: TypeAlias = Callable[[Consumer, Scatter, np.ndarray], KernelAndBias]
+"""`least_squares` or `rescaled`."""
 
-    Minimises `E ||x W + b - (x_S W'_S + b')||^2`: with C the covariance of x,
-    `W'_S = W_S + C_SS^-1 C_SD W_D` for the dropped features D, and the mean of
-    what is lost goes to the bias.
+PRECISION_PAYS = 8
+"""So many times more kept than dropped features make the precision the faster way."""
+
+
+def least_squares(
+    consumer: Consumer,
+    scatter: Scatter,
+    scale: np.ndarray,
+) -> KernelAndBias:
+    """Returns the optimal kernel and bias of a consumer that reads only kept features.
+
+    Minimises `E ||x W + b - (x_S W'_S + b')||^2` over W'_S and b'. With C the
+    covariance of x, S the kept and D the dropped features, the optimum is
+    `W'_S = W_S + C_SS^-1 C_SD W_D`: the kept features take over the part of the
+    dropped ones that they predict. The mean of the rest goes to the bias.
 
     Args:
-        read: The consumer's `Consumer`.
+        consumer: The consumer.
         scatter: Moments of its rows.
         scale: `(F,)`, 0 for the features that are dropped.
 
     Returns:
-        `(kernel, bias)`, the kernel in its full shape with zeros for what was
-        dropped.
+        `(kernel, bias)`, the kernel in its full shape with zeros for the features
+        that are dropped.
     """
-    matrix, kept = read.matrix(), scale != 0
+    matrix = consumer.matrix()
+    kept = scale != 0
     new = np.where(kept[:, None], matrix, 0.0)
     if kept.any() and not kept.all():
-        new[kept] += _made_up(scatter, kept, matrix[~kept])
-    return read.kernel(new), read.bias() + _shift(read, scatter, matrix - new)
+        new[kept] += _taken_over(scatter, kept, matrix[~kept])
+    lost = _mean_output(consumer, scatter, matrix - new)
+    return consumer.kernel(new), consumer.bias() + lost
 
 
-def _made_up(scatter: Scatter, kept: np.ndarray, dropped: np.ndarray) -> np.ndarray:
-    """`C_SS^-1 C_SD W_D`.
-
-    Where few features are dropped of many, as of a layer that reads what many others
-    made, by the precision P = C^-1 instead: `-P_SD P_DD^-1 W_D`, O(F) for each group
-    of channels once P is there.
-    """
-    if len(dropped) <= len(kept) / 8:
-        precision = scatter.precision
-        own = np.linalg.solve(precision[np.ix_(~kept, ~kept)], dropped)
-        return -precision[np.ix_(kept, ~kept)] @ own
-    covariance = scatter.regularized()
-    lost = covariance[np.ix_(kept, ~kept)] @ dropped
-    return np.linalg.solve(covariance[np.ix_(kept, kept)], lost)
-
-
-def rescaled(read: Consumer, scatter: Scatter, scale: np.ndarray):
-    """The consumer's own kernel and bias with each feature scaled.
+def rescaled(
+    consumer: Consumer,
+    scatter: Scatter,
+    scale: np.ndarray,
+) -> KernelAndBias:
+    """Returns the consumer's own kernel with each feature scaled, and the bias to it.
 
     Args:
-        read: The consumer's `Consumer`.
+        consumer: The consumer.
         scatter: Moments of its rows.
         scale: `(F,)`, 0 for the features that are dropped.
 
     Returns:
-        `(kernel, bias)` as of `least_squares`; the mean of what changes goes to
-        the bias.
+        `(kernel, bias)`, the kernel in its full shape; the mean of the difference
+        goes to the bias.
     """
-    matrix = read.matrix()
+    matrix = consumer.matrix()
     new = matrix * scale[:, None]
-    return read.kernel(new), read.bias() + _shift(read, scatter, matrix - new)
+    lost = _mean_output(consumer, scatter, matrix - new)
+    return consumer.kernel(new), consumer.bias() + lost
 
 
-def _shift(read, scatter, lost):
-    """The mean of what the lost part of the kernel gave to each output."""
-    lost = lost.reshape(len(lost), read.folds, -1)
-    return np.einsum("pf,fpo->o", scatter.mean, lost)
+def _taken_over(
+    scatter: Scatter,
+    kept: np.ndarray,
+    dropped: np.ndarray,
+) -> np.ndarray:
+    """Returns `C_SS^-1 C_SD W_D`, the weights that kept features get in addition.
+
+    Args:
+        scatter: Moments of the consumer's rows.
+        kept: `(F,)` mask of S.
+        dropped: `(D, columns)` W_D.
+
+    Returns:
+        `(S, columns)`.
+    """
+    if len(dropped) <= len(kept) / PRECISION_PAYS:
+        # With the precision P = C^-1, the rows S and columns D of C P = I say that
+        # C_SS P_SD + C_SD P_DD = 0, and so C_SS^-1 C_SD = -P_SD P_DD^-1: a (D, D)
+        # system in place of an (S, S) one. P takes as long as that, but only once: a
+        # layer that reads the channels of many groups is asked about each in turn.
+        precision = scatter.precision
+        of_dropped = precision[np.ix_(~kept, ~kept)]
+        across = precision[np.ix_(kept, ~kept)]
+        return -across @ np.linalg.solve(of_dropped, dropped)
+    # (S, columns): C_SD W_D, the covariance of the kept features with the lost output.
+    covariance = scatter.regularized()
+    of_kept = covariance[np.ix_(kept, kept)]
+    across = covariance[np.ix_(kept, ~kept)]
+    return np.linalg.solve(of_kept, across @ dropped)
+
+
+def _mean_output(
+    consumer: Consumer,
+    scatter: Scatter,
+    matrix: np.ndarray,
+) -> np.ndarray:
+    """Returns the `(outputs,)` mean output of a kernel given as `matrix`."""
+    # Each fold (position before a Flatten) has its own mean, and its own columns.
+    by_fold = matrix.reshape(len(matrix), consumer.folds, -1)
+    return np.einsum("pf,fpo->o", scatter.mean, by_fold)

@@ -1,16 +1,25 @@
 """The loss a model is trained with, and the loss of each example."""
 
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
 import keras
 import numpy as np
 from keras import ops
 
-from keras_greedy.batches import is_arrays, output_keys
+from keras_greedy.batches import Data, is_arrays, output_keys
 from keras_greedy.graph.outputs import outputs_of
 from keras_greedy.graph.trace import trace_quietly
 
+Loss: TypeAlias = Any
+"""As for `compile`: a name, a `keras.Loss`, a function, or a list or dict of them."""
 
-def training_loss(model: keras.Model, data, loss=None):
-    """`loss`, else that of the model's compile settings, else a cross-entropy.
+LossPerExample: TypeAlias = Callable[[list, list], Any]
+"""Lists of outputs and of targets, one per output -> `(n,)` loss."""
+
+
+def training_loss(model: keras.Model, data: Data, loss: Loss = None) -> Loss:
+    """Returns `loss`, else that of the model's compile settings, else a cross-entropy.
 
     Args:
         model: The full model.
@@ -29,8 +38,10 @@ def training_loss(model: keras.Model, data, loss=None):
     return loss or model.loss or _cross_entropy(model, data)
 
 
-def loss_per_example(model: keras.Model, functional: keras.Model, loss):
-    """A function of lists of outputs and labels: `(n,)`, summed over the outputs.
+def loss_per_example(
+    model: keras.Model, functional: keras.Model, loss: Loss
+) -> LossPerExample:
+    """Returns a function of outputs and labels: `(n,)`, summed over the outputs.
 
     Args:
         model: The model, whose compile settings have the weights of the losses.
@@ -42,26 +53,29 @@ def loss_per_example(model: keras.Model, functional: keras.Model, loss):
     weights = _for_each(config.get("loss_weights") or 1.0, names)
     functions = [own and _function(own) for own in _for_each(loss, names)]
 
-    def of_each(outputs, labels):
-        return sum(
-            weight * _mean_rest(function(_like(y, output), output))
-            for weight, function, y, output in zip(
-                weights, functions, labels, outputs, strict=True
-            )
-            if function
-        )
+    def of_each(outputs: list, labels: list) -> Any:
+        total = 0
+        for weight, function, y, output in zip(
+            weights, functions, labels, outputs, strict=True
+        ):
+            # An output without a loss is not trained.
+            if function:
+                values = function(_with_channel_axis(y, output), output)
+                total = total + weight * _mean_over_rest(values)
+        return total
 
     return of_each
 
 
-def first_labels(data):
-    """The labels of the first batch, or of all when `data` are arrays."""
+def first_labels(data: Data) -> Any:
+    """Returns the labels of the first batch, or of all when `data` are arrays."""
     first = data if is_arrays(data) else next(iter(data), None)
-    return keras.utils.unpack_x_y_sample_weight(first)[1]
+    _, labels, _ = keras.utils.unpack_x_y_sample_weight(first)
+    return labels
 
 
-def _cross_entropy(model: keras.Model, data):
-    """The loss that fits the model's output and the shape of the labels."""
+def _cross_entropy(model: keras.Model, data: Data) -> keras.losses.Loss:
+    """Returns the loss that fits the model's output and the shape of the labels."""
     kinds = [output.kind for output in outputs_of(trace_quietly(model))]
     if kinds not in (["categorical"], ["binary"]):
         raise ValueError(
@@ -71,31 +85,34 @@ def _cross_entropy(model: keras.Model, data):
         )
     if kinds == ["binary"]:
         return keras.losses.BinaryCrossentropy()
-    labels = np.shape(first_labels(data))
-    one_hot = len(labels) > 1 and labels[-1] == model.output_shape[-1]
-    name = "CategoricalCrossentropy" if one_hot else "SparseCategoricalCrossentropy"
-    return getattr(keras.losses, name)()
+    shape = np.shape(first_labels(data))
+    is_one_hot = len(shape) > 1 and shape[-1] == model.output_shape[-1]
+    if is_one_hot:
+        return keras.losses.CategoricalCrossentropy()
+    return keras.losses.SparseCategoricalCrossentropy()
 
 
-def _for_each(setting, names: list) -> list:
-    """A setting of `compile`, one for all or by output, as a list."""
+def _for_each(setting: Any, names: list[str]) -> list:
+    """Returns a setting of `compile`, one for all or by output, as a list."""
     if isinstance(setting, dict):
         return [setting.get(name) for name in names]
-    return (
-        list(setting) if isinstance(setting, (list, tuple)) else [setting] * len(names)
-    )
+    if isinstance(setting, list | tuple):
+        return list(setting)
+    return [setting] * len(names)
 
 
-def _function(loss):
+def _function(loss: Loss) -> Callable:
     loss = keras.losses.get(loss)
+    # Calling a `keras.Loss` would reduce over the examples.
     return loss.call if isinstance(loss, keras.losses.Loss) else loss
 
 
-def _like(labels, output):
-    """Labels of `(n,)` for outputs of `(n, 1)`."""
-    missing = len(labels.shape) == len(output.shape) - 1 and output.shape[-1] == 1
-    return ops.expand_dims(labels, -1) if missing else labels
+def _with_channel_axis(labels: Any, output: Any) -> Any:
+    """Returns labels of `(n,)` as `(n, 1)` for outputs of `(n, 1)`."""
+    is_missing = len(labels.shape) == len(output.shape) - 1 and output.shape[-1] == 1
+    return ops.expand_dims(labels, -1) if is_missing else labels
 
 
-def _mean_rest(x):
+def _mean_over_rest(x: Any) -> Any:
+    """`(n, ...)` -> `(n,)`."""
     return ops.mean(ops.reshape(x, (ops.shape(x)[0], -1)), axis=1)

@@ -1,9 +1,10 @@
-"""A wrapped model as the plain one of the same size that is inside it."""
+"""A wrapped model, and the plain one of the same size inside it."""
 
 import keras
 import numpy as np
 
-from keras_greedy.graph.channels import Call, ChannelGraph, ChannelGroup, named_weights
+from keras_greedy.graph.calls import Call, named_weights
+from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.clone import Copier, copy_weights, full_weights, remake
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.fold import foldable_norms
@@ -17,47 +18,66 @@ from keras_greedy.while_training.layers import GreedyChannels
 class GatedModel:
     """Reads and writes the gates and weights of a wrapped model, group by group.
 
+    It makes a plain copy of the model once. The gates are always read as they are;
+    `compact` first brings the weights of the copy up to date.
+
     Args:
         wrapped: The model; there may be no wrapper in it.
 
     Attributes:
-        whole: The plain model, a copy with the same weights, traced.
+        whole: The plain copy, traced.
         graph: The same with those groups only that have gates wherever they are read.
     """
 
     def __init__(self, wrapped: keras.Model):
         copier = Copier(lambda operation: remake(inner(operation)))
         self.whole = trace_quietly(copier.model(wrapped))
+        self._copies = [
+            (old, new) for old, new in copier.copies if isinstance(old, keras.Layer)
+        ]
+        # Plain operation -> the one of the wrapped model, in its wrapper if it has one.
         self._originals = {new: old for old, new in copier.copies}
-        for old, new in copier.copies:
-            if isinstance(old, keras.Layer):
-                copy_weights(inner(old), new)
+        self._copy_weights()
         gated = [group.name for group in self.whole.groups if self._is_gated(group)]
         self.graph = of_groups(self.whole, gated)
 
     def kept(self) -> dict[str, np.ndarray]:
-        """Group name -> indices of its channels that are kept."""
+        """Returns the indices of each group's kept channels, by its name."""
         return {name: np.flatnonzero(mask) for name, mask in self.masks().items()}
 
     def masks(self) -> dict[str, np.ndarray]:
-        """Group name -> `(N,)` which of its channels are kept."""
-        return {group.name: self._read(group)[0] for group in self.graph.groups}
+        """Returns the `(N,)` mask of each group's kept channels, by its name."""
+        masks = {}
+        for group in self.graph.groups:
+            wrapper, positions = self._first_reader_of(group)
+            masks[group.name] = wrapper.kept()[positions]
+        return masks
 
     def errors(self) -> dict[str, float]:
-        """Group name -> the error of its last selection."""
-        return {group.name: self._read(group)[1] for group in self.graph.groups}
+        """Returns the error of each group's last selection, by its name."""
+        errors = {}
+        for group in self.graph.groups:
+            wrapper, positions = self._first_reader_of(group)
+            errors[group.name] = float(wrapper.errors()[positions[0]])
+        return errors
 
     def share_of_macs(self) -> float:
-        """What is left of the whole model's multiply-accumulates."""
+        """Returns the share of the whole model's multiply-accumulates that is left."""
         costs = Costs(self.graph)
         widths = {name: len(kept) for name, kept in self.kept().items()}
         return costs.macs(widths) / costs.macs()
 
     def compact(self) -> keras.Model:
-        """The plain model without the channels that are gated."""
+        """Builds the plain model without the channels that are gated."""
+        self._copy_weights()
         return rebuild(self.graph, self.kept())
 
-    def keep(self, selection: dict, weights: dict, errors: dict) -> None:
+    def keep(
+        self,
+        selection: dict[str, np.ndarray],
+        weights: dict[str, dict[str, np.ndarray]],
+        errors: dict[str, float],
+    ) -> None:
         """Narrows groups further.
 
         Args:
@@ -82,68 +102,92 @@ class GatedModel:
                 "neither"
             )
 
-    def _write_gates(self, selection, errors):
-        kept, error = self.graph.kept_mask(selection), self.graph.scales(errors)
-        for call in {c.index: c for g in self.graph.groups for c in g.readers}.values():
+    def _copy_weights(self) -> None:
+        """Gives the layers of the copy the weights of the wrapped model."""
+        for old, new in self._copies:
+            copy_weights(inner(old), new)
+
+    def _write_gates(
+        self, selection: dict[str, np.ndarray], errors: dict[str, float]
+    ) -> None:
+        kept = self.graph.kept_mask(selection)
+        error = self.graph.scales(errors)
+        readers = {
+            call.index: call for group in self.graph.groups for call in group.readers
+        }
+        for call in readers.values():
             ids = self.graph.channels_of(call.inputs[0])
             self._wrapper(call).keep(kept[ids], error[ids])
 
-    def _write_weights(self, weights, kept):
+    def _write_weights(
+        self, weights: dict[str, dict[str, np.ndarray]], kept: np.ndarray
+    ) -> None:
+        """Writes arrays of the compact shapes into the weights of the full shapes."""
         cutter = Cutter(self.graph, kept, {})
+        # A layer that is called several times is written by its first call.
         calls = {call.name: call for call in reversed(self.graph.calls)}
         for layer, arrays in weights.items():
-            original = inner(self._originals[calls[layer].operation])
+            call = calls[layer]
+            original = inner(self._originals[call.operation])
             own = named_weights(original)
             for name, array in arrays.items():
                 full = full_weights(original)[name]
-                full[cutter.entries_left(calls[layer], name, full.shape)] = array
+                full[cutter.entries_left(call, name, full.shape)] = array
                 own[name].assign(full)
 
-    def _read(self, group: ChannelGroup) -> tuple[np.ndarray, float]:
+    def _first_reader_of(
+        self, group: ChannelGroup
+    ) -> tuple[GreedyChannels, np.ndarray]:
+        """Returns a wrapper with the group's gate, and where the channels are in it."""
         call = group.readers[0]
-        wrapper, at = self._wrapper(call), self._positions(call, group)
-        return wrapper.kept()[at], float(wrapper.errors()[at[0]])
+        return self._wrapper(call), self._positions(call, group)
 
     def _wrapper(self, call: Call) -> GreedyChannels:
         return self._originals[call.operation]
 
     def _is_gated(self, group: ChannelGroup) -> bool:
-        return all(
-            isinstance(wrapper := self._originals[call.operation], GreedyChannels)
-            and all(wrapper.places[i] for i in self._positions(call, group))
-            for call in group.readers
-        ) and can_be_gated(self.whole, group)
+        """Returns whether every reader of the group has a gate for all its channels."""
+        for call in group.readers:
+            wrapper = self._originals[call.operation]
+            if not isinstance(wrapper, GreedyChannels):
+                return False
+            places = [wrapper.places[i] for i in self._positions(call, group)]
+            if not all(places):
+                return False
+        return can_be_gated(self.whole, group)
 
     def _positions(self, call: Call, group: ChannelGroup) -> np.ndarray:
-        """Where in the call's input each channel of the group first is."""
+        """Returns where in the call's input each channel of the group first is."""
         ids = self.whole.channels_of(call.inputs[0]).tolist()
         return np.array([ids.index(channel) for channel in group.channels])
 
 
 def inner(operation: keras.Operation) -> keras.Operation:
-    """What a wrapper wraps; anything else as it is."""
+    """Returns the layer inside a wrapper; anything else as it is."""
     is_wrapper = isinstance(operation, GreedyChannels)
     return operation.layer if is_wrapper else operation
 
 
 def can_be_gated(graph: ChannelGraph, group: ChannelGroup) -> bool:
-    """Whether each of its readers reads the same channels whenever it is called."""
+    """Returns whether each reader reads the same channels whenever it is called.
+
+    A layer that is called several times has one gate for all of its calls.
+    """
     readers = {call.operation for call in group.readers}
-    read = {
-        (call.operation, *graph.channels_of(call.inputs[0]))
-        for call in graph.calls
-        if call.operation in readers
-    }
-    return len(read) == len(readers)
+    inputs = set()
+    for call in graph.calls:
+        if call.operation in readers:
+            inputs.add((call.operation, *graph.channels_of(call.inputs[0])))
+    return len(inputs) == len(readers)
 
 
 def without_bias(graph: ChannelGraph) -> list[Call]:
-    """The readers that need a bias to take the mean of what goes, and have none."""
+    """Returns the readers that need a bias, for the mean of what goes, and lack one."""
     norms = foldable_norms(graph)
     return [
-        read.call
-        for read in consumers_of(graph).values()
-        if read.reconstructs
-        and not read.call.operation.use_bias
-        and read.call.index not in norms
+        consumer.call
+        for consumer in consumers_of(graph).values()
+        if consumer.reconstructs
+        and not consumer.call.operation.use_bias
+        and consumer.call.index not in norms
     ]

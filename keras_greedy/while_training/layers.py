@@ -1,9 +1,7 @@
-"""The layers of a model that is pruned while it trains.
+"""The layers of a model that is pruned while it trains: gates, and their wrappers."""
 
-A `GreedyChannels` is put around each layer that reads channels, since a channel that
-is 0 there is as good as gone (see `graph/gate.py`). The gates themselves, one for each
-group of channels, are layers of their own that the wrappers share.
-"""
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,13 +20,16 @@ NO_CALLBACK = (
     "step. Received: a call of layer '{}' with training=True and no such callback"
 )
 
+PACKAGE = "keras_greedy"
 
-@keras.saving.register_keras_serializable("keras_greedy")
+
+@keras.saving.register_keras_serializable(PACKAGE)
 class ChannelGate(keras.layers.Layer):
-    """Which channels of a group are kept.
+    """The gates of a group: which of its channels are kept.
 
     Args:
         size: How many channels there are.
+        **kwargs: As for `keras.layers.Layer`.
 
     Attributes:
         kept: `(size,)` variable of ones and zeros.
@@ -36,22 +37,25 @@ class ChannelGate(keras.layers.Layer):
             no channel at all.
     """
 
-    def __init__(self, size: int, **kwargs):
+    def __init__(self, size: int, **kwargs: Any):
         super().__init__(**{"trainable": False} | kwargs)
         self.size = size
-        fixed = {"trainable": False, "dtype": "float32"}
-        self.kept = self.add_weight((size,), "ones", name="kept", **fixed)
-        self.error = self.add_weight((), "zeros", name="error", **fixed)
+        self.kept = self.add_weight(
+            (size,), "ones", name="kept", trainable=False, dtype="float32"
+        )
+        self.error = self.add_weight(
+            (), "zeros", name="error", trainable=False, dtype="float32"
+        )
         self.built = True
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         return inputs * self.kept
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"size": self.size}
 
 
-@keras.saving.register_keras_serializable("keras_greedy")
+@keras.saving.register_keras_serializable(PACKAGE)
 class GreedyChannels(keras.layers.Wrapper):
     """A layer that reads channels through gates.
 
@@ -64,15 +68,28 @@ class GreedyChannels(keras.layers.Wrapper):
         objective: As for `prune`.
         step: As for `prune`.
         gates: The `ChannelGate`s of the groups it reads; by default one of its own
-            for all of its input.
-        places: `(C,)` where each channel of the input is in the gates put one behind
-            the other, counted from 1; 0 for those without a gate.
+            for all of its input, made when the layer is built.
+        places: `(C,)` place of each channel of the input in the row of all gates,
+            counted from 1; 0 for those without a gate.
+        **kwargs: As for `keras.layers.Layer`.
 
     Attributes:
         has_callback: Whether a `GreedySelectionStep` takes care of the selection.
 
     Raises:
         ValueError: When `layer` is not as described.
+
+    Example:
+
+    ```python
+    import keras
+
+    import keras_greedy
+
+    schedule = keras_greedy.ConstantWidth(0.5)
+    wrapped = keras_greedy.GreedyChannels(keras.layers.Dense(10), schedule)
+    model = keras.Sequential([keras.Input((32,)), keras.layers.Dense(16), wrapped])
+    ```
     """
 
     def __init__(
@@ -83,7 +100,7 @@ class GreedyChannels(keras.layers.Wrapper):
         step: str = "corrective",
         gates: list[ChannelGate] | None = None,
         places: list[int] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         if not reads_channels(layer):
             raise ValueError(
@@ -91,46 +108,55 @@ class GreedyChannels(keras.layers.Wrapper):
                 "of its input or normalises over them, as Conv2D, Dense and "
                 f"LayerNormalization. Received: layer={layer!r}"
             )
-        defaults = {"name": f"greedy_{layer.name}", "trainable": layer.trainable}
-        super().__init__(layer, **defaults | {"dtype": layer.dtype_policy} | kwargs)
+        options = {
+            "name": f"greedy_{layer.name}",
+            "trainable": layer.trainable,
+            "dtype": layer.dtype_policy,
+        }
+        super().__init__(layer, **options | kwargs)
         self.selection_schedule = checked_schedule(selection_schedule)
-        method_of(objective, step, None, 1, 0)  # Raises when there is no such method.
-        self.objective, self.step = objective, step
-        self.gates, self.places = gates, places
+        method_of(None, objective, step)  # Raises when there is no such method.
+        self.objective = objective
+        self.step = step
+        self.gates = gates or []
+        self.places = places or []
         self.has_callback = False
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         super().build(input_shape)
-        if self.gates is None:
+        if not self.gates:
             channels = input_shape[-1]
             self.gates = [ChannelGate(channels, name=f"gate_{self.layer.name}")]
-            self.places = [*range(1, channels + 1)]
+            self.places = list(range(1, channels + 1))
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         if training and not self.has_callback:
             raise RuntimeError(NO_CALLBACK.format(self.name))
-        kept = [ops.convert_to_tensor(gate.kept) for gate in self.gates]
-        kept = ops.concatenate([ops.ones((1,), kept[0].dtype), *kept])
-        mask = ops.cast(ops.take(kept, self.places), inputs.dtype)
+        gates = [ops.convert_to_tensor(gate.kept) for gate in self.gates]
+        # Place 0, of channels without a gate, is always open.
+        gates = ops.concatenate([ops.ones((1,), gates[0].dtype), *gates])
+        mask = ops.cast(ops.take(gates, self.places), inputs.dtype)
         rule = rule_for(type(self.layer), self.layer)
+        assert rule is not None  # The constructor refuses other layers.
         if rule.normalizes:
             return rule.over_kept(self.layer, inputs, mask)
         return self.layer(inputs * mask)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return self.layer.compute_output_shape(input_shape)
 
     def kept(self) -> np.ndarray:
-        """`(C,)` which channels of its input are kept, as booleans."""
+        """Returns the `(C,)` mask of the kept channels of its input."""
         gates = [ops.convert_to_numpy(gate.kept) for gate in self.gates]
         return np.concatenate([[1.0], *gates])[self.places] != 0
 
     def errors(self) -> np.ndarray:
-        """`(C,)` the error of the last selection in each channel's group."""
-        errors = [
-            np.full(gate.size, ops.convert_to_numpy(gate.error)) for gate in self.gates
-        ]
+        """Returns the `(C,)` error of the last selection in each channel's group."""
+        errors = []
+        for gate in self.gates:
+            error = ops.convert_to_numpy(gate.error)
+            errors.append(np.full(gate.size, error))
         return np.concatenate([[0.0], *errors])[self.places]
 
     def keep(self, mask: np.ndarray, errors: np.ndarray) -> None:
@@ -140,54 +166,61 @@ class GreedyChannels(keras.layers.Wrapper):
             mask: `(C,)` which channels of the input to keep.
             errors: `(C,)` the error of the selection in each channel's group.
         """
-        flat = np.zeros((2, 1 + sum(gate.size for gate in self.gates)))
-        flat[:, self.places] = mask, errors
+        size = 1 + sum(gate.size for gate in self.gates)
+        kept_by_place = np.zeros(size)
+        kept_by_place[self.places] = mask
+        error_by_place = np.zeros(size)
+        error_by_place[self.places] = errors
         start = 1
         for gate in self.gates:
-            kept, error = flat[:, start : start + gate.size]
-            gate.kept.assign(kept)
-            gate.error.assign(error[0])
+            own = slice(start, start + gate.size)
+            gate.kept.assign(kept_by_place[own])
+            # All channels of a group have the error of one selection.
+            gate.error.assign(error_by_place[start])
             start += gate.size
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
         return super().get_config() | {
             "selection_schedule": serialize(self.selection_schedule),
             "objective": self.objective,
             "step": self.step,
-            "gates": self.gates and [*map(_serialize_shared, self.gates)],
-            "places": self.places and [*self.places],
+            "gates": [_serialize_shared(gate) for gate in self.gates] or None,
+            "places": list(self.places) or None,
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
-        def revived(value):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Callable] | None = None
+    ) -> "GreedyChannels":
+        def revived(value: Any) -> Any:
             return keras.saving.deserialize_keras_object(value, custom_objects)
 
         config = dict(config)
         for name in ("layer", "selection_schedule"):
             config[name] = revived(config[name])
-        config["gates"] = config["gates"] and [*map(revived, config["gates"])]
+        if config["gates"]:
+            config["gates"] = [revived(gate) for gate in config["gates"]]
         return cls(**config)
 
 
-def _serialize_shared(gate: ChannelGate) -> dict:
-    """The config of a gate, by which all its wrappers get one gate again."""
+def _serialize_shared(gate: ChannelGate) -> dict[str, Any]:
+    """Returns the config of a gate, by which all its wrappers get one gate again."""
     # Keras marks as shared what it meets a second time, but not, in what is nested, the
     # first occurrence.
     keras.saving.serialize_keras_object(gate)
     return keras.saving.serialize_keras_object(gate)
 
 
-def reads_channels(layer) -> bool:
-    """Whether a layer's rule says that a gate belongs in front of it."""
+def reads_channels(layer: keras.Layer) -> bool:
+    """Returns whether a layer's rule says that a gate belongs in front of it."""
     rule = RULES.get(type(layer))
     return bool(rule and (rule.consumes or rule.normalizes))
 
 
-def wrappers_of(model) -> list[GreedyChannels]:
-    """The `GreedyChannels` of a model, those of models inside it among them."""
-    found = []
+def wrappers_of(model: keras.Model) -> list[GreedyChannels]:
+    """Returns the wrappers of a model, those of models inside it among them."""
+    found: list[GreedyChannels] = []
     for layer in model.layers:
         if isinstance(layer, GreedyChannels):
             found.append(layer)
@@ -196,8 +229,8 @@ def wrappers_of(model) -> list[GreedyChannels]:
     return list(dict.fromkeys(found))
 
 
-def checked_schedule(schedule) -> SelectionSchedule:
-    """A schedule as it is; half the MACs at once for `None`."""
+def checked_schedule(schedule: SelectionSchedule | None) -> SelectionSchedule:
+    """Returns a schedule as it is; half the MACs at once for `None`."""
     if schedule is None:
         return ConstantWidth(0.5)
     if not isinstance(schedule, SelectionSchedule):
@@ -209,8 +242,8 @@ def checked_schedule(schedule) -> SelectionSchedule:
     return schedule
 
 
-def prune_scope():
-    """A scope in which Keras knows the layers and schedules of wrapped models.
+def prune_scope() -> keras.saving.CustomObjectScope:
+    """Returns a scope in which Keras knows the layers and schedules of wrapped models.
 
     Importing `keras_greedy` is enough to load a saved model; this is for those used
     to TF-MOT's `prune_scope`.
@@ -218,11 +251,22 @@ def prune_scope():
     Example:
 
     ```python
+    import keras
+
+    import keras_greedy
+
+    model = keras.Sequential(
+        [keras.Input((10,)), keras.layers.Dense(16), keras.layers.Dense(3)]
+    )
+    keras_greedy.prune_greedy(model).save("wrapped.keras")
     with keras_greedy.prune_scope():
         wrapped = keras.models.load_model("wrapped.keras")
     ```
     """
     registered = keras.saving.get_custom_objects()
-    return keras.saving.custom_object_scope(
-        {name: o for name, o in registered.items() if name.startswith("keras_greedy>")}
-    )
+    own = {
+        name: object_
+        for name, object_ in registered.items()
+        if name.startswith(f"{PACKAGE}>")
+    }
+    return keras.saving.custom_object_scope(own)

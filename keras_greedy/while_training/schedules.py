@@ -1,12 +1,26 @@
 """When to select during training, and how much to leave."""
 
-from numbers import Integral, Real
+from typing import Any, Protocol
 
 import keras
 
+from tflite_export.checks import check_number, is_count, is_number
+
+
+class Narrows(Protocol):
+    """The part of a `Selector` that a schedule calls."""
+
+    def to_macs(self, share: float, round_to: int) -> None:
+        """Narrows all groups until a share of the full model's MACs is left."""
+        ...
+
+    def one_group(self, index: int, share: float, round_to: int) -> None:
+        """Narrows one group, as far as the groups behind it cannot spare it."""
+        ...
+
 
 class SelectionSchedule:
-    """Base of the schedules: selections come at certain training steps.
+    """The base of the schedules: selections come at certain training steps.
 
     Subclasses have a `get_config` and are registered with Keras, so that they are
     saved with the model.
@@ -21,21 +35,25 @@ class SelectionSchedule:
     """
 
     def __init__(self, macs: float, begin_step: int = 0, round_to: int = 8):
-        is_share = _is_number(macs) and 0 < macs <= 1
-        _check("macs", macs, "a share above 0 and up to 1", is_share)
-        _check("begin_step", begin_step, "a step from 0 on", _is_count(begin_step, 0))
-        _check("round_to", round_to, "a positive integer", _is_count(round_to, 1))
-        self.macs, self.begin_step, self.round_to = macs, begin_step, round_to
+        is_share = is_number(macs) and 0 < macs <= 1
+        check_number("macs", macs, "a share above 0 and up to 1", is_share)
+        is_step = is_count(begin_step, minimum=0)
+        check_number("begin_step", begin_step, "a step from 0 on", is_step)
+        check_number("round_to", round_to, "a positive integer", is_count(round_to))
+        self.macs = macs
+        self.begin_step = begin_step
+        self.round_to = round_to
 
     def selections(self, step: int) -> int:
-        """How many selections are due up to a step, that one included."""
+        """Returns how many selections are due up to a step, that one included."""
         raise NotImplementedError
 
-    def select(self, selector, index: int) -> None:
-        """Makes the selection of this index, counted from 0, by a `Selector`."""
+    def select(self, selector: Narrows, index: int) -> None:
+        """Makes the selection of this index, counted from 0."""
         raise NotImplementedError
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
         return {
             "macs": self.macs,
             "begin_step": self.begin_step,
@@ -43,7 +61,8 @@ class SelectionSchedule:
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "SelectionSchedule":
+        """Makes the schedule of such arguments."""
         return cls(**config)
 
 
@@ -56,18 +75,28 @@ class ConstantWidth(SelectionSchedule):
         begin_step: The training step it comes before.
         round_to: Widths are multiples of this.
 
+    Raises:
+        ValueError: When an argument is out of its range.
+
     Example:
 
     ```python
+    import keras
+
+    import keras_greedy
+
+    model = keras.Sequential(
+        [keras.Input((10,)), keras.layers.Dense(16), keras.layers.Dense(3)]
+    )
     schedule = keras_greedy.ConstantWidth(0.5, begin_step=1000)
     wrapped = keras_greedy.prune_greedy(model, schedule)
     ```
     """
 
-    def selections(self, step):
+    def selections(self, step: int) -> int:
         return int(step >= self.begin_step)
 
-    def select(self, selector, index):
+    def select(self, selector: Narrows, index: int) -> None:
         selector.to_macs(self.macs, self.round_to)
 
 
@@ -76,7 +105,7 @@ class PolynomialWidth(SelectionSchedule):
     """From the full model to the target in many selections, first fast, then slowly.
 
     `macs + (1 - macs) (1 - progress)^power`, as the sparsity of TF-MOT's
-    `PolynomialDecay` [Zhu and Gupta, 2017, arXiv 1710.01878].
+    `PolynomialDecay`.
 
     Args:
         macs: Share of the full model's multiply-accumulates to keep in the end.
@@ -86,35 +115,58 @@ class PolynomialWidth(SelectionSchedule):
         frequency: Training steps from one selection to the next.
         round_to: Widths are multiples of this.
 
+    Raises:
+        ValueError: When an argument is out of its range.
+
     Example:
 
     ```python
+    import keras
+
+    import keras_greedy
+
+    model = keras.Sequential(
+        [keras.Input((10,)), keras.layers.Dense(16), keras.layers.Dense(3)]
+    )
     schedule = keras_greedy.PolynomialWidth(0.5, 0, end_step=2000)
     wrapped = keras_greedy.prune_greedy(model, schedule)
     ```
+
+    Reference: Zhu and Gupta, To Prune or Not to Prune, 2017, arXiv 1710.01878.
     """
 
-    def __init__(self, macs, begin_step, end_step, power=3, frequency=100, round_to=8):
+    def __init__(
+        self,
+        macs: float,
+        begin_step: int,
+        end_step: int,
+        power: float = 3,
+        frequency: int = 100,
+        round_to: int = 8,
+    ):
         super().__init__(macs, begin_step, round_to)
-        later = "a step behind `begin_step`"
-        _check("end_step", end_step, later, _is_count(end_step, begin_step + 1))
-        _check("power", power, "a positive number", _is_number(power) and power > 0)
-        _check("frequency", frequency, "a positive integer", _is_count(frequency, 1))
-        self.end_step, self.power, self.frequency = end_step, power, frequency
+        is_later = is_count(end_step, minimum=begin_step + 1)
+        check_number("end_step", end_step, "a step behind `begin_step`", is_later)
+        is_power = is_number(power) and power > 0
+        check_number("power", power, "a positive number", is_power)
+        check_number("frequency", frequency, "a positive integer", is_count(frequency))
+        self.end_step = end_step
+        self.power = power
+        self.frequency = frequency
 
-    def selections(self, step):
+    def selections(self, step: int) -> int:
         steps = min(step, self.end_step) - self.begin_step
         # The last one comes at `end_step`, a multiple of the frequency or not.
         is_last = step >= self.end_step and steps % self.frequency != 0
         return max(0, steps // self.frequency + is_last)
 
-    def select(self, selector, index):
+    def select(self, selector: Narrows, index: int) -> None:
         steps = (index + 1) * self.frequency
         left = max(0.0, 1 - steps / (self.end_step - self.begin_step))
         macs = self.macs + (1 - self.macs) * left**self.power
         selector.to_macs(macs, self.round_to)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
             "end_step": self.end_step,
             "power": self.power,
@@ -126,9 +178,9 @@ class PolynomialWidth(SelectionSchedule):
 class LayerByLayer(SelectionSchedule):
     """One group after the other, in the order the data flow, training in between.
 
-    That is the procedure of Ye et al., ICML 2020, with `objective="loss"` and
-    `step="uniform"`. Each group gets the width that a local imitation of all groups
-    not selected yet allots to it.
+    With `objective="loss"` and `step="uniform"` it is the procedure of the paper below.
+    Each group gets the width that a local imitation of all groups not selected yet
+    allots to it.
 
     Args:
         macs: Share of the full model's multiply-accumulates to keep in the end.
@@ -136,43 +188,45 @@ class LayerByLayer(SelectionSchedule):
         frequency: Training steps from one group to the next.
         round_to: Widths are multiples of this.
 
+    Raises:
+        ValueError: When an argument is out of its range.
+
     Example:
 
     ```python
+    import keras
+
+    import keras_greedy
+
+    model = keras.Sequential(
+        [keras.Input((10,)), keras.layers.Dense(16), keras.layers.Dense(3)]
+    )
+    schedule = keras_greedy.LayerByLayer(0.5, frequency=500)
     wrapped = keras_greedy.prune_greedy(
-        model,
-        keras_greedy.LayerByLayer(0.5, frequency=500),
-        objective="loss",
-        step="uniform",
+        model, schedule, objective="loss", step="uniform"
     )
     ```
+
+    Reference: Ye, Gong, Nie, Zhou, Klivans and Liu, Good Subnetworks Provably Exist:
+    Pruning via Greedy Forward Selection, ICML 2020.
     """
 
-    def __init__(self, macs, begin_step=0, frequency=100, round_to=8):
+    def __init__(
+        self,
+        macs: float,
+        begin_step: int = 0,
+        frequency: int = 100,
+        round_to: int = 8,
+    ):
         super().__init__(macs, begin_step, round_to)
-        _check("frequency", frequency, "a positive integer", _is_count(frequency, 1))
+        check_number("frequency", frequency, "a positive integer", is_count(frequency))
         self.frequency = frequency
 
-    def selections(self, step):
+    def selections(self, step: int) -> int:
         return max(0, (step - self.begin_step) // self.frequency + 1)
 
-    def select(self, selector, index):
+    def select(self, selector: Narrows, index: int) -> None:
         selector.one_group(index, self.macs, self.round_to)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"frequency": self.frequency}
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _is_count(value, least: int) -> bool:
-    return _is_number(value) and isinstance(value, Integral) and value >= least
-
-
-def _check(name, value, expected, holds):
-    if not holds:
-        raise ValueError(
-            f"Expected `{name}` to be {expected}. Received: {name}={value!r}"
-        )

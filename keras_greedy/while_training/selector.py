@@ -1,31 +1,37 @@
-"""One selection on a wrapped model: search what is left of it, then close gates."""
+"""Makes one selection on a wrapped model: searches what is left, then closes gates."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 import keras
 
-from keras_greedy.batches import Batches
-from keras_greedy.budget.allocate import check_reachable
-from keras_greedy.budget.budget import Budget
+from keras_greedy.batches import Batches, Data
+from keras_greedy.budget import Budget, check_reachable
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.paths import SelectionPaths
-from keras_greedy.pipeline import search
-from keras_greedy.policies import PruningPolicy
-from keras_greedy.selection.methods import OutputSearch, method_of
+from keras_greedy.policies import of_groups
+from keras_greedy.progress import Progress
+from keras_greedy.selection.cut import reconstructed
+from keras_greedy.selection.methods import Imitation, Method, OutputSearch, method_of
 from keras_greedy.selection.output.layer_by_layer import ToWidths, path_of_group
-from keras_greedy.selection.reconstruction import reconstructed
-from keras_greedy.training.finetune import compile_alike
+from keras_greedy.stages import search_graph
+from keras_greedy.training import compile_alike
 from keras_greedy.while_training.gated_model import GatedModel
+
+SILENT = Progress(0)
+
+LEAST_ERROR = 1e-30
+"""The error of no channel at all, where that is nothing: its share is 0 then."""
 
 
 class Selector:
     """Narrows a wrapped model, as trained so far.
 
-    What is searched is the compact model of the gates that are open.
+    Each search is of the compact model of the gates that are open.
 
     Args:
         wrapped: The model, changed in place.
+        gated: The same, seen group by group.
         data: As for `prune`.
         objective: As for `prune`.
         step: As for `prune`.
@@ -35,35 +41,42 @@ class Selector:
         ValueError: When the model or the data do not allow any selection.
     """
 
-    def __init__(self, wrapped: keras.Model, data, objective, step, seed: int = 0):
+    def __init__(
+        self,
+        wrapped: keras.Model,
+        gated: GatedModel,
+        data: Data,
+        objective: str,
+        step: str,
+        seed: int = 0,
+    ):
         self._wrapped = wrapped
-        self._data = list(data) if isinstance(data, Iterator) else data
-        self._method = method_of(objective, step, None, 1, seed)
-        view = GatedModel(wrapped)
-        self._names = [*view.graph.widths]
+        self._gated = gated
+        self._method = method_of(None, objective, step)
+        self._seed = seed
+        self._names = list(gated.graph.widths)
         if not self._names:
             raise ValueError(
                 "Expected a model with groups of channels that are gated wherever "
                 "they are read: wrap all layers that read them, or the whole model "
                 f"with `prune_greedy`. Received: model={wrapped!r}, with none"
             )
-        view.check_biases()
-        Batches(self._data, view.graph.functional)  # Raises when the data do not fit.
-        self._method.check(self._compact(view), self._data)
+        gated.check_biases()
+        self._batches = Batches(data, gated.graph.functional)
+        self._method.check(self._compact(), self._batches)
 
     def check(self, share: float, round_to: int) -> None:
         """Raises a ValueError when this share of the MACs is out of reach."""
-        graph = GatedModel(self._wrapped).graph
+        graph = self._gated.graph
         budget = Budget(share, round_to=round_to)
         check_reachable(budget, Costs(graph), graph.widths)
 
     def to_macs(self, share: float, round_to: int) -> None:
         """Narrows all groups until a share of the full model's MACs is left."""
-        view = GatedModel(self._wrapped)
-        budget = _budget(view, share, round_to)
-        if not _is_met(view, budget):
-            paths = self._search(self._compact(view), view.graph.widths)
-            _take(view, paths, paths.widths(budget))
+        budget = self._budget(share, round_to)
+        if not self._is_met(budget):
+            paths = self._search(self._compact(), self._names, self._method)
+            self._close(paths, paths.widths(budget))
 
     def one_group(self, index: int, share: float, round_to: int) -> None:
         """Narrows one group, as far as the groups behind it cannot spare it.
@@ -74,65 +87,63 @@ class Selector:
             round_to: Widths are multiples of this.
         """
         names = self._names[index:]
-        if not names:
+        budget = self._budget(share, round_to)
+        if not names or self._is_met(budget):
             return
-        view = GatedModel(self._wrapped)
-        budget = _budget(view, share, round_to)
-        if not _is_met(view, budget):
-            by_output = isinstance(self._method, OutputSearch)
-            find = self._by_output if by_output else self._by_imitation
-            paths, width = find(self._compact(view), names, budget)
-            _take(view, paths, {names[0]: width})
+        compact = self._compact()
+        if isinstance(self._method, OutputSearch):
+            paths, width = self._by_output(compact, names, budget, self._method)
+        else:
+            paths = self._search(compact, names, self._method)
+            width = paths.widths(budget)[names[0]]
+        self._close(paths, {names[0]: width})
 
-    def _by_imitation(self, compact, names, budget):
-        paths = self._search(compact, names)
-        return paths, paths.widths(budget)[names[0]]
-
-    def _by_output(self, compact, names, budget):
-        """As `prune` does it: the width is that of a quick local imitation."""
-        name, graph, method = names[0], trace_quietly(compact), self._method
-        quick = self._search(compact, names, objective="local")
+    def _by_output(
+        self,
+        compact: keras.Model,
+        names: list[str],
+        budget: Budget,
+        method: OutputSearch,
+    ) -> tuple[SelectionPaths, int]:
+        """Searches as `prune` does: the width is that of a quick local imitation."""
+        quick = self._search(compact, names, Imitation("local", method.step))
         stop = ToWidths(quick.widths(budget))
-        against = method.held_against(compact, self._data)
+        graph = trace_quietly(compact)
+        objective = method.objective_on(compact, self._batches)
         moments, path, width = path_of_group(
-            graph, name, self._data, method, against, stop
+            graph, names[0], self._batches, method, objective, stop, self._seed
         )
-        return SelectionPaths(graph, moments, {name: path}, {}, method.step), width
+        paths = SelectionPaths(graph, moments, {names[0]: path}, {}, method.step)
+        return paths, width
 
-    def _search(self, compact, names: Collection[str], **other) -> SelectionPaths:
-        own = {"objective": self._method.objective, "step": self._method.step}
-        settings = {"seed": self._method.seed, "verbose": 0, "policy": _Only(names)}
-        return search(compact, self._data, **own | settings | other)
+    def _search(
+        self, compact: keras.Model, names: Collection[str], method: Method
+    ) -> SelectionPaths:
+        graph = of_groups(trace_quietly(compact), names)
+        return search_graph(graph, self._batches, method, self._seed, SILENT)
 
-    def _compact(self, view: GatedModel) -> keras.Model:
-        compact = view.compact()
+    def _compact(self) -> keras.Model:
+        compact = self._gated.compact()
         compile_alike(compact, self._wrapped)
         return compact
 
+    def _budget(self, share: float, round_to: int) -> Budget:
+        """Returns the share of the full model's MACs as an absolute number of them."""
+        full = Costs(self._gated.graph).macs()
+        return Budget(share * full, round_to=round_to)
 
-class _Only(PruningPolicy):
-    def __init__(self, names: Collection[str]):
-        self._names = names
+    def _is_met(self, budget: Budget) -> bool:
+        widths = {name: len(kept) for name, kept in self._gated.kept().items()}
+        return Costs(self._gated.graph).macs(widths) <= budget.macs
 
-    def allow_pruning(self, group):
-        return group.name in self._names
-
-
-def _budget(view: GatedModel, share: float, round_to: int) -> Budget:
-    return Budget(share * Costs(view.graph).macs(), round_to=round_to)
-
-
-def _is_met(view: GatedModel, budget: Budget) -> bool:
-    widths = {name: len(kept) for name, kept in view.kept().items()}
-    return Costs(view.graph).macs(widths) <= budget.macs
-
-
-def _take(view: GatedModel, paths: SelectionPaths, widths: dict[str, int]) -> None:
-    """Closes gates and gives the consumers the weights that make up for it."""
-    own = {name: paths.paths[name] for name in widths}
-    new = reconstructed(paths.graph, paths.moments, own, widths, paths.step)
-    errors = {
-        name: path.errors[widths[name]] / max(path.errors[0], 1e-30)
-        for name, path in own.items()
-    }
-    view.keep(*new, errors)
+    def _close(self, paths: SelectionPaths, widths: dict[str, int]) -> None:
+        """Closes gates and gives the consumers the weights that make up for it."""
+        own = {name: paths.paths[name] for name in widths}
+        selection, weights = reconstructed(
+            paths.graph, paths.moments, own, widths, paths.step
+        )
+        errors = {}
+        for name, path in own.items():
+            of_no_channel = max(path.errors[0], LEAST_ERROR)
+            errors[name] = path.errors[widths[name]] / of_no_channel
+        self._gated.keep(selection, weights, errors)

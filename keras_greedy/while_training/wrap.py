@@ -1,15 +1,15 @@
-"""Puts the gates around the layers of a model, and takes them off again."""
+"""Puts gates around the layers of a model, and takes them off again."""
 
-import warnings
+from typing import Any, TypedDict, TypeVar
 
 import keras
 import numpy as np
 
-from keras_greedy.graph.channels import Call, ChannelGraph, named_weights
+from keras_greedy.graph.calls import Call, named_weights
+from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.clone import Copier, copy_weights, full_weights, remake
 from keras_greedy.graph.trace import trace
-from keras_greedy.pipeline import check_has_groups
-from keras_greedy.policies import PruningPolicy, allowed, of_groups
+from keras_greedy.policies import PruningPolicy, allowed, check_has_groups, of_groups
 from keras_greedy.while_training.gated_model import (
     GatedModel,
     can_be_gated,
@@ -22,16 +22,28 @@ from keras_greedy.while_training.layers import (
     checked_schedule,
     reads_channels,
 )
+from keras_greedy.while_training.schedules import SelectionSchedule
+from tflite_export.user_warnings import warn_user
+
+ToPrune = TypeVar("ToPrune", keras.Model, keras.Layer, list[keras.Layer])
+
+
+class Settings(TypedDict):
+    """The settings that all wrappers of a model share."""
+
+    selection_schedule: SelectionSchedule
+    objective: str
+    step: str
 
 
 def prune_greedy(
-    to_prune,
-    selection_schedule=None,
+    to_prune: ToPrune,
+    selection_schedule: SelectionSchedule | None = None,
     *,
     policy: PruningPolicy | None = None,
     objective: str = "global",
     step: str = "corrective",
-):
+) -> ToPrune:
     """Prepares a model for being pruned while it trains.
 
     Each layer that reads channels gets a `GreedyChannels` around it, with one gate
@@ -49,8 +61,8 @@ def prune_greedy(
             (half the MACs at the first step is the default), `PolynomialWidth` or
             `LayerByLayer`.
         policy: Of a model, which groups may be pruned; by default all.
-        objective: What a channel is to help with, as for `prune`.
-        step: What weights the channels get, as for `prune`.
+        objective: The method by its name, as for `prune`.
+        step: The rule for the weights of the channels, as for `prune`.
 
     Returns:
         A Sequential or Functional model, not compiled; a layer; or a list of layers.
@@ -61,20 +73,41 @@ def prune_greedy(
     Example:
 
     ```python
-    schedule = keras_greedy.PolynomialWidth(0.5, begin_step=0, end_step=2000)
+    import keras
+    import numpy as np
+
+    import keras_greedy
+
+    model = keras.Sequential(
+        [
+            keras.Input((10,)),
+            keras.layers.Dense(32, activation="relu"),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(128, 10)), rng.integers(0, 3, 128)
+
+    schedule = keras_greedy.PolynomialWidth(
+        0.5, begin_step=0, end_step=6, frequency=2
+    )
     wrapped = keras_greedy.prune_greedy(model, schedule)
     wrapped.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    callback = keras_greedy.GreedySelectionStep(images)
-    wrapped.fit(images, labels, epochs=10, callbacks=[callback])
+    callback = keras_greedy.GreedySelectionStep(x)
+    wrapped.fit(x, y, epochs=2, callbacks=[callback])
     compact = keras_greedy.strip_pruning(wrapped)
     ```
     """
-    schedule = checked_schedule(selection_schedule)
-    settings = {"selection_schedule": schedule, "objective": objective, "step": step}
+    settings = Settings(
+        selection_schedule=checked_schedule(selection_schedule),
+        objective=objective,
+        step=step,
+    )
     if isinstance(to_prune, keras.Model):
         return _wrapped_model(to_prune, policy, settings)
-    layers = [to_prune] if isinstance(to_prune, keras.Layer) else to_prune
-    if not isinstance(layers, (list, tuple)) or not all(map(_is_layer, layers)):
+    is_single = isinstance(to_prune, keras.Layer)
+    layers = [to_prune] if is_single else to_prune
+    if not isinstance(layers, list | tuple) or not all(map(_is_layer, layers)):
         raise ValueError(
             "Expected `to_prune` to be a layer, a list of layers, a Sequential or a "
             f"Functional model. Received: to_prune={to_prune!r} of type "
@@ -89,7 +122,7 @@ def prune_greedy(
         GreedyChannels(layer, **settings) if reads_channels(layer) else layer
         for layer in layers
     ]
-    return wrapped[0] if isinstance(to_prune, keras.Layer) else wrapped
+    return wrapped[0] if is_single else wrapped
 
 
 def strip_pruning(wrapped: keras.Model) -> keras.Model:
@@ -100,7 +133,7 @@ def strip_pruning(wrapped: keras.Model) -> keras.Model:
 
     Returns:
         A Sequential for a Sequential, else a functional `keras.Model`, not compiled;
-        it predicts what `wrapped` does.
+        it predicts the same as `wrapped`.
 
     Raises:
         ValueError: When `wrapped` is not a Functional or Sequential model.
@@ -108,6 +141,14 @@ def strip_pruning(wrapped: keras.Model) -> keras.Model:
     Example:
 
     ```python
+    import keras
+
+    import keras_greedy
+
+    model = keras.Sequential(
+        [keras.Input((10,)), keras.layers.Dense(16), keras.layers.Dense(3)]
+    )
+    wrapped = keras_greedy.prune_greedy(model)
     compact = keras_greedy.strip_pruning(wrapped)
     compact.save("compact.keras")
     ```
@@ -115,44 +156,43 @@ def strip_pruning(wrapped: keras.Model) -> keras.Model:
     return GatedModel(wrapped).compact()
 
 
-def _is_layer(layer) -> bool:
+def _is_layer(layer: Any) -> bool:
     return isinstance(layer, keras.Layer) and not isinstance(layer, keras.Model)
 
 
-def _wrapped_model(model, policy, settings):
-    if type(model).train_step is not keras.Model.train_step:
-        warnings.warn(
-            f"The wrapped model is a plain one: the `train_step` of "
-            f"{type(model).__name__} stays behind. Train it in a loop of your own",
-            stacklevel=3,
-        )
+def _wrapped_model(
+    model: keras.Model, policy: PruningPolicy | None, settings: Settings
+) -> keras.Model:
+    _warn_of_own_train_step(model)
     before = GatedModel(model)
-    sizes, kept = before.graph.widths, before.kept()
-    narrowed = {name: own for name, own in kept.items() if len(own) < sizes[name]}
+    narrowed = _narrowed(before)
     whole = trace(before.whole.model)
     check_has_groups(whole)
+    # Groups that were narrowed before keep their gates, whatever the policy says now.
     graph = of_groups(whole, {*allowed(whole, policy).widths, *narrowed})
     groups = [group for group in graph.groups if can_be_gated(graph, group)]
-    gates = {
-        group.name: ChannelGate(
-            group.size, name=f"gate_of_{group.name.replace('/', '.')}"
-        )
-        for group in groups
-    }
-    readers = {call.operation: call for g in groups for call in g.readers}
-    missing = {call.operation for call in without_bias(of_groups(graph, gates))}
+    gates = {group.name: _gate_of(group) for group in groups}
+    readers = {call.operation: call for group in groups for call in group.readers}
+    needs_bias = {call.operation for call in without_bias(of_groups(graph, gates))}
 
-    def make(operation):
+    def make(operation: keras.Operation) -> keras.Operation:
         if operation not in readers:
             return remake(operation)
-        changes = {"use_bias": True} if operation in missing else {}
-        own = _gates_of(graph, groups, gates, readers[operation])
-        return GreedyChannels(remake(operation, changes), **settings, **own)
+        changes = {"use_bias": True} if operation in needs_bias else {}
+        layer = remake(operation, changes)
+        call = readers[operation]
+        own = [group for group in groups if call in group.readers]
+        return GreedyChannels(
+            layer,
+            **settings,
+            gates=[gates[group.name] for group in own],
+            places=_places(graph, own, call),
+        )
 
     copier = Copier(make)
     wrapped = copier.model(graph.model)
     for old, new in copier.copies:
-        if old in missing:
+        if old in needs_bias:
             _copy_biased(old, inner(new))
         elif isinstance(old, keras.Layer):
             copy_weights(old, inner(new))
@@ -161,20 +201,40 @@ def _wrapped_model(model, policy, settings):
     return wrapped
 
 
-def _gates_of(graph: ChannelGraph, groups, gates, call: Call) -> dict:
-    """The gates that a call reads, and where in them each channel of its input is."""
-    ids = graph.channels_of(call.inputs[0])
-    own = [group for group in groups if call in group.readers]
-    numbered = np.concatenate([group.channels for group in own])
-    number = {channel: i for i, channel in enumerate(numbered, 1)}
+def _warn_of_own_train_step(model: keras.Model) -> None:
+    if type(model).train_step is not keras.Model.train_step:
+        warn_user(
+            "The wrapped model is a plain one: the `train_step` of "
+            f"{type(model).__name__} stays behind. Train it in a loop of your own"
+        )
+
+
+def _narrowed(before: GatedModel) -> dict[str, np.ndarray]:
+    """Returns the kept channels of the groups that some are closed of, by name."""
+    sizes = before.graph.widths
     return {
-        "gates": [gates[group.name] for group in own],
-        "places": [number.get(channel, 0) for channel in ids],
+        name: kept for name, kept in before.kept().items() if len(kept) < sizes[name]
     }
 
 
-def _copy_biased(layer, new) -> None:
-    """`copy_weights` to a layer that has a bias more, of zeros."""
+def _gate_of(group: ChannelGroup) -> ChannelGate:
+    # Names of layers in nested models have slashes, which names of weights may not.
+    name = f"gate_of_{group.name.replace('/', '.')}"
+    return ChannelGate(group.size, name=name)
+
+
+def _places(graph: ChannelGraph, groups: list[ChannelGroup], call: Call) -> list[int]:
+    """Returns where each channel of the call's input is in the row of gates.
+
+    Places are counted from 1; that of channels of other groups is 0.
+    """
+    in_a_row = np.concatenate([group.channels for group in groups])
+    place = {channel: i for i, channel in enumerate(in_a_row, 1)}
+    return [place.get(channel, 0) for channel in graph.channels_of(call.inputs[0])]
+
+
+def _copy_biased(layer: keras.Layer, new: keras.Layer) -> None:
+    """Copies the weights to a layer that has a bias more, of zeros."""
     own = full_weights(layer)
     for name, weight in named_weights(new).items():
         if name in own:

@@ -1,8 +1,9 @@
-"""What consumers read: their input as rows of features, their kernel as a matrix."""
+"""Consumers: their input as rows of features, their kernel as a matrix."""
 
 import numpy as np
 
-from keras_greedy.graph.channels import Call, ChannelGraph
+from keras_greedy.graph.calls import Call
+from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.rules import linear
 from keras_greedy.selection.consumers.base import (
     Consumer,
@@ -11,47 +12,59 @@ from keras_greedy.selection.consumers.base import (
 )
 from keras_greedy.selection.consumers.convolution import (
     ConvConsumer,
-    ConvTransposeConsumer,
     GroupedConvConsumer,
     SeparableConvConsumer,
 )
 from keras_greedy.selection.consumers.opaque import OpaqueConsumer
+from keras_greedy.selection.consumers.transposed import ConvTransposeConsumer
+
+__all__ = ["Consumer", "consumer_of", "consumers_by_call", "consumers_of"]
 
 # The rule itself and none derived from it, which may be of a layer that computes
 # something else.
-_KINDS = {
+_KINDS: dict[type, type[Consumer]] = {
     linear.ConvRule: ConvConsumer,
     linear.GroupedConvRule: GroupedConvConsumer,
     linear.ConvTransposeRule: ConvTransposeConsumer,
     linear.SeparableConvRule: SeparableConvConsumer,
 }
 
-__all__ = ["Consumer", "consumer_of", "consumers_by_call", "consumers_of"]
-
 
 def consumers_of(graph: ChannelGraph) -> dict[str, Consumer]:
-    """Name -> `Consumer`, for every consumer of a group, in topological order.
+    """Returns name -> `Consumer`, for every consumer of a group.
 
-    A layer that is called several times has that of its first call.
+    They are in topological order. A layer that is called several times has the
+    `Consumer` of its first call.
     """
-    reads = {}
-    for read in consumers_by_call(graph).values():
-        reads.setdefault(read.call.name, read)
-    return reads
+    consumers: dict[str, Consumer] = {}
+    for consumer in consumers_by_call(graph).values():
+        consumers.setdefault(consumer.call.name, consumer)
+    return consumers
 
 
 def consumers_by_call(graph: ChannelGraph) -> dict[int, Consumer]:
-    """Index of a call -> `Consumer`, for every consumer of a group."""
-    calls = {c.index: c for group in graph.groups for c in group.consumers}
-    return {
-        index: consumer_of(calls[index], graph.channels_of(calls[index].inputs[0]))
-        for index in sorted(calls)
-    }
+    """Returns index of a call -> `Consumer`, for every consumer of a group."""
+    calls = {}
+    for group in graph.groups:
+        for call in group.consumers:
+            calls[call.index] = call
+    consumers = {}
+    for index in sorted(calls):
+        call = calls[index]
+        channels = graph.channels_of(call.inputs[0])
+        consumers[index] = consumer_of(call, channels)
+    return consumers
 
 
 def consumer_of(call: Call, channels: np.ndarray) -> Consumer:
-    """The `Consumer` of a consumer whose input carries these channel numbers."""
+    """Returns the `Consumer` of a call whose input carries these channel numbers.
+
+    Args:
+        call: The call of a consumer.
+        channels: `(C,)` channel numbers of its input.
+    """
+    kind = _KINDS.get(type(call.rule), OpaqueConsumer)
     if type(call.rule) is linear.DenseRule:
         is_map = len(call.inputs[0].shape) > 2
-        return (DenseConsumer if is_map else FlattenedConsumer)(call, channels)
-    return _KINDS.get(type(call.rule), OpaqueConsumer)(call, channels)
+        kind = DenseConsumer if is_map else FlattenedConsumer
+    return kind(call, channels)

@@ -1,41 +1,59 @@
-"""What a consumer reads of which no more is known than that it reads all channels."""
+"""A consumer about which nothing is known but that it reads all channels."""
 
 import numpy as np
 from keras import ops
 
+from keras_greedy.graph.rules.base import Tensor
 from keras_greedy.selection.consumers.base import Consumer, sample
 
 
 class OpaqueConsumer(Consumer):
     """A layer of the user's own: it has to take the channels as they come.
 
-    Nothing makes up for a channel that is gone, so each counts by its own energy.
-    `linear` is the input with the channels that are gone set to 0.
+    Nothing makes up for a lost channel, so each counts by its own energy. The matrix
+    is the identity, and the kernel is the mask of the channels: `linear` is the input
+    with the lost channels set to 0, and `activate` the layer.
     """
 
-    has_contributions = reconstructs = False
+    reconstructs = False
 
-    def matrix(self):
+    @property
+    def has_contributions(self) -> bool:
+        return False
+
+    def matrix(self) -> np.ndarray:
         return np.eye(len(self.features))
 
-    def kernel(self, matrix):
+    def kernel(self, matrix: np.ndarray) -> np.ndarray:
         return (np.diagonal(matrix) != 0).astype(float)
 
-    def bias(self):
+    def bias(self) -> np.ndarray:
         return np.zeros(len(self.features))
 
-    def positions(self, rng, limit):
+    def positions(
+        self,
+        rng: np.random.Generator,
+        limit: int,
+    ) -> np.ndarray:
+        # The layer may make any number of positions: those of its input are sampled.
         return sample(self.call.inputs[0], rng, limit)
 
-    def usable(self, count, mean, scatter):
+    def usable(
+        self,
+        count: int,
+        mean: np.ndarray,
+        scatter: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # E x^2 per channel: no bias takes the mean, and no channel stands for another.
         energy = np.diag(scatter) + count * mean[0] ** 2
         return np.zeros_like(mean), np.diag(energy)
 
-    def gate(self, scales):
+    def gate(self, scales: Tensor) -> Tensor:
+        # A layer that is not linear may not undo a scale: channels are there or not.
         return ops.cast(scales != 0, scales.dtype)
 
-    def linear(self, x, kernel):
+    def linear(self, x: Tensor, kernel: Tensor) -> Tensor:
         return x * kernel
 
-    def activate(self, linear):
+    def activate(self, linear: Tensor) -> Tensor:
         return self.call.operation(linear, **self.call.kwargs)

@@ -1,4 +1,4 @@
-"""Selection on second moments of what the consumers read."""
+"""Selection on the second moments of the consumers' inputs."""
 
 from keras_greedy.selection.moments.scatter import Moments, Scatter, observe
 

@@ -1,41 +1,37 @@
 """Greedy forward selection on moments, with fully corrective weights.
 
-With C the covariance of what a consumer reads, W its kernel (columns weighted for
-the global objective) and R the Schur complement of C given the channels S already
-selected, the error of the best weights on S is `tr(W' R W)`. Adding channel i
-lowers it by `tr(R_ii^-1 G_ii)` with `G = R W W' R`. Both matrices change by low
-rank when a channel is added: R loses `c c'` and G loses `c v' + v c'`. As in a
-blocked pivoted Cholesky the updates of many steps wait and are applied together.
+A consumer computes `x W` from rows x of F features. With the channels S selected,
+the best weights on S leave the error
+
+    min_V E ||x W - x_S V||^2 = tr(W' R W),
+
+where R, `(F, F)`, is the covariance of x with all that x_S explains taken out: the
+Schur complement `C - C_:S C_SS^-1 C_S:` of the covariance C. It is 0 in the rows and
+columns of S. Adding channel i, with w features, takes out more of it,
+
+    R <- R - R_:i R_ii^-1 R_i:,
+
+and lowers the error by `tr(R_ii^-1 G_ii)` with `G = R W W' R`, `(F, F)`. For one
+feature per channel that is `||(R W)_i||^2 / R_ii`: the squared covariance of the
+channel with the missing output, over the variance the channel has left.
+
+All scores need of R and G are the diagonal blocks `(w, w)` of each channel, and all
+that adding a channel needs are its own w rows. So the updates, of rank w for R and of
+rank 2 w for G, are applied to the diagonal blocks at once but to the matrices only
+when many have come together, as one matrix product: a blocked pivoted Cholesky
+decomposition. That is orthogonal matching pursuit on moments in place of data.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from keras_greedy.selection.path import SelectionPath
 
 BLOCK = 48
-
-
-def forward_path(problems: list["Problem"]) -> SelectionPath:
-    """Adds the channel that lowers the summed error most, until all are in.
-
-    Args:
-        problems: One per consumer, over the same channels in the same order.
-
-    Returns:
-        The `SelectionPath`. Costs O(F^3) flops as matrix products for F features.
-    """
-    channels = problems[0].channels
-    left = np.ones(channels, bool)
-    order, errors = [], [sum(p.error for p in problems)]
-    for _ in range(channels):
-        scores = np.where(left, sum(p.scores() for p in problems), -np.inf)
-        best = int(scores.argmax())
-        for problem in problems:
-            problem.add(best)
-        left[best] = False
-        order.append(best)
-        errors.append(max(0.0, sum(p.error for p in problems)))
-    return SelectionPath(np.array(order), np.array(errors))
+"""Update rows that wait: enough for a fast matrix product, few enough that the rows
+of one channel are brought up to date quickly."""
 
 
 class Problem:
@@ -43,76 +39,176 @@ class Problem:
 
     Args:
         covariance: `(F, F)` positive definite, features sorted by channel.
-        weights: `(F, columns)`.
-        channels: Number of channels; each owns F / channels features.
+        weights: `(F, columns)` the consumer's kernel as a matrix, for the global
+            objective with its columns weighted.
+        channels: Number of channels; each owns w = F / channels features.
+
+    Attributes:
+        channels: As given.
+        error: The error of the best weights on the channels added so far.
     """
 
-    def __init__(self, covariance: np.ndarray, weights: np.ndarray, channels: int):
+    def __init__(
+        self,
+        covariance: np.ndarray,
+        weights: np.ndarray,
+        channels: int,
+    ):
         weights = _square(weights)
+        # With nothing selected R = C, and so tr(W' C W) is the error, C W W' C is G.
         product = covariance @ weights
         self.channels = channels
         self.error = float((product * weights).sum())
         self._width = len(covariance) // channels
-        self._residual, self._gram = covariance.copy(), product @ product.T
+        self._residual = covariance.copy()
+        self._gram = product @ product.T
         self._residual_blocks = self._diagonal_blocks(self._residual)
         self._gram_blocks = self._diagonal_blocks(self._gram)
-        # Pending updates, one row each: rows are contiguous and F is long.
-        self._c = np.empty((BLOCK + self._width, len(covariance)))
-        self._v = np.empty_like(self._c)
+        # Pending updates: R is `_residual - c' c`, G is `_gram - (c' v + v' c)`. One
+        # row per feature added, because rows are contiguous and F is long. A channel
+        # that fills the block may have rows beyond it.
+        waiting = (BLOCK + self._width, len(covariance))
+        self._c = np.empty(waiting)
+        self._v = np.empty(waiting)
         self._pending = 0
 
     def scores(self) -> np.ndarray:
-        """`(channels,)` error that adding each channel would remove."""
+        """Returns the `(channels,)` error that adding each channel would remove.
+
+        The score of a channel already added means nothing.
+        """
+        residual = self._residual_blocks
+        gram = self._gram_blocks
         if self._width == 1:
-            return self._gram_blocks[:, 0, 0] / self._residual_blocks[:, 0, 0]
-        solved = np.linalg.solve(self._residual_blocks, self._gram_blocks)
+            return gram[:, 0, 0] / residual[:, 0, 0]
+        solved = np.linalg.solve(residual, gram)
         return np.trace(solved, axis1=1, axis2=2)
 
     def add(self, channel: int) -> None:
         """Moves a channel into the selected set."""
-        own = slice(channel * self._width, (channel + 1) * self._width)
-        pending = slice(self._pending)
-        own_c, own_v = self._c[pending, own].T, self._v[pending, own].T
-        c, v = self._c[pending], self._v[pending]
+        start = channel * self._width
+        own = slice(start, start + self._width)
+        # The channel's rows of R and G, `(w, F)`, with the pending updates applied.
+        c = self._c[: self._pending]
+        v = self._v[: self._pending]
+        own_c = c[:, own].T
+        own_v = v[:, own].T
         residual = self._residual[own] - own_c @ c
         gram = self._gram[own] - own_v @ c - own_c @ v
-        inverse = np.linalg.inv(np.linalg.cholesky(residual[:, own]))
-        new_c, u = inverse @ residual, inverse @ gram
-        inner = u[:, own] @ inverse.T
-        self.error -= float(np.trace(inner))
-        self._append(new_c, u - inner @ new_c / 2, channel)
 
-    def _append(self, c, v, channel):
-        rows = slice(self._pending, self._pending + self._width)
-        self._c[rows], self._v[rows] = c, v
-        self._pending += self._width
+        # With R_ii = L L' and c = L^-1 R_i:, (w, F), the step is R <- R - c' c. L is
+        # small, (w, w), and its inverse is needed three times.
+        triangle = np.linalg.cholesky(residual[:, own])
+        inverse = np.linalg.inv(triangle)
+        new_c = inverse @ residual
+        # The new R is P R with the projection P = I - c' L^-1 E', where E, (F, w),
+        # picks the channel's features, so the new G is P G P'. With u = L^-1 G_i:,
+        # (w, F), and M = L^-1 G_ii L^-T, (w, w) and symmetric, that is
+        #     G - c' u - u' c + c' M c.
+        u = inverse @ gram
+        inner = u[:, own] @ inverse.T
+        # tr(M) = tr(R_ii^-1 G_ii), the channel's score.
+        self.error -= float(np.trace(inner))
+        # Half of M c to each side: c' v + v' c with v = u - M c / 2 is the same, and
+        # needs no third kind of pending row.
+        new_v = u - inner @ new_c / 2
+        self._append(new_c, new_v, channel)
+
+    def _append(
+        self,
+        c: np.ndarray,
+        v: np.ndarray,
+        channel: int,
+    ) -> None:
+        """Lets the update rows `(w, F)` of a channel wait with the others."""
+        waiting = self._pending + self._width
+        rows = slice(self._pending, waiting)
+        self._c[rows] = c
+        self._v[rows] = v
+        self._pending = waiting
         self._update_blocks(c, v)
+        # R is 0 there now; 1 keeps the scores of the others free of a division by 0.
         self._residual_blocks[channel] = np.eye(self._width)
         if self._pending >= BLOCK:
             self._flush()
 
-    def _update_blocks(self, c, v):
-        shape = (self._width, self.channels, self._width)
-        c, v = (rows.reshape(shape).transpose(1, 2, 0) for rows in (c, v))
+    def _update_blocks(
+        self,
+        c: np.ndarray,
+        v: np.ndarray,
+    ) -> None:
+        """Applies an update to the diagonal blocks, which the scores are made of."""
+        c = self._by_channel(c)
+        v = self._by_channel(v)
         cross = c @ v.swapaxes(1, 2)
         self._residual_blocks -= c @ c.swapaxes(1, 2)
         self._gram_blocks -= cross + cross.swapaxes(1, 2)
 
-    def _flush(self):
-        c, v = self._c[: self._pending], self._v[: self._pending]
+    def _by_channel(self, rows: np.ndarray) -> np.ndarray:
+        """Returns update rows `(w, F)` as `(channels, w features, w rows)`."""
+        width = self._width
+        split = rows.reshape(width, self.channels, width)
+        return split.transpose(1, 2, 0)
+
+    def _flush(self) -> None:
+        """Applies the pending updates to the whole matrices."""
+        c = self._c[: self._pending]
+        v = self._v[: self._pending]
         cross = c.T @ v
         self._residual -= c.T @ c
         self._gram -= cross + cross.T
         self._pending = 0
 
-    def _diagonal_blocks(self, matrix):
-        channel = np.arange(self.channels)
-        split = matrix.reshape(self.channels, self._width, self.channels, self._width)
-        return split[channel, :, channel, :].copy()
+    def _diagonal_blocks(self, matrix: np.ndarray) -> np.ndarray:
+        """Returns `(channels, w, w)` copies of an `(F, F)` matrix's diagonal blocks."""
+        channels = self.channels
+        width = self._width
+        split = matrix.reshape(channels, width, channels, width)
+        own = np.arange(channels)
+        return split[own, :, own, :].copy()
+
+
+def forward_path(problems: Sequence[Problem]) -> SelectionPath:
+    """Adds the channel that lowers the summed error most, until all are in.
+
+    Args:
+        problems: One per consumer, over the same channels in the same order. They
+            are used up.
+
+    Returns:
+        The `SelectionPath`. Costs O(F^3) flops as matrix products for F features.
+
+    Reference: Pati, Rezaiifar and Krishnaprasad, Orthogonal Matching Pursuit, 1993.
+    """
+    channels = problems[0].channels
+    is_left = np.ones(channels, bool)
+    order = []
+    errors = [_total_error(problems)]
+    for _ in range(channels):
+        scores = sum(problem.scores() for problem in problems)
+        scores = np.where(is_left, scores, -np.inf)
+        best = int(scores.argmax())
+        for problem in problems:
+            problem.add(best)
+        is_left[best] = False
+        order.append(best)
+        # Rounding of many subtractions may leave the last errors below 0.
+        errors.append(max(0.0, _total_error(problems)))
+    return SelectionPath(np.array(order), np.array(errors))
+
+
+def _total_error(problems: Sequence[Problem]) -> float:
+    return sum(problem.error for problem in problems)
 
 
 def _square(weights: np.ndarray) -> np.ndarray:
-    """The same `W W'` with no more columns than rows."""
+    """Returns weights of the same `W W'` with no more columns than rows.
+
+    The selection depends on `W W'` alone. With `W' = Q T`, Q orthonormal, that is
+    `T' T`: the `(F, F)` triangle stands for any number of columns.
+    """
     if weights.shape[1] <= weights.shape[0]:
         return weights
-    return np.linalg.qr(weights.T, mode="r").T
+    # NumPy's type hints do not know that mode "r" gives the triangle alone.
+    triangle: Any = np.linalg.qr(weights.T, mode="r")
+    return triangle.T

@@ -1,24 +1,35 @@
-"""Second moments of the gradient of the network's output divergence."""
+"""Fisher weights: how much the network's output depends on each consumer's outputs.
+
+To second order, a small change e of a consumer's linear output z changes the
+network's output distribution by the divergence `1/2 e' M e`, where M is the Fisher
+information `E[g g']` with `g = d log p(y) / d z` for a label y drawn from the
+network's own output. Its diagonal weighs the columns of the consumer's kernel in the
+global imitation error; no labels are needed.
+"""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from keras import ops
 
 from keras_greedy.backend import compiled, float32, gradients
+from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.outputs import outputs_of
-from keras_greedy.selection.consumers import consumers_by_call
+from keras_greedy.graph.rules.base import Tensor
+from keras_greedy.selection.consumers import Consumer, consumers_by_call
+
+LEAST_DRAW = 1e-6
+"""Distance of the uniform draws from 0 and 1, where their logarithms are infinite."""
 
 
 def sensitivities(
-    graph: ChannelGraph, batches: Iterable, seed: int = 0
+    graph: ChannelGraph,
+    batches: Iterable[list[np.ndarray]],
+    seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """How much the network's output cares for each output channel of a consumer.
-
-    The gradient of the log likelihood of a label drawn from the model's own
-    prediction; its second moment is the diagonal of the Fisher information, the
-    weight of the global imitation error to second order (Ye et al., NeurIPS 2020).
+    """Returns the diagonal Fisher information of every consumer's linear output.
 
     Args:
         graph: The traced model.
@@ -27,73 +38,145 @@ def sensitivities(
 
     Returns:
         Name of a consumer -> `(outputs,)` mean over the examples of the squared
-        gradient at what the consumer computes before its activation, summed over
+        gradient at the consumer's output before its activation, summed over
         positions.
+
+    Reference: Ye, Wu and Liu, Greedy Optimization Provably Wins the Lottery, NeurIPS
+    2020: global imitation with Taylor approximation.
     """
-    rng, reads = np.random.default_rng(seed), consumers_by_call(graph)
-    squared_gradients = compiled(_squared_gradients(graph, reads))
-    totals, count = {read.call.name: 0.0 for read in reads.values()}, 0
+    rng = np.random.default_rng(seed)
+    consumers = consumers_by_call(graph)
+    squared_gradients = compiled(_SquaredGradients(graph, consumers).of_batch)
+    totals: dict[str, Any] = {}
+    for consumer in consumers.values():
+        totals[consumer.call.name] = 0.0
+    seen = 0
     for batch in batches:
-        n = len(batch[0])
-        uniform = [
-            rng.uniform(1e-6, 1 - 1e-6, (n, *tensor.shape[1:])).astype("float32")
-            for tensor in graph.outputs
-        ]
-        inputs = [ops.convert_to_tensor(x) for x in batch]
-        squares = squared_gradients(inputs, list(map(ops.convert_to_tensor, uniform)))
-        for read, square in zip(reads.values(), squares, strict=True):
-            totals[read.call.name] += ops.convert_to_numpy(square).astype(float)
-        count += n
-    return {name: total / count for name, total in totals.items()}
+        examples = len(batch[0])
+        draws = uniform_draws(graph, examples, rng)
+        squares = squared_gradients(
+            [ops.convert_to_tensor(x) for x in batch],
+            [ops.convert_to_tensor(u) for u in draws],
+        )
+        # A layer that is called several times has the sum over its calls.
+        for consumer, square in zip(consumers.values(), squares, strict=True):
+            square = ops.convert_to_numpy(square)
+            totals[consumer.call.name] += square.astype(float)
+        seen += examples
+    means = {}
+    for name, total in totals.items():
+        means[name] = total / seen
+    return means
 
 
-def _squared_gradients(graph, reads):
-    """A function of a batch: for each call `(outputs,)`, summed over examples."""
-    kinds = outputs_of(graph)
-    own = {
-        index: [float32(read.kernel(read.matrix())), float32(read.bias())]
-        for index, read in reads.items()
-    }
+def uniform_draws(
+    graph: ChannelGraph,
+    examples: int,
+    rng: np.random.Generator,
+) -> list[np.ndarray]:
+    """Returns the uniform numbers that labels are drawn with, float32.
 
-    def read_linear(call, x):
-        kernel, bias = own[call.index]
-        return reads[call.index].linear(x, kernel) + bias
+    Args:
+        graph: The traced model.
+        examples: Number of examples n.
+        rng: Source of the numbers.
 
-    def squared_gradients(inputs, uniform):
+    Returns:
+        One array per output of the model, `(n, ...)` of the output's shape.
+    """
+    draws = []
+    for tensor in graph.outputs:
+        shape = (examples, *tensor.shape[1:])
+        uniform = rng.uniform(LEAST_DRAW, 1 - LEAST_DRAW, shape)
+        draws.append(uniform.astype("float32"))
+    return draws
+
+
+class _SquaredGradients:
+    """The squared gradients at the linear outputs of the consumers.
+
+    Args:
+        graph: The traced model.
+        consumers: Index of a call -> `Consumer`.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        consumers: dict[int, Consumer],
+    ):
+        self._graph = graph
+        self._consumers = consumers
+        self._outputs = outputs_of(graph)
+        self._weights: dict[int, tuple[Tensor, Tensor]] = {}
+        for index, consumer in consumers.items():
+            kernel = consumer.kernel(consumer.matrix())
+            bias = consumer.bias()
+            self._weights[index] = (float32(kernel), float32(bias))
+
+    def of_batch(
+        self,
+        inputs: list[Tensor],
+        uniform: list[Tensor],
+    ) -> list[Tensor]:
+        """Returns `(outputs,)` for each call of a consumer, summed over examples.
+
+        Args:
+            inputs: One tensor per input of the model.
+            uniform: Numbers in (0, 1) of each output's shape, from `uniform_draws`.
+        """
+        outputs, linear = self._run(inputs)
+        # d -log p(y) / d output for the drawn labels y. Seen as a constant: the
+        # gradient of its product with the output is that of -log p(y).
+        directions = []
+        for kind, output, u in zip(self._outputs, outputs, uniform, strict=True):
+            directions.append(kind.sampled_gradient(output, u))
+
+        def along_directions(shifts: list[Tensor]) -> Tensor:
+            shift_of = dict(zip(self._consumers, shifts, strict=True))
+            shifted, _ = self._run(inputs, shift_of)
+            total = 0
+            for output, direction in zip(shifted, directions, strict=True):
+                total = total + ops.sum(output * direction)
+            return total
+
+        # The gradient at a linear output is that at a shift added to it, at 0.
+        zeros = []
+        for index in self._consumers:
+            zeros.append(ops.zeros_like(linear[index]))
+        squares = []
+        for gradient in gradients(along_directions, zeros):
+            last = len(gradient.shape) - 1
+            all_but_last = list(range(last))
+            square = ops.square(gradient)
+            squares.append(ops.sum(square, axis=all_but_last))
+        return squares
+
+    def _run(
+        self,
+        inputs: list[Tensor],
+        shifts: dict[int, Tensor] | None = None,
+    ) -> tuple[list[Tensor], dict[int, Tensor]]:
+        """Runs the network, a shift added to each consumer's linear output.
+
+        Args:
+            inputs: One tensor per input of the model.
+            shifts: Index of a consumer's call -> the shift; no shifts by default.
+
+        Returns:
+            The model's outputs, and the linear output of each consumer's call.
+        """
         linear = {}
 
-        def remember(call, *args, **kwargs):
-            if call.index not in reads:
+        def apply(call: Call, *args: Any, **kwargs: Any) -> Tensor:
+            consumer = self._consumers.get(call.index)
+            if consumer is None:
                 return call.operation(*args, **kwargs)
-            linear[call.index] = read_linear(call, args[0])
-            return reads[call.index].activate(linear[call.index])
+            kernel, bias = self._weights[call.index]
+            own = consumer.linear(args[0], kernel) + bias
+            if shifts is not None:
+                own = own + shifts[call.index]
+            linear[call.index] = own
+            return consumer.activate(own)
 
-        outputs = graph.run_all(inputs, remember)
-        directions = [
-            kind.sampled_gradient(output, u)
-            for kind, output, u in zip(kinds, outputs, uniform, strict=True)
-        ]
-
-        def along_directions(perturbations):
-            added = dict(zip(reads, perturbations, strict=True))
-
-            def perturb(call, *args, **kwargs):
-                if call.index not in added:
-                    return call.operation(*args, **kwargs)
-                perturbed = read_linear(call, args[0]) + added[call.index]
-                return reads[call.index].activate(perturbed)
-
-            return sum(
-                ops.sum(output * direction)
-                for output, direction in zip(
-                    graph.run_all(inputs, perturb), directions, strict=True
-                )
-            )
-
-        zeros = [ops.zeros_like(linear[index]) for index in reads]
-        return [
-            ops.sum(ops.square(g), axis=list(range(len(g.shape) - 1)))
-            for g in gradients(along_directions, zeros)
-        ]
-
-    return squared_gradients
+        return self._graph.run_all(inputs, apply), linear

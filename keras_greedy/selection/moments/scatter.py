@@ -1,19 +1,34 @@
-"""Streaming second moments of what the consumers of a graph's groups read."""
+"""Streaming second moments of the inputs of the consumers of a graph's groups."""
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
 from keras_greedy.backend import compiled
+from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.selection.consumers import Consumer, consumers_by_call, consumers_of
+from keras_greedy.graph.rules.base import Tensor
+from keras_greedy.selection.consumers import (
+    Consumer,
+    consumers_by_call,
+    consumers_of,
+)
 
 POSITIONS_PER_IMAGE = 32
+"""Neighbouring positions see nearly the same: more of one image adds little."""
+
 RIDGE = 0.03
+"""Ridge over the mean variance, for as many rows as features."""
+
+LEAST_RIDGE = 1e-6
+"""Added to it: with any number of rows, repeated features can be solved for."""
+
+SMALLEST_VARIANCE = float(np.finfo(np.float32).tiny)
+"""Added to the ridge: features that never vary can be solved for, too."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,49 +47,60 @@ class Scatter:
 
     @classmethod
     def zero(cls, folds: int, features: int) -> "Scatter":
-        return cls(0, np.zeros((folds, features)), np.zeros((features, features)))
+        """Returns the scatter of no rows."""
+        mean = np.zeros((folds, features))
+        scatter = np.zeros((features, features))
+        return cls(0, mean, scatter)
 
     def merge(self, other: "Scatter") -> "Scatter":
-        """The scatter of both sets of rows (Chan, Golub and LeVeque, 1979)."""
+        """Returns the scatter of both sets of rows.
+
+        Reference: Chan, Golub and LeVeque, Updating Formulae and a Pairwise Algorithm
+        for Computing Sample Variances, 1979.
+        """
         count = self.count + other.count
         if count == 0:
             return self
+        # Around the common mean, each set has its own scatter and that of its mean:
+        # together n m / (n + m) times the outer product of the means' distance,
+        # (F, F), summed over the folds.
         shift = other.mean - self.mean
-        between = (self.count * other.count / count) * shift.T @ shift
-        return Scatter(
-            count,
-            self.mean + shift * (other.count / count),
-            self.scatter + other.scatter + between,
-        )
+        weight = self.count * other.count / count
+        between = weight * shift.T @ shift
+        mean = self.mean + shift * (other.count / count)
+        scatter = self.scatter + other.scatter + between
+        return Scatter(count, mean, scatter)
 
     def covariance(self) -> np.ndarray:
-        """`(F, F)` covariance of a row, averaged over folds."""
-        return self.scatter / max(self.count * len(self.mean), 1)
+        """Returns the `(F, F)` covariance of a row, averaged over folds."""
+        folds = len(self.mean)
+        return self.scatter / max(self.count * folds, 1)
 
     def regularized(self) -> np.ndarray:
-        """The covariance with a ridge, so that every set of features can be solved.
+        """Returns the covariance with a ridge, so that any features can be solved for.
 
         The ridge is `0.03 F / n` of the mean variance: the fewer the rows for the
         features, the less their covariance can be believed. A globally pooled layer
         has one row per image, and without a ridge its fit on few images is all noise.
         """
         covariance = self.covariance()
-        share = RIDGE * len(covariance) / max(self.count, 1) + 1e-6
-        ridge = share * np.diag(covariance).mean() + np.finfo(np.float32).tiny
-        return covariance + ridge * np.eye(len(covariance))
+        features = len(covariance)
+        share = RIDGE * features / max(self.count, 1) + LEAST_RIDGE
+        ridge = share * np.diag(covariance).mean() + SMALLEST_VARIANCE
+        return covariance + ridge * np.eye(features)
 
     @functools.cached_property
     def precision(self) -> np.ndarray:
-        """The inverse of `regularized`, kept: it takes O(F^3)."""
+        """The `(F, F)` inverse of `regularized`, kept: it takes O(F^3)."""
         return np.linalg.inv(self.regularized())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Moments:
-    """What `observe` returns: one `Scatter` per consumer.
+    """One `Scatter` per consumer: the result of `observe`.
 
     Attributes:
-        scatters: Name of a consumer -> moments of what it reads.
+        scatters: Name of a consumer -> moments of its rows.
         examples: How many examples they are of.
     """
 
@@ -82,18 +108,32 @@ class Moments:
     examples: int = 0
 
     @classmethod
-    def zero(cls, reads: dict[str, Consumer]) -> "Moments":
-        return cls(
-            {n: Scatter.zero(r.folds, len(r.features)) for n, r in reads.items()}
-        )
+    def zero(cls, consumers: dict[str, Consumer]) -> "Moments":
+        """Returns the moments of no examples.
+
+        Args:
+            consumers: Name -> `Consumer`.
+        """
+        scatters = {}
+        for name, consumer in consumers.items():
+            features = len(consumer.features)
+            scatters[name] = Scatter.zero(consumer.folds, features)
+        return cls(scatters)
 
     def merge(self, other: "Moments") -> "Moments":
-        scatters = {n: s.merge(other.scatters[n]) for n, s in self.scatters.items()}
+        """Returns the moments of both sets of examples."""
+        scatters = {}
+        for name, scatter in self.scatters.items():
+            others = other.scatters[name]
+            scatters[name] = scatter.merge(others)
         return Moments(scatters, self.examples + other.examples)
 
 
 def observe(
-    graph: ChannelGraph, batches: Iterable, seed: int = 0, first: int = 0
+    graph: ChannelGraph,
+    batches: Iterable[list[np.ndarray]],
+    seed: int = 0,
+    first: int = 0,
 ) -> tuple[Moments, Moments]:
     """Reads the data once and accumulates the moments of every consumer's input.
 
@@ -112,59 +152,105 @@ def observe(
     Raises:
         ValueError: When the model makes NaN or infinite values of the data.
     """
-    reads, rng = consumers_by_call(graph), np.random.default_rng(seed)
-    apart = others = Moments.zero(consumers_of(graph))
-    batch_scatters, seen = compiled(_batch_scatters(graph, reads)), 0
+    consumers = consumers_by_call(graph)
+    rng = np.random.default_rng(seed)
+    batch_scatters = compiled(_batch_scatters(graph, consumers))
+    apart = Moments.zero(consumers_of(graph))
+    others = apart
+    seen = 0
     for batch in batches:
-        positions = [r.positions(rng, POSITIONS_PER_IMAGE) for r in reads.values()]
-        results = batch_scatters([ops.convert_to_tensor(x) for x in batch], positions)
-        new = _to_host(reads, results, examples=len(batch[0]))
+        positions = []
+        for consumer in consumers.values():
+            positions.append(consumer.positions(rng, POSITIONS_PER_IMAGE))
+        inputs = [ops.convert_to_tensor(x) for x in batch]
+        results = batch_scatters(inputs, positions)
+        examples = len(batch[0])
+        new = _moments_of_batch(consumers, results, examples)
+        # A batch stays whole: the boundary is that of the batch that crosses it.
         if seen < first:
             apart = apart.merge(new)
         else:
             others = others.merge(new)
-        seen += len(batch[0])
+        seen += examples
     return apart, others
 
 
-def _batch_scatters(graph, reads):
-    """A function of a batch that gives each read's count, mean and scatter."""
-    last = 1 + max(reads)
+def _batch_scatters(
+    graph: ChannelGraph,
+    consumers: dict[int, Consumer],
+) -> Callable[[list[Tensor], list[Tensor]], list[tuple]]:
+    """Returns a function of a batch and of the positions to sample for each consumer.
 
-    def batch_scatters(inputs, positions):
-        sampled = dict(zip(reads, positions, strict=True))
+    It gives the count, mean and scatter of each consumer's rows, in their order.
+    """
+    # Nothing behind the last consumer is needed.
+    calls = graph.calls[: 1 + max(consumers)]
+
+    def batch_scatters(
+        inputs: list[Tensor],
+        positions: list[Tensor],
+    ) -> list[tuple]:
+        sampled = dict(zip(consumers, positions, strict=True))
         found = []
 
-        def apply(call, *args, **kwargs):
-            if call.index in reads:
-                rows = reads[call.index].rows(args[0], sampled[call.index])
+        def apply(call: Call, *args: Any, **kwargs: Any) -> Tensor:
+            if call.index in consumers:
+                consumer = consumers[call.index]
+                rows = consumer.rows(args[0], sampled[call.index])
                 found.append(_scatter_of(rows))
             return call.operation(*args, **kwargs)
 
-        graph.run(graph.feed(inputs), graph.calls[:last], apply)
+        values = graph.feed(inputs)
+        graph.run(values, calls, apply)
         return found
 
     return batch_scatters
 
 
-def _scatter_of(rows):
+def _scatter_of(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns count, mean `(folds, F)` and scatter `(F, F)` of `(n, folds, F)` rows."""
     rows = ops.cast(rows, "float32")
+    # Centred before they are squared: of float32 squares of a large mean, no digits
+    # of a small variance would be left.
     mean = ops.mean(rows, axis=0)
-    centred = ops.reshape(rows - mean, (-1, rows.shape[-1]))
-    return ops.shape(rows)[0], mean, ops.matmul(ops.transpose(centred), centred)
+    features = rows.shape[-1]
+    centred = ops.reshape(rows - mean, (-1, features))
+    scatter = ops.matmul(ops.transpose(centred), centred)
+    count = ops.shape(rows)[0]
+    return count, mean, scatter
 
 
-def _to_host(reads, results, examples) -> Moments:
-    scatters = {}
-    for read, result in zip(reads.values(), results, strict=True):
-        name = read.call.name
-        count, mean, scatter = map(keras.ops.convert_to_numpy, result)
+def _moments_of_batch(
+    consumers: dict[int, Consumer],
+    results: list[tuple],
+    examples: int,
+) -> Moments:
+    """Returns a batch's moments as float64 on the host.
+
+    Args:
+        consumers: Index of a call -> `Consumer`.
+        results: Count, mean and scatter of each one's rows, as tensors.
+        examples: Size of the batch.
+
+    Raises:
+        ValueError: When a value is NaN or infinite.
+    """
+    scatters: dict[str, Scatter] = {}
+    for consumer, result in zip(consumers.values(), results, strict=True):
+        name = consumer.call.name
+        count, mean, scatter = (ops.convert_to_numpy(part) for part in result)
         if not np.isfinite(scatter).all():
             raise ValueError(
                 "Expected the model to make finite values of `data`. Received: NaN or "
                 f"infinite values at the input of layer '{name}'."
             )
-        usable = read.usable(int(count), mean.astype(float), scatter.astype(float))
-        new = Scatter(int(count), *usable)
-        scatters[name] = scatters[name].merge(new) if name in scatters else new
+        count = int(count)
+        mean = mean.astype(float)
+        scatter = scatter.astype(float)
+        mean, scatter = consumer.usable(count, mean, scatter)
+        new = Scatter(count, mean, scatter)
+        # A layer that is called several times has the rows of all its calls.
+        if name in scatters:
+            new = scatters[name].merge(new)
+        scatters[name] = new
     return Moments(scatters, examples)

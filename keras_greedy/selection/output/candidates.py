@@ -1,17 +1,22 @@
-"""Which channels a step of the search on the loss evaluates, and how many it adds."""
+"""Chooses the channels that a step of a search on the output evaluates."""
 
 import dataclasses
-import numbers
+from collections.abc import Callable
 
 import numpy as np
 
+from tflite_export.checks import is_count
+
 EXACT = 16
+"""Channels that a screened step evaluates exactly: half by rank, half at random."""
+
 EXACT_AT_FIRST = 64
+"""Likewise in the first step; it falls to `EXACT` as the steps get smaller."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidates:
-    """Which channels are evaluated exactly at each step, and how many are added.
+    """The channels evaluated exactly at each step, and how many of them are added.
 
     Attributes:
         which: A number of channels drawn at random (50, as published), `"all"`, or
@@ -28,40 +33,50 @@ class Candidates:
     which: int | str = "screened"
     per_step: int = 1
 
-    def __post_init__(self):
-        if self.which not in ("all", "screened") and not _is_count(self.which):
+    def __post_init__(self) -> None:
+        if self.which not in ("all", "screened") and not is_count(self.which):
             raise ValueError(
                 "Expected `candidates` to be 'screened', 'all' or a positive integer. "
                 f"Received: candidates={self.which!r}"
             )
-        if not _is_count(self.per_step):
+        if not is_count(self.per_step):
             raise ValueError(
                 "Expected `channels_per_step` to be a positive integer. "
                 f"Received: channels_per_step={self.per_step!r}"
             )
 
-    def chosen(self, allowed, predicted, steps: int, rng) -> np.ndarray:
-        """The channels to evaluate.
+    def chosen(
+        self,
+        allowed: np.ndarray,
+        predicted: Callable[[], np.ndarray],
+        steps: int,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """Returns the channels to evaluate.
 
         Args:
             allowed: Channels that may be picked.
-            predicted: A function that gives `(N,)` expected loss.
-            steps: How many were taken.
+            predicted: Gives the `(N,)` loss expected after a step to each channel.
+            steps: How many steps were taken.
             rng: Source of the draw.
         """
         if self.which == "screened":
-            count = max(EXACT, EXACT_AT_FIRST // max(steps, 1), 2 * self.per_step)
-            ranked = allowed[np.argsort(predicted()[allowed], kind="stable")]
-            best, others = np.split(ranked, [(count + 1) // 2])
-            return np.concatenate([best, rng.permutation(others)[: count // 2]])
-        if _is_count(self.which) and self.which < len(allowed):
-            return np.sort(rng.choice(allowed, self.which, replace=False))
-        return allowed
+            return self._screened(allowed, predicted(), steps, rng)
+        if isinstance(self.which, str) or self.which >= len(allowed):
+            return allowed
+        return np.sort(rng.choice(allowed, self.which, replace=False))
 
-
-def _is_count(value) -> bool:
-    return (
-        isinstance(value, numbers.Integral)
-        and not isinstance(value, bool)
-        and value > 0
-    )
+    def _screened(
+        self,
+        allowed: np.ndarray,
+        predicted: np.ndarray,
+        steps: int,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        count = max(EXACT, EXACT_AT_FIRST // max(steps, 1), 2 * self.per_step)
+        # Stable: of channels that are alike the first comes first, on every machine.
+        order = np.argsort(predicted[allowed], kind="stable")
+        ranked = allowed[order]
+        best, others = np.split(ranked, [(count + 1) // 2])
+        drawn = rng.permutation(others)[: count // 2]
+        return np.concatenate([best, drawn])

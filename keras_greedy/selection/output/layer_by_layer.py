@@ -1,51 +1,41 @@
-"""Layer by layer, each search on top of the layers already pruned [ICML]."""
+"""Prunes layer by layer, each search on top of the layers already pruned [ICML]."""
+
+from collections.abc import Iterable
+from typing import Protocol
 
 import keras
 import numpy as np
 
 from keras_greedy.batches import Batches
+from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.fold import folded
+from keras_greedy.graph.outputs import outputs_of
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace_quietly
-from keras_greedy.selection.moments import observe
-from keras_greedy.selection.output.objectives import Part
-from keras_greedy.selection.output.search import LossSearch, cached
-from keras_greedy.selection.reconstruction import cut
+from keras_greedy.selection.cut import cut
+from keras_greedy.selection.moments import Moments, observe
+from keras_greedy.selection.output.methods import OutputSearch
+from keras_greedy.selection.output.objectives import HOLD_EVERY, Objective, Subset
+from keras_greedy.selection.output.search import OutputSelection, cached
+from keras_greedy.selection.output.suffix import Suffix
+from keras_greedy.selection.path import SelectionPath
 from keras_greedy.training.batch_norm import reestimate_batch_norm
 from keras_greedy.training.finetune import compile_alike
 
 ROUND_TO = 8
+"""Widths that a selection or a tolerance ends at are multiples of this."""
 
 
-def prune_layer_by_layer(
-    model: keras.Model, data, search: LossSearch, objective, stop, finetune, names
-) -> keras.Model:
-    """Prunes one group after the other, in the order the data flow.
+class Stop(Protocol):
+    """Says when the selection of a group is done."""
 
-    Args:
-        model: The full model, which is left as it is.
-        data: As for `prune`.
-        search: How channels are selected.
-        objective: What they are selected by.
-        stop: `ToWidths` or `ToTolerance`.
-        finetune: A `FineTune` to follow each group, or `None`.
-        names: The groups to prune, as an iterable.
+    def begin(self, name: str, suffix: Suffix) -> None:
+        """Turns to the group of this name."""
+        ...
 
-    Returns:
-        The compact model, compiled as `model` is.
-    """
-    compact = rebuild(trace_quietly(model), {})
-    compile_alike(compact, model)
-    for name in names:
-        smaller = _pruned(compact, name, data, search, objective, stop)
-        if smaller is None:
-            continue
-        compact = smaller
-        compile_alike(compact, model)
-        reestimate_batch_norm(compact, data)
-        if finetune is not None:
-            finetune.apply(compact, model, data, verbose=0)
-    return compact
+    def width(self, selection: OutputSelection) -> int | None:
+        """Returns how many channels to keep, or `None` while it is not time to stop."""
+        ...
 
 
 class ToWidths:
@@ -58,11 +48,10 @@ class ToWidths:
     def __init__(self, widths: dict[str, int]):
         self._widths = widths
 
-    def begin(self, name, suffix) -> None:
+    def begin(self, name: str, suffix: Suffix) -> None:
         self._target = self._widths[name]
 
-    def width(self, selection) -> int | None:
-        """How many channels to keep, when it is time to stop."""
+    def width(self, selection: OutputSelection) -> int | None:
         if selection.width >= self._target:
             return self._target
         if selection.finished:
@@ -71,73 +60,136 @@ class ToWidths:
 
 
 class ToTolerance:
-    """Stops each group when top-1 on held examples is nearly what it was before.
+    """Stops each group when top-1 on held examples is nearly as good as before.
 
     Args:
-        tolerance: How much of the top-1 before this group was pruned may be lost.
+        tolerance: The share of the top-1 before this group was pruned that may be lost.
         held: The objective with the held examples, labels its targets.
     """
 
-    def __init__(self, tolerance: float, held: Part):
-        self._tolerance, self._held = tolerance, held
+    def __init__(self, tolerance: float, held: Subset):
+        self._tolerance = tolerance
+        self._held = held
 
-    def begin(self, name, suffix) -> None:
-        self._suffix, self._batches = suffix, cached(suffix, self._held)
+    def begin(self, name: str, suffix: Suffix) -> None:
+        self._suffix = suffix
+        self._batches = cached(suffix, self._held)
         everything = np.full(suffix.channels, 1 / suffix.channels)
         self._least = (1 - self._tolerance) * self._top1(everything)
         self._next = min(ROUND_TO, suffix.channels)
 
-    def width(self, selection) -> int | None:
-        """As of `ToWidths`; all of them when nothing less is enough."""
+    def width(self, selection: OutputSelection) -> int | None:
         if selection.width < self._next and not selection.finished:
             return None
-        channels, reached = self._suffix.channels, _rounded_up(selection.width)
+        channels = self._suffix.channels
+        reached = _rounded_up(selection.width)
         self._next = min(reached + ROUND_TO, channels)
         if self._top1(selection.weights) >= self._least:
             return min(reached, channels)
+        # No more channels help: the group stays whole.
         return channels if selection.finished else None
 
-    def _top1(self, weights) -> float:
-        (kind,), weights = self._suffix.kinds, weights.astype("float32")
-        right = [
-            kind.right(self._suffix.outputs(live, weights)[0], targets[0])
-            for live, targets in self._batches
-        ]
+    def _top1(self, weights: np.ndarray) -> float:
+        (kind,) = self._suffix.kinds
+        weights = weights.astype("float32")
+        right = []
+        for live, targets in self._batches:
+            (output,) = self._suffix.outputs(live, weights)
+            right.append(kind.right(output, targets[0]))
         return float(np.mean(np.concatenate(right)))
 
 
-def _rounded_up(width: int) -> int:
-    return -(-width // ROUND_TO) * ROUND_TO
+def check_tolerable(graph: ChannelGraph, batches: Batches) -> None:
+    """Raises a ValueError when a `tolerance` has no top-1 to go by."""
+    kinds = [output.kind for output in outputs_of(graph)]
+    if len(kinds) > 1 or kinds == ["real"]:
+        raise ValueError(
+            "Expected `tolerance` with a classifier, of one output that is a softmax, "
+            "a sigmoid, or logits by its compiled loss. Received: a model with "
+            f"outputs of the kind {kinds}"
+        )
+    if len(batches.first[0]) < HOLD_EVERY:
+        raise ValueError(
+            f"Expected `data` to hold at least {HOLD_EVERY} examples for `tolerance`, "
+            "which holds a part of them apart. Received: "
+            f"{len(batches.first[0])}"
+        )
 
 
-def _pruned(model, name, data, search: LossSearch, objective, stop):
-    """The model with this group pruned, or `None` if that stays whole."""
-    graph = trace_quietly(model)
-    moments, path, width = path_of_group(graph, name, data, search, objective, stop)
-    if width == graph.widths[name]:
-        return None
-    return cut(graph, moments, {name: path}, {name: width}, search.step)
+def prune_layer_by_layer(
+    model: keras.Model,
+    batches: Batches,
+    method: OutputSearch,
+    objective: Objective,
+    stop: Stop,
+    names: Iterable[str],
+    seed: int,
+) -> keras.Model:
+    """Prunes one group after the other, in the order the data flow.
+
+    Args:
+        model: The full model, which is left as it is.
+        batches: The calibration data.
+        method: How channels are selected, and how to train after each group.
+        objective: The objective of the full model.
+        stop: Says when a group has enough channels.
+        names: The groups to prune.
+        seed: Of everything random.
+
+    Returns:
+        The compact model, compiled as `model` is.
+    """
+    compact = rebuild(trace_quietly(model), {})
+    compile_alike(compact, model)
+    for name in names:
+        graph = trace_quietly(compact)
+        moments, path, width = path_of_group(
+            graph, name, batches, method, objective, stop, seed
+        )
+        if width == graph.widths[name]:
+            continue
+        compact = cut(graph, moments, {name: path}, {name: width}, method.step)
+        compile_alike(compact, model)
+        reestimate_batch_norm(compact, batches)
+        if method.finetune_per_layer is not None:
+            method.finetune_per_layer.apply(compact, model, batches, verbose=0)
+    return compact
 
 
-def path_of_group(graph, name, data, search: LossSearch, objective, stop):
+def path_of_group(
+    graph: ChannelGraph,
+    name: str,
+    batches: Batches,
+    method: OutputSearch,
+    objective: Objective,
+    stop: Stop,
+    seed: int,
+) -> tuple[Moments, SelectionPath, int]:
     """Searches one group, all others as they are, until it is time to stop.
 
     Args:
         graph: The traced model.
         name: The group.
-        data: As for `prune`.
-        search: How channels are selected.
-        objective: What they are selected by.
-        stop: `ToWidths` or `ToTolerance`.
+        batches: The calibration data.
+        method: How channels are selected.
+        objective: The objective of the full model.
+        stop: Says when the group has enough channels.
+        seed: Of everything random.
 
     Returns:
-        The `Moments` of what is read, the `Path`, and the width to keep.
+        The `Moments` of the consumers' inputs, the path, and the width to keep.
     """
     inference = folded(graph)
-    group = next(group for group in inference.groups if group.name == name)
-    _, moments = observe(inference, Batches(data, graph.functional), search.seed)
-    selection = search.begin(inference, group, moments, objective)
+    (group,) = [group for group in inference.groups if group.name == name]
+    _, moments = observe(inference, batches, seed)
+    selection = method.begin(inference, group, moments, objective, seed)
     stop.begin(name, selection.suffix)
-    while (width := stop.width(selection)) is None:
+    width = stop.width(selection)
+    while width is None:
         selection.advance()
+        width = stop.width(selection)
     return moments, selection.path(), width
+
+
+def _rounded_up(width: int) -> int:
+    return -(-width // ROUND_TO) * ROUND_TO

@@ -1,16 +1,31 @@
-"""What the network's output is held against: labels, or the full network's output."""
+"""The objectives of a search on the output: labels, or the full network's answers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 
-from keras_greedy.batches import Batches, LabelledBatches
+from keras_greedy.batches import Arrays, Batches
 from keras_greedy.graph.outputs import outputs_of
 from keras_greedy.graph.trace import check_model, trace_quietly
-from keras_greedy.training.losses import loss_per_example, training_loss
+from keras_greedy.training.losses import LossPerExample, loss_per_example, training_loss
 
-HELD = 5
+HOLD_EVERY = 5
+"""A tolerance is checked on every fifth example, which the search does not see."""
+
+
+class Objective(Protocol):
+    """A loss of the network's outputs, and the examples to evaluate it on."""
+
+    @property
+    def loss(self) -> LossPerExample:
+        """Maps lists of outputs and of targets to the `(n,)` loss per example."""
+        ...
+
+    def examples(self) -> Iterator[tuple[Arrays, Arrays]]:
+        """Yields inputs and targets of some examples, one array each per tensor."""
+        ...
 
 
 class TrainingLoss:
@@ -18,45 +33,41 @@ class TrainingLoss:
 
     Args:
         model: The full model.
-        data: As for `prune`, with labels.
+        batches: The data, with labels.
 
     Raises:
         ValueError: When there are no labels that fit, or no loss that shows.
     """
 
-    def __init__(self, model: keras.Model, data):
-        functional = check_model(model)
-        self.loss = loss_per_example(model, functional, training_loss(model, data))
-        self._inputs = len(functional.inputs)
-        self._batches = LabelledBatches(data, functional)
+    def __init__(self, model: keras.Model, batches: Batches):
+        loss = training_loss(model, batches.data)
+        self.loss: LossPerExample = loss_per_example(model, check_model(model), loss)
+        self._batches = batches.labelled()
 
-    def examples(self) -> Iterator[tuple[list, list]]:
+    def examples(self) -> Iterator[tuple[Arrays, Arrays]]:
         """Yields inputs and labels of up to 32 examples, one array each per tensor."""
-        for batch in self._batches:
-            yield batch[: self._inputs], batch[self._inputs :]
+        return self._batches.pairs()
 
 
 class OutputDivergence:
-    """The divergence from what the full model answers [NeurIPS, global imitation].
+    """The divergence from the answers of the full model [NeurIPS, global imitation].
 
     Args:
         model: The full model.
-        data: As for `prune`; labels are not needed.
+        batches: The data; labels are not needed.
     """
 
-    def __init__(self, model: keras.Model, data):
+    def __init__(self, model: keras.Model, batches: Batches):
         self._graph = trace_quietly(model)
-        self._batches = Batches(data, self._graph.functional)
+        self._batches = batches
         self._kinds = outputs_of(self._graph)
 
-    def loss(self, outputs, answers):
-        """`(n,)` divergence, summed over the outputs."""
-        return sum(
-            kind.divergence(answer, output)
-            for kind, answer, output in zip(self._kinds, answers, outputs, strict=True)
-        )
+    def loss(self, outputs: list, answers: list) -> Any:
+        """Returns the `(n,)` divergence, summed over the outputs."""
+        triples = zip(self._kinds, answers, outputs, strict=True)
+        return sum(kind.divergence(answer, output) for kind, answer, output in triples)
 
-    def examples(self) -> Iterator[tuple[list, list]]:
+    def examples(self) -> Iterator[tuple[Arrays, Arrays]]:
         """Yields inputs and the full model's answers, as `TrainingLoss.examples`."""
         functional = self._graph.functional
         for batch in self._batches:
@@ -65,30 +76,34 @@ class OutputDivergence:
             yield batch, [np.asarray(answer) for answer in answers]
 
 
-OUTPUT_OBJECTIVES = {"loss": TrainingLoss, "divergence": OutputDivergence}
-
-
-class Part:
+class Subset:
     """Some of the examples of an objective, the same ones each time.
 
     Args:
-        objective: A `TrainingLoss` or an `OutputDivergence`.
-        belongs: A function of the places in a batch: `(n,)` whether they belong.
+        objective: The objective of all examples.
+        belongs: Maps the places in a batch to `(n,)` booleans: which are of the subset.
     """
 
-    def __init__(self, objective, belongs):
-        self.loss = objective.loss
-        self._objective, self._belongs = objective, belongs
+    def __init__(
+        self, objective: Objective, belongs: Callable[[np.ndarray], np.ndarray]
+    ):
+        self.loss: LossPerExample = objective.loss
+        self._objective = objective
+        self._belongs = belongs
 
-    def examples(self) -> Iterator[tuple[list, list]]:
-        """As of the objective."""
+    def examples(self) -> Iterator[tuple[Arrays, Arrays]]:
+        """Yields the examples of the subset, as the objective does."""
         for inputs, targets in self._objective.examples():
             own = self._belongs(np.arange(len(inputs[0])))
             if own.any():
                 yield [x[own] for x in inputs], [y[own] for y in targets]
 
 
-def held_apart(objective) -> tuple[Part, Part]:
-    """All examples but every fifth of a batch, and these."""
-    held = Part(objective, lambda places: places % HELD == HELD - 1)
-    return Part(objective, lambda places: places % HELD != HELD - 1), held
+def held_apart(objective: Objective) -> tuple[Subset, Subset]:
+    """Returns all examples but every fifth of a batch, and these."""
+
+    def is_held(places: np.ndarray) -> np.ndarray:
+        return places % HOLD_EVERY == HOLD_EVERY - 1
+
+    searched = Subset(objective, lambda places: ~is_held(places))
+    return searched, Subset(objective, is_held)

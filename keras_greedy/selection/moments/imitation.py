@@ -1,0 +1,154 @@
+"""The method of selection on second moments."""
+
+import dataclasses
+from typing import TypeAlias
+
+import keras
+import numpy as np
+
+from keras_greedy.batches import Batches
+from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
+from keras_greedy.progress import Progress
+from keras_greedy.selection.consumers import Consumer, consumers_of
+from keras_greedy.selection.moments.fisher import sensitivities
+from keras_greedy.selection.moments.scatter import Moments
+from keras_greedy.selection.path import SelectionPath
+from keras_greedy.selection.steps import STEP_RULES
+from tflite_export.checks import check_choice
+
+IMITATED: dict[str, list[str]] = {
+    "global": ["global"],
+    "local": ["local"],
+    "best": ["global", "local"],
+}
+"""Objective of an `Imitation` -> those that each group chooses from."""
+
+IMAGES_WEIGHED = 64
+WEIGHING_BATCH = 16
+
+Paths: TypeAlias = dict[str, SelectionPath]
+
+
+@dataclasses.dataclass(frozen=True)
+class Imitation:
+    """Selection on second moments: the consumers' outputs stay close to the full ones.
+
+    One search gives every group's path, and so every budget.
+
+    Attributes:
+        objective: `"local"`: the squared error at the output of the layers that read
+            the channels. `"global"`: likewise, each output weighed by its Fisher
+            information in the network's output. `"best"`: for each group the one of
+            these two that changes the network's output less.
+        step: `"corrective"`: after each addition the least-squares optimum.
+            `"uniform"`: the same weight for each pick. `"line_search"`: the size of
+            each step is chosen with the channel.
+
+    Raises:
+        ValueError: When an attribute is none of these.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+
+    import keras_greedy
+
+    model = keras.Sequential(
+        [
+            keras.Input((10,)),
+            keras.layers.Dense(32, activation="relu"),
+            keras.layers.Dense(3),
+        ]
+    )
+    data = np.random.default_rng(0).normal(size=(64, 10))
+    method = keras_greedy.Imitation("local", step="line_search")
+    compact = keras_greedy.prune(model, data, 0.5, method=method, verbose=0)
+    ```
+
+    Reference: Ye, Wu and Liu, Greedy Optimization Provably Wins the Lottery, NeurIPS
+    2020.
+    """
+
+    objective: str = "global"
+    step: str = "corrective"
+
+    def __post_init__(self) -> None:
+        check_choice("objective", self.objective, IMITATED)
+        check_choice("step", self.step, STEP_RULES)
+
+    def check(self, model: keras.Model, batches: Batches) -> None:
+        """Accepts all data that `Batches` accepts."""
+
+    def alternatives(
+        self,
+        graph: ChannelGraph,
+        batches: Batches,
+        moments: Moments,
+        seed: int,
+        progress: Progress,
+    ) -> list[Paths]:
+        """Returns the path of each group, once per objective to choose from.
+
+        Args:
+            graph: The traced model, for inference.
+            batches: The calibration data.
+            moments: Of the inputs of the consumers.
+            seed: Of the labels drawn for the Fisher information.
+            progress: Shows the stages.
+
+        Returns:
+            For each objective: group name -> its selection path.
+        """
+        found = []
+        for objective in IMITATED[self.objective]:
+            weights = {}
+            if objective == "global":
+                weights = self._output_weights(graph, batches, seed, progress)
+            found.append(self._paths(graph, moments, weights, progress))
+        return found
+
+    def _output_weights(
+        self, graph: ChannelGraph, batches: Batches, seed: int, progress: Progress
+    ) -> dict[str, np.ndarray]:
+        """Returns the Fisher weights `(outputs,)` of each consumer's outputs."""
+        few = batches.of_size(WEIGHING_BATCH).take(IMAGES_WEIGHED)
+        title = "Weighing what the output cares for"
+        few = progress.over(few, title, IMAGES_WEIGHED // WEIGHING_BATCH)
+        return sensitivities(graph, few, seed)
+
+    def _paths(
+        self,
+        graph: ChannelGraph,
+        moments: Moments,
+        weights: dict[str, np.ndarray],
+        progress: Progress,
+    ) -> Paths:
+        consumers = consumers_of(graph)
+        groups = progress.over(graph.groups, "Selecting channels", len(graph.groups))
+        return {
+            group.name: self._path(group, consumers, moments, weights)
+            for group in groups
+        }
+
+    def _path(
+        self,
+        group: ChannelGroup,
+        consumers: dict[str, Consumer],
+        moments: Moments,
+        weights: dict[str, np.ndarray],
+    ) -> SelectionPath:
+        problems = []
+        for name in group.consumer_names:
+            consumer = consumers[name]
+            # The features that the group's F / N per channel own, channel by channel.
+            own = consumer.features_of(group.channels)
+            matrix = consumer.matrix()[own]
+            if name in weights:
+                # ||(f - F) sqrt(M)||^2: the weights M go into the kernel's columns.
+                column_weights = np.tile(weights[name], consumer.folds)
+                matrix = matrix * np.sqrt(column_weights)
+            covariance = moments.scatters[name].regularized()[np.ix_(own, own)]
+            problems.append((covariance, matrix))
+        return STEP_RULES[self.step].path(problems, group.size)

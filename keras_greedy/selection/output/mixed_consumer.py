@@ -1,0 +1,101 @@
+"""A consumer as a function of the scales of one group's channels."""
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_greedy.backend import float32
+from keras_greedy.graph.calls import Call
+from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
+from keras_greedy.selection.consumers import Consumer
+from keras_greedy.selection.moments import Scatter
+from keras_greedy.selection.moments.mixture import gram
+
+
+class MixedConsumer:
+    """A consumer as an affine function of the scales of the group's N channels.
+
+    Args:
+        consumer: The consumer, of F features and O outputs.
+        graph: The traced model.
+        group: The group whose channels are scaled.
+        scatter: Moments of the consumer's rows.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        graph: ChannelGraph,
+        group: ChannelGroup,
+        scatter: Scatter,
+    ):
+        self._consumer = consumer
+        self._scatter = scatter
+        matrix = consumer.matrix()
+        # `(N, F / N)`: the features that each channel of the group owns.
+        self._features = consumer.features_of(group.channels).reshape(group.size, -1)
+        # Their entries on the last axis of the input, without the kernel's taps.
+        per_tap = self._features.shape[1] // consumer.taps
+        self._entries = self._features[:, :per_tap]
+        self._kernel = float32(consumer.kernel(matrix))
+        self._bias = float32(consumer.bias())
+        # `(N, O)`: the mean of what each channel adds to the output. A mixture gives
+        # it back to the bias for what it takes away.
+        by_fold = matrix.reshape(len(matrix), consumer.folds, -1)
+        means = np.einsum("pf,fpo->fo", scatter.mean, by_fold)
+        self._means = float32(means[self._features].sum(axis=1))
+        self._places = places_of(graph, group, consumer.call)
+        self.activate = consumer.activate
+
+    def gram(self) -> np.ndarray:
+        """Returns the `(N, N)` Gram matrix of the channels' contributions."""
+        own = self._features.ravel()
+        covariance = self._scatter.covariance()[np.ix_(own, own)]
+        return gram(covariance, self._consumer.matrix()[own], len(self._features))
+
+    def linear(self, x: Any, scale: Any) -> Any:
+        """Returns the output before the activation, for `(1 or n, N)` scales."""
+        gate = self._consumer.gate(gate_of(scale, self._places, x))
+        linear = self._consumer.linear(x * spread(gate, x), self._kernel)
+        shift = ops.matmul(1 - _for_rows(scale, x), self._means)
+        return linear + self._bias + spread(shift, linear)
+
+    def contributions(self, x: Any, channels: Any) -> Any:
+        """Returns `(K, n, ..., O)` the output of single channels, less its mean."""
+        apart = sum(
+            self._consumer.contributions(x, self._kernel, ops.take(entry, channels))
+            for entry in self._entries.T
+        )
+        means = ops.take(self._means, channels, axis=0)
+        ones = [1] * (len(apart.shape) - 2)
+        return apart - ops.reshape(means, (-1, *ones, means.shape[-1]))
+
+
+def places_of(graph: ChannelGraph, group: ChannelGroup, call: Call) -> np.ndarray:
+    """Returns the `(C,)` place in the group of each channel a call reads.
+
+    That of other groups' channels is N, behind the last.
+    """
+    place = {channel: i for i, channel in enumerate(group.channels)}
+    channels = graph.channels_of(call.inputs[0])
+    return np.array([place.get(channel, group.size) for channel in channels])
+
+
+def gate_of(scale: Any, places: np.ndarray, x: Any) -> Any:
+    """Returns the `(n, C)` factor of each channel of `x`, 1 for other groups'."""
+    scale = _for_rows(scale, x)
+    others = ops.ones((ops.shape(scale)[0], 1))
+    with_others = ops.concatenate([scale, others], axis=1)
+    return ops.take(with_others, places, axis=1)
+
+
+def spread(per_example: Any, x: Any) -> Any:
+    """Returns `(n, C)` with axes of length 1 for the positions of `x`."""
+    shape = (-1, *[1] * (len(x.shape) - 2), per_example.shape[-1])
+    return ops.reshape(per_example, shape)
+
+
+def _for_rows(scale: Any, x: Any) -> Any:
+    """Returns the scales for each row of `x`: a reshape may make several of one."""
+    return ops.repeat(scale, ops.shape(x)[0] // ops.shape(scale)[0], axis=0)

@@ -1,0 +1,168 @@
+"""The stages of the hallway: observe, select, measure, allocate and rebuild.
+
+They take checked arguments; `pipeline` is the door.
+"""
+
+import keras
+import numpy as np
+
+from keras_greedy.batches import Batches
+from keras_greedy.budget import Budget
+from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.fold import folded
+from keras_greedy.paths import SelectionPaths
+from keras_greedy.progress import Progress
+from keras_greedy.selection.measured import Divergence, measure, widths_to_measure
+from keras_greedy.selection.methods import Imitation, LossSearch, Method
+from keras_greedy.selection.moments import observe
+from keras_greedy.selection.output.layer_by_layer import (
+    ToTolerance,
+    ToWidths,
+    check_tolerable,
+    prune_layer_by_layer,
+)
+from keras_greedy.selection.output.objectives import held_apart
+from keras_greedy.selection.steps import STEP_RULES
+
+# A local search is to cost about two forward passes: it measures less.
+IMAGES_MEASURED = 64
+IMAGES_MEASURED_LOCAL = 16
+WIDTHS_MEASURED = 5
+WIDTHS_MEASURED_LOCAL = 2
+
+ROUND_TO = 8
+"""Widths are measured at multiples of this, as budgets round to by default."""
+
+MEASURING_BATCH = 32
+
+LAYER_BY_LAYER = "Pruning layer by layer"
+
+LEAST_DIVERGENCE = 1e-12
+"""Added before a logarithm: a cut may cost nothing."""
+
+
+def search_graph(
+    graph: ChannelGraph,
+    batches: Batches,
+    method: Method,
+    seed: int,
+    progress: Progress,
+) -> SelectionPaths:
+    """Searches the groups of a traced model, all arguments being checked.
+
+    Args:
+        graph: The traced model.
+        batches: The calibration data.
+        method: How channels are selected.
+        seed: Of everything random.
+        progress: Shows the stages.
+    """
+    is_local = method.objective == "local"
+    images = IMAGES_MEASURED_LOCAL if is_local else IMAGES_MEASURED
+    count = WIDTHS_MEASURED_LOCAL if is_local else WIDTHS_MEASURED
+    inference = folded(graph)
+    all_batches = progress.over(batches, "Observing what each layer reads")
+    apart, others = observe(inference, all_batches, seed, images)
+    moments = apart.merge(others)
+    widths = {
+        group.name: widths_to_measure(group.size, count, ROUND_TO)
+        for group in graph.groups
+    }
+    # An overfitted reconstruction shows only on examples it has not seen.
+    unseen = others if others.examples >= apart.examples else moments
+    reconstruct = STEP_RULES[method.step].reconstruct
+    found = []
+    for paths in method.alternatives(inference, batches, moments, seed, progress):
+        few = progress.over(
+            batches.take(images),
+            "Measuring each group's cut",
+            -(-images // MEASURING_BATCH),
+        )
+        divergences = measure(inference, unseen, paths, few, widths, reconstruct)
+        found.append((paths, divergences))
+    best_paths = {}
+    best_divergences = {}
+    for name in graph.widths:
+        # [NeurIPS] compares local and global imitation of a layer; here as measured.
+        paths, divergences = min(found, key=lambda pair: _mean_log(pair[1][name]))
+        best_paths[name] = paths[name]
+        best_divergences[name] = divergences[name]
+    return SelectionPaths(
+        graph, moments, best_paths, best_divergences, method.step, batches
+    )
+
+
+def _mean_log(divergence: Divergence) -> float:
+    """Returns the mean of the logarithms: widths of very unlike divergence count alike.
+
+    That of a group too small to be measured is 0.
+    """
+    if not len(divergence.values):
+        return 0.0
+    values = np.maximum(divergence.values, 0) + LEAST_DIVERGENCE
+    return float(np.log(values).mean())
+
+
+def prune_to_budget(
+    graph: ChannelGraph,
+    batches: Batches,
+    method: Method,
+    budget: Budget,
+    seed: int,
+    progress: Progress,
+) -> keras.Model:
+    """Returns the compact model of a budget.
+
+    Args:
+        graph: As for `search_graph`.
+        batches: As for `search_graph`.
+        method: As for `search_graph`.
+        budget: A budget that can be met, with a table if it limits the latency.
+        seed: As for `search_graph`.
+        progress: As for `search_graph`.
+    """
+    if isinstance(method, Imitation):
+        return search_graph(graph, batches, method, seed, progress).compact(budget)
+    # The output objectives prune layer by layer and say nothing of the widths: those
+    # are the widths of a quick local imitation.
+    local = Imitation("local", method.step)
+    widths = search_graph(graph, batches, local, seed, progress).widths(budget)
+    names = [name for name, size in graph.widths.items() if widths[name] < size]
+    return prune_layer_by_layer(
+        graph.model,
+        batches,
+        method,
+        method.objective_on(graph.model, batches),
+        ToWidths(widths),
+        progress.over(names, LAYER_BY_LAYER, len(names)),
+        seed,
+    )
+
+
+def prune_to_tolerance(
+    graph: ChannelGraph,
+    batches: Batches,
+    method: Method,
+    seed: int,
+    progress: Progress,
+) -> keras.Model:
+    """Returns the compact model of a `LossSearch` with a tolerance.
+
+    Arguments are those of `search_graph`.
+
+    Raises:
+        ValueError: When the model is no classifier, or there are too few examples.
+    """
+    assert isinstance(method, LossSearch)  # No other method has a tolerance.
+    assert method.tolerance is not None
+    check_tolerable(graph, batches)
+    searched, held = held_apart(method.objective_on(graph.model, batches))
+    return prune_layer_by_layer(
+        graph.model,
+        batches,
+        method,
+        searched,
+        ToTolerance(method.tolerance, held),
+        progress.over(graph.widths, LAYER_BY_LAYER, len(graph.widths)),
+        seed,
+    )
