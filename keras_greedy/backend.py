@@ -57,7 +57,8 @@ def float32(array: np.ndarray) -> Tensor:
 
 
 def gradients(
-    function: Callable[[list[Tensor]], Tensor], tensors: list[Tensor]
+    function: Callable[[list[Tensor]], Tensor],
+    tensors: list[Tensor],
 ) -> list[Tensor]:
     """Returns the gradients of a scalar function at a list of tensors.
 

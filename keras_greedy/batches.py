@@ -65,7 +65,10 @@ class Batches:
 
     @classmethod
     def of(
-        cls, data: "Data | Batches", model: keras.Model, batch_size: int = BATCH_SIZE
+        cls,
+        data: "Data | Batches",
+        model: keras.Model,
+        batch_size: int = BATCH_SIZE,
     ) -> "Batches":
         """Returns the batches of `data`, which is read only if it is none yet.
 
@@ -158,7 +161,8 @@ class Batches:
         arrays = [_to_numpy(leaf) for leaf in keras.tree.flatten(x)]
         expected = [tuple(tensor.shape) for tensor in self._inputs]
         received = [array.shape for array in arrays]
-        if len(expected) != len(received) or not all(map(_fits, received, expected)):
+        has_all = len(received) == len(expected)
+        if not has_all or not all(map(_fits, received, expected)):
             raise ValueError(
                 f"Expected `data` to give batches of shape {_bare(expected)}, as the "
                 f"model's input. Received: a batch of shape {_bare(received)}."
@@ -201,7 +205,10 @@ class LabelledBatches(Batches):
     """
 
     def __init__(
-        self, data: Data, model: keras.Model, batch_size: int = BATCH_SIZE
+        self,
+        data: Data,
+        model: keras.Model,
+        batch_size: int = BATCH_SIZE,
     ) -> None:
         self._outputs = output_keys(model)
         super().__init__(data, model, batch_size)
@@ -218,11 +225,14 @@ class LabelledBatches(Batches):
             y = [y[name] for name in self._outputs]
         labels = [_to_numpy(leaf) for leaf in keras.tree.flatten(y)]
         inputs = super()._checked(batch)
-        if [len(array) for array in labels] != [len(inputs[0])] * len(self._outputs):
+        examples = len(inputs[0])
+        lengths = [len(array) for array in labels]
+        if lengths != [examples] * len(self._outputs):
+            shapes = [array.shape for array in labels]
             raise ValueError(
                 "Expected `data` to give labels, as many as examples, for each output "
-                f"{self._outputs}. Received: labels of shape "
-                f"{[array.shape for array in labels]} for {len(inputs[0])} examples."
+                f"{self._outputs}. Received: labels of shape {shapes} for {examples} "
+                "examples."
             )
         return [*inputs, *labels]
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,13 +16,13 @@ from keras_greedy.latency import LatencyTable, measure_latencies
 from keras_greedy.plots import picture, plot_curve
 from keras_greedy.policies import of_groups
 from keras_greedy.report import Report, planned
+from keras_greedy.saved_search import SavedSearch
 from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.cut import cut
 from keras_greedy.selection.measured import Divergence
-from keras_greedy.selection.moments import Moments, Scatter
-from keras_greedy.selection.path import MixturePath, SelectionPath
+from keras_greedy.selection.moments import Moments
+from keras_greedy.selection.path import SelectionPath
 from keras_greedy.training import compile_alike, reestimate_batch_norm
-from tflite_export.files import replacing
 
 ROUNDING = 1e-9
 """Of a share of MACs that is computed and one that is asked for."""
@@ -264,14 +263,8 @@ class SelectionPaths:
         compact = paths.compact(0.5, data=data)
         ```
         """
-        arrays: dict[str, Any] = {"examples": self.moments.examples, "step": self.step}
-        for name, selected in self.paths.items():
-            arrays |= _flat(f"path/{name}", selected)
-            arrays |= _flat(f"divergence/{name}", self.divergence[name])
-        for name, scatter in self.moments.scatters.items():
-            arrays |= _flat(f"scatter/{name}", scatter)
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)
+        saved = SavedSearch(self.moments, self.paths, self.divergence, self.step)
+        saved.write(path)
 
     def _allocation(self, budget: float | Budget) -> Allocation:
         """Returns the widths of a budget; if asked again the same: latencies vary."""
@@ -329,61 +322,34 @@ def load_paths(path: str | Path, model: keras.Model) -> SelectionPaths:
     compact = keras_greedy.load_paths("paths.npz", model).compact(0.5, data=data)
     ```
     """
-    graph = trace(model)
-    # Kind of object -> name of a group or consumer -> field -> array.
-    saved: dict[str, dict[str, dict[str, Any]]] = {
-        "path": {},
-        "divergence": {},
-        "scatter": {},
-    }
-    with np.load(path, allow_pickle=False) as file:
-        examples = int(file["examples"])
-        step = str(file["step"])
-        for key in file.files:
-            if key not in ("examples", "step"):
-                # Names of layers in nested models have slashes of their own.
-                kind, name_and_field = key.split("/", 1)
-                name, field = name_and_field.rsplit("/", 1)
-                saved[kind].setdefault(name, {})[field] = file[key]
-    graph = of_groups(graph, saved["path"])
+    saved = SavedSearch.read(path)
+    graph = of_groups(trace(model), saved.paths)
     _check_same_sizes(graph, saved)
-    scatters = {name: Scatter(**fields) for name, fields in saved["scatter"].items()}
     return SelectionPaths(
         graph,
-        Moments(scatters, examples),
-        {name: _path_of(fields) for name, fields in saved["path"].items()},
-        {name: Divergence(**fields) for name, fields in saved["divergence"].items()},
-        step,
+        saved.moments,
+        saved.paths,
+        saved.divergence,
+        saved.step,
     )
 
 
-def _check_same_sizes(graph: ChannelGraph, saved: dict[str, dict[str, dict]]) -> None:
+def _check_same_sizes(graph: ChannelGraph, saved: SavedSearch) -> None:
+    """Raises a ValueError when the search was made on another model."""
+    consumers = consumers_of(graph).items()
     found = {
-        "channels": {n: len(fields["order"]) for n, fields in saved["path"].items()},
-        "rows": {n: fields["mean"].shape for n, fields in saved["scatter"].items()},
+        "channels": {name: len(path.order) for name, path in saved.paths.items()},
+        "rows": {name: s.mean.shape for name, s in saved.moments.scatters.items()},
     }
     expected = {
-        "channels": dict(graph.widths),
-        "rows": {
-            name: (consumer.folds, len(consumer.features))
-            for name, consumer in consumers_of(graph).items()
-        },
+        "channels": graph.widths,
+        "rows": {name: (each.folds, len(each.features)) for name, each in consumers},
     }
     if found != expected:
         raise ValueError(
             "Expected `model` to be the one the search was made on, with layers of "
             f"the sizes {found}. Received: a model with {expected}"
         )
-
-
-def _path_of(fields: dict[str, Any]) -> SelectionPath:
-    return MixturePath(**fields) if "picks" in fields else SelectionPath(**fields)
-
-
-def _flat(prefix: str, instance: Any) -> dict[str, Any]:
-    """Returns the fields of a dataclass, named `prefix/field`."""
-    names = [field.name for field in dataclasses.fields(instance)]
-    return {f"{prefix}/{name}": getattr(instance, name) for name in names}
 
 
 def _first_within(points: list[dict[str, float]], share: float) -> dict[str, float]:

@@ -133,7 +133,11 @@ def prune(
         compact = prune_to_budget(graph, batches, method, limits, seed, progress)
     if finetune is not None:
         finetune.apply(
-            compact, model, batches, validation_data=validation_data, verbose=verbose
+            compact,
+            model,
+            batches,
+            validation_data=validation_data,
+            verbose=verbose,
         )
     return compact
 

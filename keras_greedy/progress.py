@@ -29,7 +29,10 @@ class Progress:
         self._has_bars = verbose in ("auto", 1)
 
     def over(
-        self, items: Iterable[Item], title: str, target: int | None = None
+        self,
+        items: Iterable[Item],
+        title: str,
+        target: int | None = None,
     ) -> Iterator[Item]:
         """Yields `items` while the bar of this stage advances.
 

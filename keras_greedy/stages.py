@@ -84,11 +84,17 @@ def search_graph(
     best_divergences = {}
     for name in graph.widths:
         # [NeurIPS] compares local and global imitation of a layer; here as measured.
-        paths, divergences = min(found, key=lambda pair: _mean_log(pair[1][name]))
+        prices = [_mean_log(divergences[name]) for _, divergences in found]
+        paths, divergences = found[int(np.argmin(prices))]
         best_paths[name] = paths[name]
         best_divergences[name] = divergences[name]
     return SelectionPaths(
-        graph, moments, best_paths, best_divergences, method.step, batches
+        graph,
+        moments,
+        best_paths,
+        best_divergences,
+        method.step,
+        batches,
     )
 
 
@@ -127,7 +133,7 @@ def prune_to_budget(
     # are the widths of a quick local imitation.
     local = Imitation("local", method.step)
     widths = search_graph(graph, batches, local, seed, progress).widths(budget)
-    names = [name for name, size in graph.widths.items() if widths[name] < size]
+    names = [group.name for group in graph.groups if widths[group.name] < group.size]
     return prune_layer_by_layer(
         graph.model,
         batches,

@@ -173,7 +173,9 @@ class OverKept(keras.layers.Layer):
 
 
 def _random_selection(
-    graph: ChannelGraph, share: float, rng: np.random.Generator
+    graph: ChannelGraph,
+    share: float,
+    rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
     selection = {}
     for group in graph.groups:
@@ -184,13 +186,16 @@ def _random_selection(
 
 
 def _differences_of_single_groups(
-    graph: ChannelGraph, selection: dict, x: Any
+    graph: ChannelGraph,
+    selection: dict,
+    x: Any,
 ) -> dict[str, float]:
     """Returns group name -> the difference when that group alone is cut."""
     differences = {}
     for name, kept in selection.items():
         own = {name: kept}
-        differences[name] = _difference(rebuild(graph, own), gated(graph, own), x)
+        compact = rebuild(graph, own)
+        differences[name] = _difference(compact, gated(graph, own), x)
     return differences
 
 
@@ -201,8 +206,10 @@ def _difference(compact: keras.Model, gated: keras.Model, x: Any) -> float:
     for found, expected in pairs:
         scale = np.abs(expected).max() + np.finfo("float32").tiny
         error = np.abs(found - expected).max() / scale
-        # NaN compares as no difference at all.
-        worst = max(worst, float(np.inf if np.isnan(error) else error))
+        if np.isnan(error):
+            # NaN would compare as no difference at all.
+            return np.inf
+        worst = max(worst, float(error))
     return worst
 
 

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_greedy.backend import Tensor
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.rules.base import Tensor
 
 # The least probability, and the least variance. In float32 the number next to 1 is
 # 1 - 6e-8: with much less here, 1 - SMALLEST would round to 1, and 1 - p to 0.

@@ -15,10 +15,9 @@ from typing import Any, TypeAlias
 import keras
 from keras import ops
 
+from keras_greedy.backend import Tensor
 from tflite_export.checks import check_number, is_count
 
-# A tensor of the backend, or a symbolic one.
-Tensor: TypeAlias = Any
 # A size along the height and along the width, or one for both.
 Pair: TypeAlias = int | Sequence[int]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from keras import ops
 
+from keras_greedy.backend import Tensor
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.outputs import Output, outputs_of
-from keras_greedy.graph.rules.base import Tensor
 from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import SelectionPath

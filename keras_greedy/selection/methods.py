@@ -73,7 +73,10 @@ def method_of(
 
 
 def _check_no_shorthand(
-    method: Method, objective: str, step: str, options: dict[str, Any]
+    method: Method,
+    objective: str,
+    step: str,
+    options: dict[str, Any],
 ) -> None:
     if (objective, step) != ("global", "corrective") or options:
         said = {"objective": objective, "step": step, **options}
@@ -84,7 +87,9 @@ def _check_no_shorthand(
 
 
 def _check_options(
-    kind: type[Imitation] | type[OutputSearch], objective: str, options: dict[str, Any]
+    kind: type[Imitation] | type[OutputSearch],
+    objective: str,
+    options: dict[str, Any],
 ) -> None:
     fields = {field.name for field in dataclasses.fields(kind)}
     for name, value in options.items():

@@ -7,10 +7,9 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from keras_greedy.backend import compiled, float32
+from keras_greedy.backend import Tensor, compiled, float32
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
-from keras_greedy.graph.rules.base import Tensor
 from keras_greedy.selection.consumers import Consumer
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.reconstruction import Reconstruct

@@ -17,7 +17,9 @@ BATCH_SIZE = 64
 
 
 def reestimate_batch_norm(
-    model: keras.Model, data: Data, batch_size: int = BATCH_SIZE
+    model: keras.Model,
+    data: Data,
+    batch_size: int = BATCH_SIZE,
 ) -> None:
     """Sets the moving statistics of `model`'s BatchNorm layers to those of `data`.
 
@@ -81,24 +83,32 @@ class _Sums:
         self._squares: list = [0.0] * calls  # `(C,)` each
 
     def add(
-        self, means: list[np.ndarray], variances: list[np.ndarray], examples: int
+        self,
+        means: list[np.ndarray],
+        variances: list[np.ndarray],
+        examples: int,
     ) -> None:
         """Adds the statistics, `(C,)` for each call, of a batch of so many examples."""
         self._examples += examples
-        for i, (mean, variance) in enumerate(zip(means, variances, strict=True)):
-            self._x[i] = self._x[i] + examples * mean
+        pairs = zip(means, variances, strict=True)
+        for i, (mean, variance) in enumerate(pairs):
             # E[x^2] of the batch: variances do not add up, second moments do.
-            self._squares[i] = self._squares[i] + examples * (variance + mean * mean)
+            square = variance + mean * mean
+            self._x[i] = self._x[i] + examples * mean
+            self._squares[i] = self._squares[i] + examples * square
 
     def means_of(self, calls: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the means of x and of its square, over all calls of one layer."""
-        mean = np.mean([self._x[i] for i in calls], axis=0) / self._examples
-        square = np.mean([self._squares[i] for i in calls], axis=0) / self._examples
-        return mean, square
+        x = np.mean([self._x[i] for i in calls], axis=0)
+        squares = np.mean([self._squares[i] for i in calls], axis=0)
+        return x / self._examples, squares / self._examples
 
 
 def _summed_statistics(
-    graph: ChannelGraph, norms: list[Call], data: Data, batch_size: int
+    graph: ChannelGraph,
+    norms: list[Call],
+    data: Data,
+    batch_size: int,
 ) -> _Sums:
     statistics = compiled(_batch_statistics(graph, norms))
     sums = _Sums(len(norms))

@@ -107,7 +107,11 @@ class FineTune:
         return history
 
     def _supervise(
-        self, compact: keras.Model, full: keras.Model, batches: Batches, fit: dict
+        self,
+        compact: keras.Model,
+        full: keras.Model,
+        batches: Batches,
+        fit: dict,
     ) -> keras.callbacks.History:
         data = batches.data
         self._compile(compact, full, data)
@@ -131,7 +135,11 @@ class FineTune:
             compact.compile(self._fresh_optimizer(full), loss, metrics=["accuracy"])
 
     def _distill(
-        self, compact: keras.Model, full: keras.Model, batches: Batches, fit: dict
+        self,
+        compact: keras.Model,
+        full: keras.Model,
+        batches: Batches,
+        fit: dict,
     ) -> keras.callbacks.History:
         functional = check_model(full)
         kinds = [output.kind for output in outputs_of(trace_quietly(full))]
@@ -184,7 +192,9 @@ def _copy(optimizer: keras.Optimizer) -> keras.Optimizer:
 
 
 def _answered(
-    full: keras.Model, functional: keras.Model, batches: Batches
+    full: keras.Model,
+    functional: keras.Model,
+    batches: Batches,
 ) -> tuple[Iterator[tuple], int]:
     """Returns the inputs with the full model's outputs, for ever.
 

@@ -39,7 +39,9 @@ def training_loss(model: keras.Model, data: Data, loss: Loss = None) -> Loss:
 
 
 def loss_per_example(
-    model: keras.Model, functional: keras.Model, loss: Loss
+    model: keras.Model,
+    functional: keras.Model,
+    loss: Loss,
 ) -> LossPerExample:
     """Returns a function of outputs and labels: `(n,)`, summed over the outputs.
 
@@ -56,7 +58,11 @@ def loss_per_example(
     def of_each(outputs: list, labels: list) -> Any:
         total = 0
         for weight, function, y, output in zip(
-            weights, functions, labels, outputs, strict=True
+            weights,
+            functions,
+            labels,
+            outputs,
+            strict=True,
         ):
             # An output without a loss is not trained.
             if function:
@@ -85,9 +91,9 @@ def _cross_entropy(model: keras.Model, data: Data) -> keras.losses.Loss:
         )
     if kinds == ["binary"]:
         return keras.losses.BinaryCrossentropy()
+    classes = model.output_shape[-1]
     shape = np.shape(first_labels(data))
-    is_one_hot = len(shape) > 1 and shape[-1] == model.output_shape[-1]
-    if is_one_hot:
+    if len(shape) > 1 and shape[-1] == classes:  # One-hot.
         return keras.losses.CategoricalCrossentropy()
     return keras.losses.SparseCategoricalCrossentropy()
 
@@ -109,10 +115,14 @@ def _function(loss: Loss) -> Callable:
 
 def _with_channel_axis(labels: Any, output: Any) -> Any:
     """Returns labels of `(n,)` as `(n, 1)` for outputs of `(n, 1)`."""
-    is_missing = len(labels.shape) == len(output.shape) - 1 and output.shape[-1] == 1
-    return ops.expand_dims(labels, -1) if is_missing else labels
+    has_rank_less = len(labels.shape) == len(output.shape) - 1
+    if has_rank_less and output.shape[-1] == 1:
+        return ops.expand_dims(labels, -1)
+    return labels
 
 
 def _mean_over_rest(x: Any) -> Any:
     """`(n, ...)` -> `(n,)`."""
-    return ops.mean(ops.reshape(x, (ops.shape(x)[0], -1)), axis=1)
+    examples = ops.shape(x)[0]
+    rows = ops.reshape(x, (examples, -1))
+    return ops.mean(rows, axis=1)

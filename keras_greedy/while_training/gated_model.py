@@ -61,11 +61,14 @@ class GatedModel:
             errors[group.name] = float(wrapper.errors()[positions[0]])
         return errors
 
+    def widths(self) -> dict[str, int]:
+        """Returns how many channels of each group are kept, by its name."""
+        return {name: len(kept) for name, kept in self.kept().items()}
+
     def share_of_macs(self) -> float:
         """Returns the share of the whole model's multiply-accumulates that is left."""
         costs = Costs(self.graph)
-        widths = {name: len(kept) for name, kept in self.kept().items()}
-        return costs.macs(widths) / costs.macs()
+        return costs.macs(self.widths()) / costs.macs()
 
     def compact(self) -> keras.Model:
         """Builds the plain model without the channels that are gated."""
@@ -108,7 +111,9 @@ class GatedModel:
             copy_weights(inner(old), new)
 
     def _write_gates(
-        self, selection: dict[str, np.ndarray], errors: dict[str, float]
+        self,
+        selection: dict[str, np.ndarray],
+        errors: dict[str, float],
     ) -> None:
         kept = self.graph.kept_mask(selection)
         error = self.graph.scales(errors)
@@ -120,7 +125,9 @@ class GatedModel:
             self._wrapper(call).keep(kept[ids], error[ids])
 
     def _write_weights(
-        self, weights: dict[str, dict[str, np.ndarray]], kept: np.ndarray
+        self,
+        weights: dict[str, dict[str, np.ndarray]],
+        kept: np.ndarray,
     ) -> None:
         """Writes arrays of the compact shapes into the weights of the full shapes."""
         cutter = Cutter(self.graph, kept, {})
@@ -136,7 +143,8 @@ class GatedModel:
                 own[name].assign(full)
 
     def _first_reader_of(
-        self, group: ChannelGroup
+        self,
+        group: ChannelGroup,
     ) -> tuple[GreedyChannels, np.ndarray]:
         """Returns a wrapper with the group's gate, and where the channels are in it."""
         call = group.readers[0]
@@ -177,7 +185,8 @@ def can_be_gated(graph: ChannelGraph, group: ChannelGroup) -> bool:
     inputs = set()
     for call in graph.calls:
         if call.operation in readers:
-            inputs.add((call.operation, *graph.channels_of(call.inputs[0])))
+            channels = graph.channels_of(call.inputs[0])
+            inputs.add((call.operation, *channels))
     return len(inputs) == len(readers)
 
 

@@ -41,10 +41,18 @@ class ChannelGate(keras.layers.Layer):
         super().__init__(**{"trainable": False} | kwargs)
         self.size = size
         self.kept = self.add_weight(
-            (size,), "ones", name="kept", trainable=False, dtype="float32"
+            (size,),
+            "ones",
+            name="kept",
+            trainable=False,
+            dtype="float32",
         )
         self.error = self.add_weight(
-            (), "zeros", name="error", trainable=False, dtype="float32"
+            (),
+            "zeros",
+            name="error",
+            trainable=False,
+            dtype="float32",
         )
         self.built = True
 
@@ -135,8 +143,9 @@ class GreedyChannels(keras.layers.Wrapper):
             raise RuntimeError(NO_CALLBACK.format(self.name))
         gates = [ops.convert_to_tensor(gate.kept) for gate in self.gates]
         # Place 0, of channels without a gate, is always open.
-        gates = ops.concatenate([ops.ones((1,), gates[0].dtype), *gates])
-        mask = ops.cast(ops.take(gates, self.places), inputs.dtype)
+        always_open = ops.ones((1,), gates[0].dtype)
+        in_a_row = ops.concatenate([always_open, *gates])
+        mask = ops.cast(ops.take(in_a_row, self.places), inputs.dtype)
         rule = rule_for(type(self.layer), self.layer)
         assert rule is not None  # The constructor refuses other layers.
         if rule.normalizes:
@@ -191,7 +200,9 @@ class GreedyChannels(keras.layers.Wrapper):
 
     @classmethod
     def from_config(
-        cls, config: dict[str, Any], custom_objects: dict[str, Callable] | None = None
+        cls,
+        config: dict[str, Any],
+        custom_objects: dict[str, Callable] | None = None,
     ) -> "GreedyChannels":
         def revived(value: Any) -> Any:
             return keras.saving.deserialize_keras_object(value, custom_objects)

@@ -111,13 +111,22 @@ class Selector:
         graph = trace_quietly(compact)
         objective = method.objective_on(compact, self._batches)
         moments, path, width = path_of_group(
-            graph, names[0], self._batches, method, objective, stop, self._seed
+            graph,
+            names[0],
+            self._batches,
+            method,
+            objective,
+            stop,
+            self._seed,
         )
         paths = SelectionPaths(graph, moments, {names[0]: path}, {}, method.step)
         return paths, width
 
     def _search(
-        self, compact: keras.Model, names: Collection[str], method: Method
+        self,
+        compact: keras.Model,
+        names: Collection[str],
+        method: Method,
     ) -> SelectionPaths:
         graph = of_groups(trace_quietly(compact), names)
         return search_graph(graph, self._batches, method, self._seed, SILENT)
@@ -133,14 +142,18 @@ class Selector:
         return Budget(share * full, round_to=round_to)
 
     def _is_met(self, budget: Budget) -> bool:
-        widths = {name: len(kept) for name, kept in self._gated.kept().items()}
-        return Costs(self._gated.graph).macs(widths) <= budget.macs
+        left = Costs(self._gated.graph).macs(self._gated.widths())
+        return left <= budget.macs
 
     def _close(self, paths: SelectionPaths, widths: dict[str, int]) -> None:
         """Closes gates and gives the consumers the weights that make up for it."""
         own = {name: paths.paths[name] for name in widths}
         selection, weights = reconstructed(
-            paths.graph, paths.moments, own, widths, paths.step
+            paths.graph,
+            paths.moments,
+            own,
+            widths,
+            paths.step,
         )
         errors = {}
         for name, path in own.items():

@@ -161,7 +161,9 @@ def _is_layer(layer: Any) -> bool:
 
 
 def _wrapped_model(
-    model: keras.Model, policy: PruningPolicy | None, settings: Settings
+    model: keras.Model,
+    policy: PruningPolicy | None,
+    settings: Settings,
 ) -> keras.Model:
     _warn_of_own_train_step(model)
     before = GatedModel(model)
@@ -211,10 +213,11 @@ def _warn_of_own_train_step(model: keras.Model) -> None:
 
 def _narrowed(before: GatedModel) -> dict[str, np.ndarray]:
     """Returns the kept channels of the groups that some are closed of, by name."""
-    sizes = before.graph.widths
-    return {
-        name: kept for name, kept in before.kept().items() if len(kept) < sizes[name]
-    }
+    narrowed = {}
+    for name, kept in before.kept().items():
+        if len(kept) < before.graph.widths[name]:
+            narrowed[name] = kept
+    return narrowed
 
 
 def _gate_of(group: ChannelGroup) -> ChannelGate:
@@ -230,7 +233,8 @@ def _places(graph: ChannelGraph, groups: list[ChannelGroup], call: Call) -> list
     """
     in_a_row = np.concatenate([group.channels for group in groups])
     place = {channel: i for i, channel in enumerate(in_a_row, 1)}
-    return [place.get(channel, 0) for channel in graph.channels_of(call.inputs[0])]
+    channels = graph.channels_of(call.inputs[0])
+    return [place.get(channel, 0) for channel in channels]
 
 
 def _copy_biased(layer: keras.Layer, new: keras.Layer) -> None:

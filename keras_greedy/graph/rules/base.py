@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import KerasTensor
 
+from keras_greedy.backend import Tensor
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.space import ChannelSpace
 
@@ -20,8 +21,6 @@ OUT = "out"
 
 # A layer's class, a function, or the name of a class that is not public.
 RuleKey: TypeAlias = Callable[..., Any] | str
-# A symbolic tensor, or one of any backend.
-Tensor: TypeAlias = Any
 # For each axis of a weight `IN`, `OUT` or `None`.
 Axes: TypeAlias = tuple[str | None, ...]
 

@@ -12,9 +12,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_greedy.backend import Tensor
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.clone import full_weights
-from keras_greedy.graph.rules.base import Tensor
 
 
 class Consumer:

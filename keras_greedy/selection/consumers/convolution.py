@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_greedy.backend import Tensor
 from keras_greedy.graph.calls import Call
-from keras_greedy.graph.rules.base import Tensor
 from keras_greedy.selection.consumers.base import Consumer, outer
 
 DEPTHWISE_RANKS = (1, 2)

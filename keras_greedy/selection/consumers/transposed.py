@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_greedy.graph.rules.base import Tensor
+from keras_greedy.backend import Tensor
 from keras_greedy.selection.consumers.convolution import ConvConsumer, padded, reach_of
 
 

@@ -110,7 +110,11 @@ class Imitation:
         return found
 
     def _output_weights(
-        self, graph: ChannelGraph, batches: Batches, seed: int, progress: Progress
+        self,
+        graph: ChannelGraph,
+        batches: Batches,
+        seed: int,
+        progress: Progress,
     ) -> dict[str, np.ndarray]:
         """Returns the Fisher weights `(outputs,)` of each consumer's outputs."""
         few = batches.of_size(WEIGHING_BATCH).take(IMAGES_WEIGHED)

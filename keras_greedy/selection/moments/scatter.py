@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_greedy.backend import compiled
+from keras_greedy.backend import Tensor, compiled
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.rules.base import Tensor
 from keras_greedy.selection.consumers import (
     Consumer,
     consumers_by_call,

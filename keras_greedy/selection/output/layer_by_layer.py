@@ -144,7 +144,13 @@ def prune_layer_by_layer(
     for name in names:
         graph = trace_quietly(compact)
         moments, path, width = path_of_group(
-            graph, name, batches, method, objective, stop, seed
+            graph,
+            name,
+            batches,
+            method,
+            objective,
+            stop,
+            seed,
         )
         if width == graph.widths[name]:
             continue

@@ -1,11 +1,9 @@
 """A consumer as a function of the scales of one group's channels."""
 
-from typing import Any
-
 import numpy as np
 from keras import ops
 
-from keras_greedy.backend import float32
+from keras_greedy.backend import Tensor, float32
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.selection.consumers import Consumer
@@ -52,24 +50,27 @@ class MixedConsumer:
         """Returns the `(N, N)` Gram matrix of the channels' contributions."""
         own = self._features.ravel()
         covariance = self._scatter.covariance()[np.ix_(own, own)]
-        return gram(covariance, self._consumer.matrix()[own], len(self._features))
+        kernel = self._consumer.matrix()[own]
+        return gram(covariance, kernel, len(self._features))
 
-    def linear(self, x: Any, scale: Any) -> Any:
+    def linear(self, x: Tensor, scale: Tensor) -> Tensor:
         """Returns the output before the activation, for `(1 or n, N)` scales."""
         gate = self._consumer.gate(gate_of(scale, self._places, x))
         linear = self._consumer.linear(x * spread(gate, x), self._kernel)
         shift = ops.matmul(1 - _for_rows(scale, x), self._means)
         return linear + self._bias + spread(shift, linear)
 
-    def contributions(self, x: Any, channels: Any) -> Any:
+    def contributions(self, x: Tensor, channels: Tensor) -> Tensor:
         """Returns `(K, n, ..., O)` the output of single channels, less its mean."""
         apart = sum(
             self._consumer.contributions(x, self._kernel, ops.take(entry, channels))
             for entry in self._entries.T
         )
         means = ops.take(self._means, channels, axis=0)
+        # `(K, O)`, with axes of length 1 for the examples and positions.
         ones = [1] * (len(apart.shape) - 2)
-        return apart - ops.reshape(means, (-1, *ones, means.shape[-1]))
+        outputs = means.shape[-1]
+        return apart - ops.reshape(means, (-1, *ones, outputs))
 
 
 def places_of(graph: ChannelGraph, group: ChannelGroup, call: Call) -> np.ndarray:
@@ -79,10 +80,11 @@ def places_of(graph: ChannelGraph, group: ChannelGroup, call: Call) -> np.ndarra
     """
     place = {channel: i for i, channel in enumerate(group.channels)}
     channels = graph.channels_of(call.inputs[0])
-    return np.array([place.get(channel, group.size) for channel in channels])
+    places = [place.get(channel, group.size) for channel in channels]
+    return np.array(places)
 
 
-def gate_of(scale: Any, places: np.ndarray, x: Any) -> Any:
+def gate_of(scale: Tensor, places: np.ndarray, x: Tensor) -> Tensor:
     """Returns the `(n, C)` factor of each channel of `x`, 1 for other groups'."""
     scale = _for_rows(scale, x)
     others = ops.ones((ops.shape(scale)[0], 1))
@@ -90,12 +92,15 @@ def gate_of(scale: Any, places: np.ndarray, x: Any) -> Any:
     return ops.take(with_others, places, axis=1)
 
 
-def spread(per_example: Any, x: Any) -> Any:
+def spread(per_example: Tensor, x: Tensor) -> Tensor:
     """Returns `(n, C)` with axes of length 1 for the positions of `x`."""
-    shape = (-1, *[1] * (len(x.shape) - 2), per_example.shape[-1])
-    return ops.reshape(per_example, shape)
+    positions = [1] * (len(x.shape) - 2)
+    channels = per_example.shape[-1]
+    return ops.reshape(per_example, (-1, *positions, channels))
 
 
-def _for_rows(scale: Any, x: Any) -> Any:
+def _for_rows(scale: Tensor, x: Tensor) -> Tensor:
     """Returns the scales for each row of `x`: a reshape may make several of one."""
-    return ops.repeat(scale, ops.shape(x)[0] // ops.shape(scale)[0], axis=0)
+    rows = ops.shape(x)[0]
+    examples = ops.shape(scale)[0]
+    return ops.repeat(scale, rows // examples, axis=0)

@@ -85,7 +85,9 @@ class Subset:
     """
 
     def __init__(
-        self, objective: Objective, belongs: Callable[[np.ndarray], np.ndarray]
+        self,
+        objective: Objective,
+        belongs: Callable[[np.ndarray], np.ndarray],
     ):
         self.loss: LossPerExample = objective.loss
         self._objective = objective

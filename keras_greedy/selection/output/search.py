@@ -133,7 +133,8 @@ class OutputSelection:
         # Along d_i = e_i - a: the i-th entry less the derivative along a itself.
         slopes = slopes - (slopes @ self.weights)[:, None]
         draws = draws - (draws @ self.weights)[:, None]
-        return Expansion(slopes.mean(axis=0), np.square(draws).mean(axis=0))
+        curvatures = np.square(draws).mean(axis=0)
+        return Expansion(slopes.mean(axis=0), curvatures)
 
     def _allowed(self) -> np.ndarray:
         """Returns the channels that may be picked: all, or those that never were."""
@@ -165,7 +166,10 @@ class OutputSelection:
         return total / _examples(self._looked_at)
 
     def _take(
-        self, channels: np.ndarray, sizes: np.ndarray, losses: np.ndarray
+        self,
+        channels: np.ndarray,
+        sizes: np.ndarray,
+        losses: np.ndarray,
     ) -> None:
         """Takes the best of the steps tried, as many as a step may add."""
         best = self._best(channels, sizes, losses)
@@ -182,11 +186,15 @@ class OutputSelection:
             move(self.weights, channel, size)
             self.picks.append(int(channel))
             self._sizes.append(size)
-        error = losses[best[0]] if len(best) == 1 else self._loss(self.weights)
+        is_evaluated = len(best) == 1
+        error = losses[best[0]] if is_evaluated else self._loss(self.weights)
         self._errors += [error] * len(best)
 
     def _best(
-        self, channels: np.ndarray, sizes: np.ndarray, losses: np.ndarray
+        self,
+        channels: np.ndarray,
+        sizes: np.ndarray,
+        losses: np.ndarray,
     ) -> np.ndarray:
         """Returns the indices of the best trials, no two of them of one channel."""
         staying = losses[sizes == 0].min(initial=np.inf)
@@ -200,8 +208,10 @@ class OutputSelection:
         """Turns to the next batches, and forgets the expansion on the last ones."""
         count = min(BATCHES_PER_STEP, len(self._batches))
         start = self._looks * count
-        places = [i % len(self._batches) for i in range(start, start + count)]
-        self._looked_at = [self._batches[i] for i in places]
+        self._looked_at = []
+        for i in range(start, start + count):
+            place = i % len(self._batches)
+            self._looked_at.append(self._batches[place])
         self._looks += 1
         self._expansion = None
 

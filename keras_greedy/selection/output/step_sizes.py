@@ -28,7 +28,10 @@ class StepSizes(Protocol):
     """A rule for the sizes of the steps."""
 
     def sizes(
-        self, weights: np.ndarray, picks: int, expansion: Callable[[], Expansion]
+        self,
+        weights: np.ndarray,
+        picks: int,
+        expansion: Callable[[], Expansion],
     ) -> np.ndarray:
         """Returns the `(N,)` size of a step towards each channel.
 
@@ -40,7 +43,10 @@ class StepSizes(Protocol):
         ...
 
     def trials(
-        self, picks: int, channels: np.ndarray, sizes: np.ndarray
+        self,
+        picks: int,
+        channels: np.ndarray,
+        sizes: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns the `(K,)` channels and step sizes to evaluate.
 
@@ -60,12 +66,18 @@ class Uniform:
     """g = 1 / (n + 1): after n picks each has the weight 1 / n [ICML]."""
 
     def sizes(
-        self, weights: np.ndarray, picks: int, expansion: Callable[[], Expansion]
+        self,
+        weights: np.ndarray,
+        picks: int,
+        expansion: Callable[[], Expansion],
     ) -> np.ndarray:
         return np.full(len(weights), 1 / (picks + 1))
 
     def trials(
-        self, picks: int, channels: np.ndarray, sizes: np.ndarray
+        self,
+        picks: int,
+        channels: np.ndarray,
+        sizes: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         return channels, sizes[channels]
 
@@ -81,7 +93,10 @@ class LineSearch:
     """
 
     def sizes(
-        self, weights: np.ndarray, picks: int, expansion: Callable[[], Expansion]
+        self,
+        weights: np.ndarray,
+        picks: int,
+        expansion: Callable[[], Expansion],
     ) -> np.ndarray:
         if not picks:
             # From a = 0 only a whole step gives a mixture, whose weights sum to 1.
@@ -91,7 +106,10 @@ class LineSearch:
         return np.clip(best, least_sizes(weights), 1.0)
 
     def trials(
-        self, picks: int, channels: np.ndarray, sizes: np.ndarray
+        self,
+        picks: int,
+        channels: np.ndarray,
+        sizes: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         own = sizes[channels]
         if not picks:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_greedy.backend import compiled, gradients
+from keras_greedy.backend import Tensor, compiled, gradients
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.outputs import outputs_of
@@ -104,13 +104,19 @@ class Suffix:
         """
         # Always the same number at once, so that the function is compiled once.
         missing = -len(channels) % CANDIDATES_AT_ONCE
-        channels = np.pad(channels, (0, missing)).reshape(-1, CANDIDATES_AT_ONCE)
-        sizes = np.pad(sizes, (0, missing)).reshape(channels.shape).astype("float32")
+        channels = np.pad(channels, (0, missing))
+        channels = channels.reshape(-1, CANDIDATES_AT_ONCE)
+        sizes = np.pad(sizes, (0, missing)).astype("float32")
+        sizes = sizes.reshape(-1, CANDIDATES_AT_ONCE)
         mixture = weights.astype("float32")
         parts = []
         for some_channels, some_sizes in zip(channels, sizes, strict=True):
             part = self._compiled_trials(
-                live, targets, mixture, some_channels, some_sizes
+                live,
+                targets,
+                mixture,
+                some_channels,
+                some_sizes,
             )
             parts.append(part)
         losses = np.concatenate([ops.convert_to_numpy(part) for part in parts])
@@ -118,7 +124,8 @@ class Suffix:
 
     def gram(self) -> np.ndarray:
         """Returns the `(N, N)` Gram matrix of the channels' contributions, summed."""
-        return np.sum([c.gram() for c in self._consumers.values()], axis=0)
+        grams = [consumer.gram() for consumer in self._consumers.values()]
+        return np.sum(grams, axis=0)
 
     def loss(self, live: list, targets: list, weights: np.ndarray) -> float:
         """Returns the loss at the mixture, summed over the examples."""
@@ -153,36 +160,50 @@ class Suffix:
         values = self._graph.run(self._graph.feed(inputs), before, _apply)
         return [values[tensor] for tensor in self._before]
 
-    def _run_outputs(self, live: list, weights: Any) -> list:
+    def _run_outputs(self, live: list, weights: Tensor) -> list:
         # The mean-field scale: all channels alike, a_i = 1 / N, are the full network.
         scale = self.channels * ops.reshape(weights, (-1, self.channels))
         values = dict(zip(self._before, live, strict=True))
         return self._forward(values, {}, scale)
 
-    def _run_total(self, live: list, targets: list, weights: Any) -> Any:
+    def _run_total(self, live: list, targets: list, weights: Tensor) -> Tensor:
         return ops.sum(self._loss(self._run_outputs(live, weights), targets))
 
-    def _run_slopes(self, live: list, targets: list, uniform: list, weights: Any):
+    def _run_slopes(
+        self,
+        live: list,
+        targets: list,
+        uniform: list,
+        weights: Tensor,
+    ) -> list[Tensor]:
         outputs = self._run_outputs(live, weights)
         triples = zip(self.kinds, outputs, uniform, strict=True)
         draws = [kind.sampled_gradient(output, u) for kind, output, u in triples]
 
-        def total(mixtures: list) -> Any:
+        def total(mixtures: list) -> Tensor:
             return self._run_total(live, targets, mixtures[0])
 
-        def along_draws(mixtures: list) -> Any:
+        def along_draws(mixtures: list) -> Tensor:
             # Its gradient is that of -log p: the draws are held fixed.
             pairs = zip(self._run_outputs(live, mixtures[0]), draws, strict=True)
             return sum(ops.sum(output * draw) for output, draw in pairs)
 
         # A mixture of its own for each example gives the derivatives of each.
         examples = ops.shape(targets[0])[0]
-        mixture_of_each = ops.tile(ops.reshape(weights, (1, -1)), (examples, 1))
-        return [gradients(f, [mixture_of_each])[0] for f in (total, along_draws)]
+        row = ops.reshape(weights, (1, -1))
+        mixtures = ops.tile(row, (examples, 1))
+        (of_loss,) = gradients(total, [mixtures])
+        (of_draws,) = gradients(along_draws, [mixtures])
+        return [of_loss, of_draws]
 
     def _run_trials(
-        self, live: list, targets: list, weights: Any, channels: Any, sizes: Any
-    ) -> Any:
+        self,
+        live: list,
+        targets: list,
+        weights: Tensor,
+        channels: Tensor,
+        sizes: Tensor,
+    ) -> Tensor:
         """Returns the `(K,)` loss of K candidates, stacked as one batch of K n."""
         values = dict(zip(self._before, live, strict=True))
         examples = ops.shape(targets[0])[0]
@@ -193,17 +214,25 @@ class Suffix:
         }
         # `(K, N)` scales N ((1 - g) a + g e_i) of the candidates.
         picked = self.channels * ops.one_hot(channels, self.channels)
-        scales = (1 - sizes[:, None]) * scale + sizes[:, None] * picked
+        g = sizes[:, None]
+        scales = (1 - g) * scale + g * picked
         for tensor in values:
             if tensor not in self._read_once:
                 values[tensor] = _tiled(values[tensor])
-        outputs = self._forward(values, made, ops.repeat(scales, examples, axis=0))
+        scale_of_each = ops.repeat(scales, examples, axis=0)
+        outputs = self._forward(values, made, scale_of_each)
         losses = self._loss(outputs, [_tiled(target) for target in targets])
-        return ops.sum(ops.reshape(losses, (CANDIDATES_AT_ONCE, -1)), axis=1)
+        by_candidate = ops.reshape(losses, (CANDIDATES_AT_ONCE, -1))
+        return ops.sum(by_candidate, axis=1)
 
     def _mixed(
-        self, call: Call, values: dict, scale: Any, channels: Any, sizes: Any
-    ) -> Any:
+        self,
+        call: Call,
+        values: dict,
+        scale: Tensor,
+        channels: Tensor,
+        sizes: Tensor,
+    ) -> Tensor:
         """Returns `(K n, ...)`, a consumer before its activation for each candidate.
 
         It is affine in the scales: `(1 - g) linear(N a) + g linear(N e_i)`, and that of
@@ -214,11 +243,13 @@ class Suffix:
         without = consumer.linear(x, ops.zeros((1, self.channels)))
         contributions = consumer.contributions(x, channels)
         with_one = without + self.channels * contributions
-        g = ops.reshape(sizes, (-1, *[1] * len(without.shape)))
-        mixed = (1 - g) * consumer.linear(x, scale[None]) + g * with_one
+        ones = [1] * len(without.shape)
+        g = ops.reshape(sizes, (-1, *ones))
+        at_mixture = consumer.linear(x, scale[None])
+        mixed = (1 - g) * at_mixture + g * with_one
         return ops.reshape(mixed, (-1, *without.shape[1:]))
 
-    def _forward(self, values: dict, made: dict[int, Any], scale: Any) -> list:
+    def _forward(self, values: dict, made: dict[int, Tensor], scale: Tensor) -> list:
         """Returns the network's outputs.
 
         Args:
@@ -228,7 +259,7 @@ class Suffix:
             scale: `(1 or n, N)` the scales of the channels.
         """
 
-        def apply(call: Call, *args: Any, **kwargs: Any) -> Any:
+        def apply(call: Call, *args: Any, **kwargs: Any) -> Tensor:
             if call.index in self._normalizer_places:
                 mask = ops.cast(scale != 0, "float32")
                 gate = gate_of(mask, self._normalizer_places[call.index], args[0])
@@ -243,7 +274,8 @@ class Suffix:
                 linear = consumer.linear(args[0], scale)
             return consumer.activate(linear)
 
-        values = self._graph.run(values, self._graph.calls[self._first :], apply)
+        rest = self._graph.calls[self._first :]
+        values = self._graph.run(values, rest, apply)
         return [values[tensor] for tensor in self._graph.outputs]
 
     @property
@@ -258,9 +290,10 @@ class Suffix:
         return {call.inputs[0] for call in self._direct} - read_by_others
 
 
-def _tiled(x: Any) -> Any:
+def _tiled(x: Tensor) -> Tensor:
     """Returns `(K n, ...)`: x once for each candidate."""
-    return ops.tile(x, (CANDIDATES_AT_ONCE, *[1] * (len(x.shape) - 1)))
+    once = [1] * (len(x.shape) - 1)
+    return ops.tile(x, (CANDIDATES_AT_ONCE, *once))
 
 
 def _apply(call: Call, *args: Any, **kwargs: Any) -> Any:
