@@ -22,7 +22,7 @@ DOCS  := $(VENV)/.installed-docs
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest test-all lint docs bench bench-tfmot clean
+.PHONY: help demo test test-backends test-oldest test-all lint docs bench bench-tfmot clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -32,6 +32,10 @@ demo: $(STAMP) ## prune a small model, export it, check and time it
 
 test: $(STAMP) ## run the fast tests
 	@$(BIN)/python -m pytest tests -m "not slow" $(PYTEST_ARGS)
+
+test-backends: $(STAMP) .venv-jax/.backend .venv-torch/.backend ## run the tests of JAX and torch
+	@JAX_PYTHON=.venv-jax/bin/python TORCH_PYTHON=.venv-torch/bin/python \
+		$(BIN)/python -m pytest tests/test_backends.py
 
 # Without oneDNN: that of TensorFlow 2.20 writes where it must not, on some processors.
 test-oldest: ## run the fast tests with the oldest versions admitted
@@ -70,7 +74,8 @@ bench-tfmot: ## prune here and go on with TF-MOT, ten minutes
 	.venv-tfmot/bin/python benchmarks/tfmot.py
 
 clean: ## remove the environments, caches, builds and the demo's output
-	rm -rf .venv .venv-oldest .venv-tfmot build dist site *.egg-info
+	rm -rf .venv .venv-jax .venv-oldest .venv-tfmot .venv-torch
+	rm -rf build dist site *.egg-info
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -rf demo_output colab/quickstart_output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -103,6 +108,15 @@ $(STAMP): setup.py pyproject.toml $(CONSTRAINTS)
 	$(call install,$(EXTRAS))
 	@rm -f $(BEGUN)
 	@touch $(STAMP)
+
+# The environment of a backend has no TensorFlow: what needs it by mistake fails there.
+.venv-%/.backend: pyproject.toml constraints-backends.txt
+	@echo "Installing $* into .venv-$* (once; 1 GB on disk or more)"
+	@rm -rf .venv-$*
+	@$(PYTHON) -m venv .venv-$*
+	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check \
+		--progress-bar off -c constraints-backends.txt -e '.[$*]' pytest
+	@touch $@
 
 $(DOCS): $(STAMP)
 	@echo "Installing the packages that build the documentation (once)"

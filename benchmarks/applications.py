@@ -151,7 +151,7 @@ def examine(name: str) -> Row:
         compact.save(Path(folder) / "compact.keras")
         loaded = keras.models.load_model(Path(folder) / "compact.keras")
         file = tflite_export.convert(compact, Path(folder) / "compact.tflite")
-        parity = tflite_export.verify(y, file, x)
+        parity = tflite_export.verify(compact, file, x)
     return Row(
         name=name,
         groups=len(graph.groups),
@@ -218,7 +218,7 @@ def grouped_share(graph) -> float:
 
 
 def counted_macs(model: keras.Model, x) -> int:
-    """Kernel sizes times positions, of every layer each time it runs."""
+    """Kernel sizes times positions of one example, of every layer as often as it runs."""
     total, plain_call = 0, keras.Layer.__call__
 
     def call(layer, x, *args, **kwargs):
@@ -228,7 +228,8 @@ def counted_macs(model: keras.Model, x) -> int:
         if kernels and not isinstance(layer, keras.Model):
             where = x if "Transpose" in type(layer).__name__ else y
             sizes = sum(math.prod(kernel.shape) for kernel in kernels)
-            total += math.prod(where.shape[1:-1]) * sizes
+            # Examples count too: a reshape may have made several of one.
+            total += math.prod(where.shape[:-1]) * sizes
         return y
 
     with mock.patch.object(keras.Layer, "__call__", call):

@@ -53,7 +53,9 @@ def run(macs=0.5, epochs=EPOCHS, seed=0) -> dict:
     full = compiled(network())
     fit(full)
     steps = -(-len(x) // BATCH) * epochs
-    schedule = keras_greedy.PolynomialWidth(macs, 0, steps // 2, frequency=steps // 8)
+    schedule = keras_greedy.PolynomialWidth(
+        macs, begin_step=0, end_step=steps // 2, frequency=steps // 8
+    )
     wrapped = compiled(keras_greedy.prune_greedy(full, schedule))
     fit(wrapped, [keras_greedy.GreedySelectionStep(x[:512])])
     compact = compiled(keras_greedy.strip_pruning(wrapped))

@@ -47,8 +47,19 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.jit(function)
     import torch
 
-    # Torch runs operation by operation: only the record for gradients can be saved.
-    return torch.no_grad()(function)
+    # Torch runs operation by operation: only the record for gradients can be saved. And
+    # unlike the compilers it takes no NumPy arrays for tensors.
+    @torch.no_grad()
+    def on_tensors(*args: Any) -> Any:
+        return function(*keras.tree.map_structure(_as_tensor, args))
+
+    return on_tensors
+
+
+def _as_tensor(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return keras.ops.convert_to_tensor(value)
+    return value
 
 
 def float32(array: np.ndarray) -> Tensor:

@@ -5,20 +5,33 @@ handed on, and the rooms behind it ask for other batch sizes or for the labels.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
 
+from keras_greedy.batch_arrays import (
+    NUMBERS,
+    Arrays,
+    as_dtype,
+    bare,
+    fits,
+    joined,
+    unbatched_hint,
+    unpacked,
+    with_channel_axis,
+    without_last_one,
+)
+from keras_greedy.data_forms import (
+    Data,
+    Source,
+    is_array_like,
+    repeatable,
+    to_numpy,
+)
+
 BATCH_SIZE = 32
-ENDLESS = -1
-"""The cardinality of a `tf.data.Dataset` that repeats for ever."""
-
-Data: TypeAlias = Any
-"""Arrays, `(x, y)`, a dict, a `tf.data.Dataset`, `PyDataset` or batches."""
-
-Arrays: TypeAlias = list[np.ndarray]
 
 
 class Batches:
@@ -29,14 +42,21 @@ class Batches:
     inputs x is a dict by their names, or a list. A one-shot iterator is read into
     memory, since the search reads the data more than once.
 
+    A model of a fixed batch size gets batches of that size, whatever is asked for; the
+    examples that do not fill one are left out.
+
     Args:
         data: See above.
         model: The Functional whose inputs the data must fit.
         batch_size: Most examples in a batch.
+        name: Of the argument that the data are, for the errors.
 
     Attributes:
-        data: The data as given; the list of batches of a one-shot iterator.
+        data: The data as given, what is like an array being one; the list of batches of
+            a one-shot iterator.
+        name: As given.
         first: The first batch, one array per model input.
+        fixed_size: The batch size of the model, if it has one.
 
     Raises:
         ValueError: When there is no data, or it does not fit the model.
@@ -47,19 +67,25 @@ class Batches:
         data: Data,
         model: keras.Model,
         batch_size: int = BATCH_SIZE,
+        name: str = "data",
     ):
         self._model = model
         self._inputs = model.inputs
         self._structure = model.input
-        self._batch_size = batch_size
+        self.name = name
+        sizes = [tensor.shape[0] for tensor in self._inputs if tensor.shape]
+        self.fixed_size: int | None = next((size for size in sizes if size), None)
+        self._batch_size = self.fixed_size or batch_size
         self._shuffle: np.random.Generator | None = None
-        self.data = repeatable(data)
+        self.data = repeatable(data, name)
         is_one_batch = self._is_one_array_per_input(self.data)
-        self._source = _source_of((self.data,) if is_one_batch else self.data)
-        first = next(iter(self), None)
+        self._source = Source((self.data,) if is_one_batch else self.data, name)
+        first = next(self._read(), None)
         if first is None:
+            least = self.fixed_size
+            batch = f"batch of {least} examples" if least else "batch"
             raise ValueError(
-                "Expected `data` to hold at least one batch. Received none."
+                f"Expected `{name}` to hold at least one {batch}. Received none."
             )
         self.first: Arrays = first
 
@@ -84,7 +110,7 @@ class Batches:
 
     def of_size(self, batch_size: int) -> "Batches":
         """Returns the same data in batches of another size."""
-        return self._changed(_batch_size=batch_size)
+        return self._changed(_batch_size=self.fixed_size or batch_size)
 
     def shuffled(self, rng: np.random.Generator) -> "Batches":
         """Returns the same data, shuffled anew in each pass.
@@ -103,23 +129,54 @@ class Batches:
         Raises:
             ValueError: When there are no labels that fit.
         """
-        return LabelledBatches(self.data, self._model)
+        other = LabelledBatches(self.data, self._model, name=self.name)
+        # Which knows already whether they end.
+        other._source = self._source
+        return other
+
+    def first_as_given(self) -> Any:
+        """Returns the first of the source's own batches, or all of whole arrays."""
+        return next(self._source(), None)
+
+    def first_labels(self) -> Any:
+        """Returns the labels of the first batch as given, or of all of whole arrays."""
+        _, labels, _ = unpacked(self.first_as_given(), self.name)
+        return labels
+
+    def check_ends(self) -> None:
+        """Raises a ValueError when the data may never end; reads them once for that.
+
+        It is done before they are read to their end.
+        """
+        self._source.check_ends()
+
+    def as_given(self) -> Iterator[Any]:
+        """Yields the source's own batches, x or `(x, y)`; whole arrays are one.
+
+        Raises:
+            ValueError: When there is none any more.
+        """
+        self.check_ends()
+        is_empty = True
+        for batch in self._source():
+            is_empty = False
+            yield batch
+        if is_empty:
+            self._raise_empty()
 
     def __iter__(self) -> Iterator[Arrays]:
-        """Yields one array per model input, `(n, ...)` each, of the input's dtype."""
-        waiting: list[Arrays] = []
-        size = 0
-        for batch in self._source():
-            arrays = self._in_order(self._checked(batch))
-            waiting.append(arrays)
-            size += len(arrays[0])
-            while size >= self._batch_size:
-                joined = _joined(waiting)
-                yield self._converted([x[: self._batch_size] for x in joined])
-                waiting = [[x[self._batch_size :] for x in joined]]
-                size -= self._batch_size
-        if size:
-            yield self._converted(_joined(waiting))
+        """Yields one array per model input, `(n, ...)` each, of the input's dtype.
+
+        Raises:
+            ValueError: When the data give nothing any more.
+        """
+        self.check_ends()
+        is_empty = True
+        for batch in self._read():
+            is_empty = False
+            yield batch
+        if is_empty:
+            self._raise_empty()
 
     def take(self, limit: int) -> Iterator[Arrays]:
         """Yields the first `limit` examples, but for a last batch that is not full."""
@@ -131,10 +188,32 @@ class Batches:
             # examples says nothing.
             if size < full:
                 return
-            yield [x[:limit] for x in batch]
+            yield batch if self.fixed_size else [x[:limit] for x in batch]
             limit -= size
             if limit <= 0:
                 return
+
+    def _read(self) -> Iterator[Arrays]:
+        waiting: list[Arrays] = []
+        size = 0
+        for batch in self._source():
+            arrays = self._in_order(self._checked(batch))
+            waiting.append(arrays)
+            size += len(arrays[0])
+            while size >= self._batch_size:
+                whole = joined(waiting)
+                yield self._converted([x[: self._batch_size] for x in whole])
+                waiting = [[x[self._batch_size :] for x in whole]]
+                size -= self._batch_size
+        if size and not self.fixed_size:
+            yield self._converted(joined(waiting))
+
+    def _raise_empty(self) -> None:
+        raise ValueError(
+            f"Expected `{self.name}` to give its batches as often as they are read. "
+            "Received: none this time, though there were some before. Give an object "
+            "whose `__iter__` begins anew each time, or a list of the batches."
+        )
 
     def _changed(self, **attributes: Any) -> "Batches":
         other = copy.copy(self)
@@ -145,7 +224,7 @@ class Batches:
         """Returns whether a list is one array for each of several inputs."""
         if not isinstance(data, list) or len(self._inputs) == 1:
             return False
-        return len(data) == len(self._inputs) and all(map(_is_array, data))
+        return len(data) == len(self._inputs) and all(map(is_array_like, data))
 
     def _in_order(self, arrays: Arrays) -> Arrays:
         if self._shuffle is None:
@@ -155,23 +234,25 @@ class Batches:
 
     def _checked(self, batch: Any) -> Arrays:
         """Returns the inputs of a batch of the source, checked against the model."""
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        x, _, _ = unpacked(batch, self.name)
         if isinstance(x, dict):
             x = self._by_name(x)
-        arrays = [_to_numpy(leaf) for leaf in keras.tree.flatten(x)]
+        arrays = [to_numpy(leaf) for leaf in keras.tree.flatten(x)]
         expected = [tuple(tensor.shape) for tensor in self._inputs]
+        if len(arrays) == len(expected):
+            arrays = [*map(with_channel_axis, arrays, expected)]
         received = [array.shape for array in arrays]
         has_all = len(received) == len(expected)
-        if not has_all or not all(map(_fits, received, expected)):
+        if not has_all or not all(map(fits, received, expected)):
             raise ValueError(
-                f"Expected `data` to give batches of shape {_bare(expected)}, as the "
-                f"model's input. Received: a batch of shape {_bare(received)}."
-                + _unbatched_hint(received, expected)
+                f"Expected `{self.name}` to give batches of shape {bare(expected)}, "
+                f"as the model's input. Received: a batch of shape {bare(received)}."
+                + unbatched_hint(received, expected)
             )
         if len({len(array) for array in arrays}) > 1:
             raise ValueError(
-                "Expected `data` to give as many examples for each of the model's "
-                f"inputs. Received: a batch of shape {_bare(received)}."
+                f"Expected `{self.name}` to give as many examples for each of the "
+                f"model's inputs. Received: a batch of shape {bare(received)}."
             )
         return arrays
 
@@ -180,9 +261,13 @@ class Batches:
         is_named = isinstance(self._structure, dict)
         names = self._structure if is_named else [t.name for t in self._inputs]
         if not set(names) <= set(x):
+            first = next(iter(x), "image")
             raise ValueError(
-                "Expected `data` to give a dict with the names of the model's inputs, "
-                f"{[*names]}. Received: a dict with {[*x]}."
+                f"Expected `{self.name}` to give a dict with the names of the model's "
+                f"inputs, {[*names]}. Received: a dict with {[*x]}. Map each to "
+                f"(x, y), with `dataset.map(lambda d: (d[{first!r}], d['label']))` for "
+                "example; `tensorflow_datasets` gives such pairs with "
+                "`as_supervised=True`."
             )
         if is_named:
             # Keras flattens a dict in an order that depends on its class.
@@ -191,9 +276,9 @@ class Batches:
 
     def _converted(self, arrays: Arrays) -> Arrays:
         """Returns the arrays in the dtypes of the model's inputs."""
-        pairs = zip(arrays, self._inputs, strict=True)
-        converted = [x.astype(tensor.dtype, copy=False) for x, tensor in pairs]
-        _check_finite(converted)
+        converted = []
+        for array, tensor in zip(arrays, self._inputs, strict=True):
+            converted.append(as_dtype(array, tensor.dtype, self.name))
         return converted
 
 
@@ -201,7 +286,8 @@ class LabelledBatches(Batches):
     """Inputs of a model and their labels: each batch gives first those, then these.
 
     Arguments and errors are those of `Batches`; labels are arrays of `(n, ...)`, one
-    for each output, by its name if they come as a dict.
+    for each output, by its name if they come as a dict. Behind them are the weights of
+    the examples, if the data are `(x, y, sample_weight)`: as many as labels.
     """
 
     def __init__(
@@ -209,32 +295,58 @@ class LabelledBatches(Batches):
         data: Data,
         model: keras.Model,
         batch_size: int = BATCH_SIZE,
+        name: str = "data",
     ) -> None:
         self._outputs = output_keys(model)
-        super().__init__(data, model, batch_size)
+        super().__init__(data, model, batch_size, name)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are weights of the examples."""
+        return len(self.first) > len(self._inputs) + len(self._outputs)
 
     def pairs(self) -> Iterator[tuple[Arrays, Arrays]]:
-        """Yields the inputs and the labels of each batch."""
+        """Yields the inputs of each batch, and its labels, with weights behind them."""
         inputs = len(self._inputs)
         for batch in self:
             yield batch[:inputs], batch[inputs:]
 
     def _checked(self, batch: Any) -> Arrays:
-        _, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        if isinstance(y, dict):
-            y = [y[name] for name in self._outputs]
-        labels = [_to_numpy(leaf) for leaf in keras.tree.flatten(y)]
         inputs = super()._checked(batch)
+        _, y, sample_weight = unpacked(batch, self.name)
         examples = len(inputs[0])
-        lengths = [len(array) for array in labels]
+        labels = self._for_each_output(y, "labels", examples)
+        if sample_weight is None:
+            return [*inputs, *labels]
+        leaves = keras.tree.flatten(sample_weight)
+        is_for_all = len(leaves) == 1 and not isinstance(sample_weight, dict)
+        if is_for_all:
+            sample_weight = leaves * len(self._outputs)
+        weights = self._for_each_output(sample_weight, "sample weights", examples)
+        for array in weights:
+            # Of a NaN neither is true.
+            if array.dtype.kind not in NUMBERS or not (array >= 0).all():
+                raise ValueError(
+                    f"Expected `{self.name}` to give sample weights of at least 0. "
+                    f"Received: {array.min() if array.size else array} among them."
+                )
+        return [*inputs, *labels, *map(without_last_one, weights)]
+
+    def _for_each_output(self, structure: Any, what: str, examples: int) -> Arrays:
+        """Returns one array for each output, of as many examples as the inputs."""
+        if isinstance(structure, dict) and set(self._outputs) <= set(structure):
+            structure = [structure[name] for name in self._outputs]
+        arrays = [to_numpy(leaf) for leaf in keras.tree.flatten(structure)]
+        lengths = [len(array) if array.shape else None for array in arrays]
         if lengths != [examples] * len(self._outputs):
-            shapes = [array.shape for array in labels]
+            named = [*structure] if isinstance(structure, dict) else ""
+            shapes = [array.shape for array in arrays]
             raise ValueError(
-                "Expected `data` to give labels, as many as examples, for each output "
-                f"{self._outputs}. Received: labels of shape {shapes} for {examples} "
-                "examples."
+                f"Expected `{self.name}` to give {what}, as many as examples, for each "
+                f"output {self._outputs}. Received: {what} {named} of shape {shapes} "
+                f"for {examples} examples."
             )
-        return [*inputs, *labels]
+        return arrays
 
     def _converted(self, arrays: Arrays) -> Arrays:
         inputs = super()._converted(arrays[: len(self._inputs)])
@@ -247,85 +359,3 @@ def output_keys(functional: keras.Model) -> list[str]:
         return list(functional.output_names)
     keys = {tensor: key for key, tensor in functional.output.items()}
     return [keys[tensor] for tensor in keras.tree.flatten(functional.output)]
-
-
-def repeatable(data: Data) -> Data:
-    """Returns data that can be read again: of a one-shot iterator, its list."""
-    return list(data) if isinstance(data, Iterator) else data
-
-
-def is_arrays(data: Data) -> bool:
-    """Returns whether `data` is the whole data set in memory: x, (x, y) or a dict."""
-    if isinstance(data, tuple):
-        leaves = [leaf for leaf in keras.tree.flatten(data) if leaf is not None]
-        return len(data) in (1, 2, 3) and all(map(_is_array, leaves))
-    return isinstance(data, dict) or _is_array(data)
-
-
-def _source_of(data: Data) -> Callable[[], Iterator]:
-    """Returns a function that starts reading the data from their beginning."""
-    if isinstance(data, keras.utils.PyDataset):
-        return lambda: (data[i] for i in range(_finite_length(data.num_batches)))
-    if is_arrays(data):
-        return lambda: iter([data])
-    if not isinstance(data, Iterable):
-        raise ValueError(
-            "Expected `data` to be arrays, a tf.data.Dataset, a PyDataset or an "
-            f"iterable of batches. Received: data={data!r} of type "
-            f"{type(data).__name__}"
-        )
-    if hasattr(data, "cardinality"):
-        _finite_length(int(data.cardinality()))
-    return lambda: iter(data)
-
-
-def _finite_length(batches: int | None) -> int:
-    if batches is None or batches == ENDLESS:
-        raise ValueError(
-            "Expected `data` to be finite. Received: a dataset that repeats for ever; "
-            "limit it, with `dataset.take(n)` for example."
-        )
-    return batches
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray) or keras.ops.is_tensor(value)
-
-
-def _to_numpy(leaf: Any) -> np.ndarray:
-    if isinstance(leaf, np.ndarray):
-        return leaf
-    return keras.ops.convert_to_numpy(leaf)
-
-
-def _check_finite(arrays: Arrays) -> None:
-    for array in arrays:
-        if not np.isfinite(array).all():
-            raise ValueError(
-                "Expected `data` to be finite. Received: a batch with NaN or "
-                f"infinite values, of shape {array.shape}. Remove or repair them."
-            )
-
-
-def _joined(batches: list[Arrays]) -> Arrays:
-    if len(batches) == 1:
-        return batches[0]
-    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
-
-
-def _fits(received: tuple, expected: tuple) -> bool:
-    """Returns whether a batch has the sizes that are fixed, but for the first."""
-    if len(received) != len(expected):
-        return False
-    pairs = zip(received[1:], expected[1:], strict=True)
-    return all(size is None or size == got for got, size in pairs)
-
-
-def _bare(shapes: list[tuple]) -> tuple | list[tuple]:
-    return shapes[0] if len(shapes) == 1 else shapes
-
-
-def _unbatched_hint(received: list[tuple], expected: list[tuple]) -> str:
-    if received and _fits((None, *received[0]), expected[0]):
-        return " It looks unbatched: batch it, with `dataset.batch(32)` for example."
-    return ""

@@ -10,19 +10,18 @@ import numpy as np
 from keras_greedy.batches import Batches, Data
 from keras_greedy.budget import Allocation, Budget, allocate_and_measure, descent
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.trace import trace
 from keras_greedy.latency import LatencyTable, measure_latencies
-from keras_greedy.plots import picture, plot_curve
+from keras_greedy.plots import checked_series, picture, plot_curve
 from keras_greedy.policies import of_groups
 from keras_greedy.report import Report, planned
 from keras_greedy.saved_search import SavedSearch
-from keras_greedy.selection.consumers import consumers_of
-from keras_greedy.selection.cut import cut
-from keras_greedy.selection.measured import Divergence
+from keras_greedy.selection.cut import costs_of_cuts, cut
+from keras_greedy.selection.measured import FREE, Divergence
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import SelectionPath
 from keras_greedy.training import compile_alike, reestimate_batch_norm
+from tflite_export.checks import check_count
 
 ROUNDING = 1e-9
 """Of a share of MACs that is computed and one that is asked for."""
@@ -71,6 +70,13 @@ class SelectionPaths:
     step: str
     data: Batches | None = None
 
+    def __repr__(self) -> str:
+        channels = sum(len(path.order) for path in self.paths.values())
+        return (
+            f"<SelectionPaths of {len(self.paths)} groups with {channels:,} channels, "
+            f"step={self.step!r}>"
+        )
+
     def widths(self, budget: float | Budget) -> dict[str, int]:
         """Returns how many channels each group keeps under `budget`, by its name."""
         return dict(self._allocation(budget).widths)
@@ -117,7 +123,7 @@ class SelectionPaths:
         widths = self.widths(budget)
         compact = cut(self.graph, self.moments, self.paths, widths, self.step)
         data = self.data if data is None else data
-        if data is not None:
+        if data is not None and not self._is_free(widths):
             reestimate_batch_norm(compact, data)
         compile_alike(compact, self.graph.model)
         return compact
@@ -133,9 +139,13 @@ class SelectionPaths:
 
         Returns:
             One dict per budget: `macs`, `params` (fractions) and `divergence`.
+
+        Raises:
+            ValueError: When `points` is no positive integer.
         """
+        points = check_count("points", points, minimum=1)
         curves = self._curves()
-        costs = Costs(self.graph)
+        costs = costs_of_cuts(self.graph)
         any_budget = Budget(macs=1.0)
         least_widths = {
             name: any_budget.widths_of(len(curve) - 1)[0]
@@ -184,7 +194,8 @@ class SelectionPaths:
         ```
         """
         allocation = self._allocation(budget)
-        report = planned(Costs(self.graph), self.graph.widths, allocation.widths)
+        costs = costs_of_cuts(self.graph)
+        report = planned(costs, self.graph.widths, allocation.widths)
         return dataclasses.replace(
             report,
             predicted_ms=allocation.predicted_ms,
@@ -208,7 +219,7 @@ class SelectionPaths:
         Raises:
             FileNotFoundError: When the folder does not exist.
             ImportError: When matplotlib is not installed; says how to install it.
-            ValueError: When `path` is not as described, before any work.
+            ValueError: When an argument is not as described, before any work.
 
         Example:
 
@@ -231,7 +242,8 @@ class SelectionPaths:
         ```
         """
         picture(path)  # Raises when it cannot be drawn.
-        plot_curve(self.curve(), path, measured)
+        series = checked_series(measured)
+        plot_curve(self.curve(), path, series)
 
     def save(self, path: str | Path) -> None:
         """Writes everything but the model and the data to an `.npz` file.
@@ -241,6 +253,7 @@ class SelectionPaths:
 
         Raises:
             FileNotFoundError: When the folder does not exist.
+            ValueError: When `path` is no file's name.
 
         Example:
 
@@ -280,6 +293,11 @@ class SelectionPaths:
     def _allocations(self) -> dict[Budget, Allocation]:
         return {}
 
+    def _is_free(self, widths: dict[str, int]) -> bool:
+        """Returns whether the output is what it was: no statistics have to follow."""
+        curves = self._curves()
+        return sum(curves[name][width] for name, width in widths.items()) <= FREE
+
     def _curves(self) -> dict[str, np.ndarray]:
         """Returns each group's `(N + 1,)` divergence at every width, by its name."""
         return {
@@ -300,7 +318,9 @@ def load_paths(path: str | Path, model: keras.Model) -> SelectionPaths:
         statistics.
 
     Raises:
-        ValueError: When the file is of a search on another model.
+        FileNotFoundError: When there is no such file.
+        ValueError: When the file is another one, or damaged, or of a search on another
+            model; says which entry or group it is.
 
     Example:
 
@@ -324,7 +344,7 @@ def load_paths(path: str | Path, model: keras.Model) -> SelectionPaths:
     """
     saved = SavedSearch.read(path)
     graph = of_groups(trace(model), saved.paths)
-    _check_same_sizes(graph, saved)
+    saved.check_model(graph)
     return SelectionPaths(
         graph,
         saved.moments,
@@ -332,24 +352,6 @@ def load_paths(path: str | Path, model: keras.Model) -> SelectionPaths:
         saved.divergence,
         saved.step,
     )
-
-
-def _check_same_sizes(graph: ChannelGraph, saved: SavedSearch) -> None:
-    """Raises a ValueError when the search was made on another model."""
-    consumers = consumers_of(graph).items()
-    found = {
-        "channels": {name: len(path.order) for name, path in saved.paths.items()},
-        "rows": {name: s.mean.shape for name, s in saved.moments.scatters.items()},
-    }
-    expected = {
-        "channels": graph.widths,
-        "rows": {name: (each.folds, len(each.features)) for name, each in consumers},
-    }
-    if found != expected:
-        raise ValueError(
-            "Expected `model` to be the one the search was made on, with layers of "
-            f"the sizes {found}. Received: a model with {expected}"
-        )
 
 
 def _first_within(points: list[dict[str, float]], share: float) -> dict[str, float]:

@@ -8,15 +8,21 @@ import keras
 from keras_greedy.batches import Batches, Data
 from keras_greedy.budget import Budget, check_reachable
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.costs import Costs
-from keras_greedy.graph.trace import trace
+from keras_greedy.graph.costs import Costs, warn_of_uncounted
+from keras_greedy.graph.outputs import check_answers, check_has_real_output
+from keras_greedy.graph.trace import check_channels_last, trace, trace_quietly
 from keras_greedy.latency import measure_latencies
 from keras_greedy.paths import SelectionPaths
 from keras_greedy.policies import PruningPolicy, allowed, check_has_groups
 from keras_greedy.progress import Progress, Verbose
+from keras_greedy.selection.cut import costs_of_cuts
 from keras_greedy.selection.methods import LossSearch, Method, method_of
 from keras_greedy.stages import prune_to_budget, prune_to_tolerance, search_graph
+from keras_greedy.training.compiling import warn_of_own_training
 from keras_greedy.training.finetune import FineTune, check_finetune
+from keras_greedy.training.fit_data import validation_batches
+from keras_greedy.training.interruptions import tune_or_keep
+from tflite_export.checks import check_count
 from tflite_export.user_warnings import warn_user
 
 DEFAULT_BUDGET = 0.5
@@ -74,7 +80,7 @@ def prune(
         policy: Which groups may be pruned, as `PruneForLatencyOnXNNPack()`; by default
             all.
         finetune: How to train the compact model afterwards; not at all if `None`.
-        validation_data: Passed to `fit` while fine-tuning.
+        validation_data: Evaluated after each epoch of `finetune`; as `data`.
         seed: Of everything random in the search, which is a function of it; the
             training of `finetune` follows Keras' own seeds.
         verbose: `"auto"` or 1 for progress bars, 2 for a line per stage, 0 for
@@ -119,25 +125,36 @@ def prune(
     method = method_of(method, objective, step, tolerance=tolerance, **options)
     limits = _checked_budget(budget, method)
     check_finetune("finetune", finetune)
+    seed = check_count("seed", seed, minimum=0)
     progress = Progress(verbose)
     graph = _prunable(model, policy)
     batches = Batches(data, graph.functional)
+    held = validation_batches(validation_data, graph.functional)
+    check_answers(graph, batches.first)
     if finetune is not None:
-        finetune.check(batches.data, model)
+        finetune.check(batches, model, held)
+    elif held is not None:
+        warn_user(
+            "`validation_data` is of use while fine-tuning: give `finetune`, too."
+        )
     method.check(model, batches)
+    if limits is not None:
+        limits = _with_table(limits, model, verbose)
+        check_reachable(limits, costs_of_cuts(graph), graph.widths)
+    batches.check_ends()
+    warn_of_own_training(model)
     if limits is None:
         compact = prune_to_tolerance(graph, batches, method, seed, progress)
     else:
-        limits = _with_table(limits, model, verbose)
-        check_reachable(limits, Costs(graph), graph.widths)
         compact = prune_to_budget(graph, batches, method, limits, seed, progress)
     if finetune is not None:
-        finetune.apply(
+        tune_or_keep(
+            finetune,
             compact,
             model,
             batches,
-            validation_data=validation_data,
-            verbose=verbose,
+            validation_data=held,
+            verbose=progress.of_fit,
         )
     return compact
 
@@ -198,10 +215,14 @@ def search(
     """
     options = _deprecated_options("search", deprecated)
     method = method_of(method, objective, step, **options)
+    seed = check_count("seed", seed, minimum=0)
     progress = Progress(verbose)
     graph = _prunable(model, policy)
     batches = Batches(data, graph.functional)
+    check_answers(graph, batches.first)
     method.check(model, batches)
+    batches.check_ends()
+    warn_of_own_training(model)
     return search_graph(graph, batches, method, seed, progress)
 
 
@@ -241,7 +262,10 @@ def _with_table(budget: Budget, model: keras.Model, verbose: Verbose) -> Budget:
 
 def _prunable(model: keras.Model, policy: PruningPolicy | None) -> ChannelGraph:
     """Returns the graph with the groups that may be pruned, of which there are some."""
+    check_channels_last(trace_quietly(model))
     graph = allowed(trace(model), policy)
-    Costs(graph)  # Raises when they cannot be counted.
+    check_has_real_output(graph)
+    # Raises when they cannot be counted.
+    warn_of_uncounted(Costs(graph))
     check_has_groups(graph)
     return graph

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tflite_export.checks import check_folder
+from tflite_export.checks import check_folder, is_number, shown
 from tflite_export.files import replacing
 
 if TYPE_CHECKING:
@@ -50,6 +50,37 @@ def plot_curve(
         axes.spines[["top", "right"]].set_visible(False)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=DPI)
+
+
+def checked_series(measured: Measured | None) -> Measured:
+    """Returns the points to draw, as lists.
+
+    Args:
+        measured: See `SelectionPaths.plot`.
+
+    Raises:
+        ValueError: When it is not as described there.
+    """
+    series = {}
+    try:
+        for name, points in dict({} if measured is None else measured).items():
+            series[name] = _checked_points(points)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "Expected `measured` to be a dict of lists of pairs (share of MACs, top-1),"
+            f" numbers from 0 to 1. Received: measured={shown(measured)}"
+        ) from None
+    return series
+
+
+def _checked_points(points: Iterable) -> list[tuple[float, float]]:
+    pairs = []
+    for share, score in points:
+        for value in (share, score):
+            if not is_number(value) or not 0 <= value <= 1:
+                raise ValueError(value)
+        pairs.append((share, score))
+    return pairs
 
 
 def picture(path: str | Path, height: float = 4.0) -> "Figure":

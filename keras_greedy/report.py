@@ -81,6 +81,12 @@ class Report:
     predicted_ms: Change | None = None
     measured_ms: Change | None = None
 
+    def __repr__(self) -> str:
+        return (
+            f"<Report of {len(self.widths)} groups: {self.macs.kept:.1%} of MACs, "
+            f"{self.params.kept:.1%} of parameters>"
+        )
+
     def to_json(self) -> str:
         """Returns the fields as a JSON string."""
         fields: dict[str, dict] = {

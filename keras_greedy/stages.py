@@ -3,16 +3,19 @@
 They take checked arguments; `pipeline` is the door.
 """
 
+from collections.abc import Iterator, Mapping
+
 import keras
 import numpy as np
 
-from keras_greedy.batches import Batches
-from keras_greedy.budget import Budget
+from keras_greedy.batches import Arrays, Batches
+from keras_greedy.budget import Budget, asked_and_kept
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.fold import folded
 from keras_greedy.paths import SelectionPaths
 from keras_greedy.progress import Progress
-from keras_greedy.selection.measured import Divergence, measure, widths_to_measure
+from keras_greedy.selection.cut import costs_of_cuts
+from keras_greedy.selection.measured import Divergence, Measurement, widths_to_measure
 from keras_greedy.selection.methods import Imitation, LossSearch, Method
 from keras_greedy.selection.moments import observe
 from keras_greedy.selection.output.layer_by_layer import (
@@ -22,6 +25,7 @@ from keras_greedy.selection.output.layer_by_layer import (
     prune_layer_by_layer,
 )
 from keras_greedy.selection.output.objectives import held_apart
+from keras_greedy.selection.path import SelectionPath
 from keras_greedy.selection.steps import STEP_RULES
 
 # A local search is to cost about two forward passes: it measures less.
@@ -32,8 +36,6 @@ WIDTHS_MEASURED_LOCAL = 2
 
 ROUND_TO = 8
 """Widths are measured at multiples of this, as budgets round to by default."""
-
-MEASURING_BATCH = 32
 
 LAYER_BY_LAYER = "Pruning layer by layer"
 
@@ -71,14 +73,13 @@ def search_graph(
     # An overfitted reconstruction shows only on examples it has not seen.
     unseen = others if others.examples >= apart.examples else moments
     reconstruct = STEP_RULES[method.step].reconstruct
+    alternatives = method.alternatives(inference, batches, moments, seed, progress)
+    measurement = Measurement(inference, unseen, reconstruct)
+    few = list(batches.take(images))
     found = []
-    for paths in method.alternatives(inference, batches, moments, seed, progress):
-        few = progress.over(
-            batches.take(images),
-            "Measuring each group's cut",
-            -(-images // MEASURING_BATCH),
-        )
-        divergences = measure(inference, unseen, paths, few, widths, reconstruct)
+    for paths in alternatives:
+        shown = progress.over(few, "Measuring each group's cut", len(few))
+        divergences = measurement.at(widths, paths, shown)
         found.append((paths, divergences))
     best_paths = {}
     best_divergences = {}
@@ -88,6 +89,10 @@ def search_graph(
         paths, divergences = found[int(np.argmin(prices))]
         best_paths[name] = paths[name]
         best_divergences[name] = divergences[name]
+    if _doubts(best_paths, best_divergences, count):
+        rounds = _settled(measurement, best_paths, best_divergences, few, count)
+        for _ in progress.over(rounds, "Measuring where cuts begin to cost"):
+            pass
     return SelectionPaths(
         graph,
         moments,
@@ -96,6 +101,36 @@ def search_graph(
         method.step,
         batches,
     )
+
+
+def _doubts(
+    paths: Mapping[str, SelectionPath],
+    divergences: Mapping[str, Divergence],
+    count: int,
+) -> dict[str, np.ndarray]:
+    """Returns the widths to measure next of each group that is in doubt."""
+    doubts = {}
+    for name, path in paths.items():
+        widths = divergences[name].widths_in_doubt(path.errors, count, ROUND_TO)
+        if len(widths):
+            doubts[name] = widths
+    return doubts
+
+
+def _settled(
+    measurement: Measurement,
+    paths: Mapping[str, SelectionPath],
+    divergences: dict[str, Divergence],
+    batches: list[Arrays],
+    count: int,
+) -> Iterator[None]:
+    """Measures more widths, in place, until no group is in doubt; yields each time."""
+    doubts = _doubts(paths, divergences, count)
+    while doubts:
+        for name, more in measurement.at(doubts, paths, batches).items():
+            divergences[name] = divergences[name].with_more(more)
+        yield
+        doubts = _doubts(paths, divergences, count)
 
 
 def _mean_log(divergence: Divergence) -> float:
@@ -128,21 +163,28 @@ def prune_to_budget(
         progress: As for `search_graph`.
     """
     if isinstance(method, Imitation):
-        return search_graph(graph, batches, method, seed, progress).compact(budget)
-    # The output objectives prune layer by layer and say nothing of the widths: those
-    # are the widths of a quick local imitation.
-    local = Imitation("local", method.step)
-    widths = search_graph(graph, batches, local, seed, progress).widths(budget)
-    names = [group.name for group in graph.groups if widths[group.name] < group.size]
-    return prune_layer_by_layer(
-        graph.model,
-        batches,
-        method,
-        method.objective_on(graph.model, batches),
-        ToWidths(widths),
-        progress.over(names, LAYER_BY_LAYER, len(names)),
-        seed,
-    )
+        paths = search_graph(graph, batches, method, seed, progress)
+        compact = paths.compact(budget)
+    else:
+        # The output objectives prune layer by layer and say nothing of the widths:
+        # those are the widths of a quick local imitation.
+        local = Imitation("local", method.step)
+        paths = search_graph(graph, batches, local, seed, progress)
+        widths = paths.widths(budget)
+        names = [own.name for own in graph.groups if widths[own.name] < own.size]
+        compact = prune_layer_by_layer(
+            graph.model,
+            batches,
+            method,
+            method.objective_on(graph.model, batches),
+            ToWidths(widths),
+            progress.over(names, LAYER_BY_LAYER, len(names)),
+            seed,
+        )
+    line = asked_and_kept(budget, costs_of_cuts(graph), paths.widths(budget))
+    if line is not None:
+        progress.say(line)
+    return compact
 
 
 def prune_to_tolerance(

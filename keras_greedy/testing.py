@@ -132,7 +132,7 @@ def gated(graph: ChannelGraph, selection: dict) -> keras.Model:
 
     def apply(call: Call, *args: Any, **kwargs: Any) -> Any:
         operation = whole.operation(call.operation)
-        operation.name = f"call_{call.index}.{call.operation.name}"
+        operation.name = f"call_{call.index}_{call.operation.name}"
         if call.rule and call.rule.normalizes:
             mask = kept[graph.channels_of(call.inputs[0])]
             return OverKept(call.rule, operation, mask)(args[0])
@@ -159,6 +159,7 @@ class OverKept(keras.layers.Layer):
         self._rule = rule
         self._layer = layer
         self._mask = mask.astype("float32")
+        self.supports_masking = layer.supports_masking
 
     def build(self, shape: tuple) -> None:
         if not self._layer.built:

@@ -3,6 +3,7 @@
 import gc
 
 import keras
+import models
 import pytest
 
 
@@ -14,6 +15,13 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_models_stay_as_they_were():
+    yield
+    for name, state in models.STATES.items():
+        models.assert_state(models.shared(name), state)
 
 
 @pytest.fixture

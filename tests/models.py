@@ -4,6 +4,8 @@
 channels are named, so that tests can say what they expect.
 """
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -51,6 +53,22 @@ def randomize(model, seed=0):
         if weight.name not in ("mean", "variance", "count"):
             weight.assign(random(weight.shape))
     return model
+
+
+@functools.cache
+def shared(name):
+    """The model of a name in TOPOLOGIES or UNPRUNABLE, with random weights.
+
+    There is one for all tests, which leave it as it is.
+    """
+    build = TOPOLOGIES[name] if name in TOPOLOGIES else UNPRUNABLE[name][0]
+    model = randomize(build())
+    STATES[name] = state_of(model)
+    return model
+
+
+# Of the shared models, when they were made.
+STATES = {}
 
 
 def inputs_of(model, count=2, seed=1):

@@ -1,10 +1,10 @@
+"""Every model of keras.applications: the first of each family in the fast tests."""
+
 import keras
 import pytest
 from applications import FAMILIES, MODELS, examine
-
-
-def slow(name):
-    return pytest.param(name, marks=pytest.mark.slow)
+from keras.src.applications.densenet import DenseNet
+from keras.src.applications.nasnet import NASNet
 
 
 @pytest.fixture(autouse=True)
@@ -14,12 +14,44 @@ def forget_the_model():
     keras.backend.clear_session()
 
 
-FIRST_OF_FAMILIES = [family[0] for family in FAMILIES]
-OTHERS = [name for name in MODELS if name not in FIRST_OF_FAMILIES]
+def shallow_nasnet(**options):
+    """NASNetMobile with two normal cells between its reductions instead of four."""
+    return NASNet(
+        penultimate_filters=1056,
+        num_blocks=2,
+        stem_block_filters=32,
+        skip_reduction=False,
+        filter_multiplier=2,
+        default_size=224,
+        **options,
+    )
 
 
-@pytest.mark.parametrize("name", [*FIRST_OF_FAMILIES, *map(slow, OTHERS)])
+def shallow_densenet(**options):
+    """DenseNet121 with fewer layers in each of its four blocks."""
+    return DenseNet([2, 3, 3, 2], **options)
+
+
+# The first of these families take as long as many others together. The fast tests have
+# networks of the same layers and joins, of which there are fewer in a row.
+SHALLOW = {"DenseNet121": shallow_densenet, "NASNetMobile": shallow_nasnet}
+FAST = {family[0] for family in FAMILIES} - SHALLOW.keys()
+
+
+def case(name):
+    marks = [] if name in FAST else [pytest.mark.slow]
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", [case(name) for name in MODELS])
 def test_a_model_of_keras_applications_is_pruned_rebuilt_saved_and_converted(name):
+    row = examine(name)
+    assert row.passes, row
+
+
+@pytest.mark.parametrize("name", SHALLOW)
+def test_a_shallow_model_of_a_deep_family_is_too(name, monkeypatch):
+    monkeypatch.setattr(keras.applications, name, SHALLOW[name])
     row = examine(name)
     assert row.passes, row
 

@@ -1,5 +1,11 @@
-"""The search on every Keras backend that is installed, each in a process of its own."""
+"""The library on JAX and torch, each in a process and an environment of its own.
 
+`make test-backends` makes the environments and names their interpreters in JAX_PYTHON
+and TORCH_PYTHON: with these no test is skipped. Without them, a backend that is
+installed beside TensorFlow is used.
+"""
+
+import functools
 import importlib.util
 import os
 import subprocess
@@ -24,10 +30,11 @@ from models import (
 import keras_greedy
 
 TESTS = Path(__file__).parent
+BACKENDS = ["jax", "torch"]
 
 
-def results():
-    """Name -> array: what search, compact and fine-tuning give."""
+def network():
+    """Returns a model with depthwise layers, a sum, a flatten and two branches."""
     x = picture = image(size=8)
     x = y = norm(conv(x, 16, name="a", strides=2), "relu")
     x = conv(norm(depthwise(x), "relu"), 16, 1, "b", activation="sigmoid")
@@ -38,13 +45,28 @@ def results():
     z = ops.stop_gradient(layers.Dense(5, name="e", trainable=False)(z))
     x = layers.Dense(16, activation="relu", name="f")(layers.Flatten()(x))
     x = layers.Dense(5, activation="softmax")(layers.Add()([layers.Dense(5)(x), z]))
-    model = randomize(keras.Model(picture, x))
-    data = inputs_of(model, 70)
+    return randomize(keras.Model(picture, x))
 
+
+def small_network():
+    x = picture = image(size=8)
+    x = norm(conv(norm(conv(x, 16, name="a"), "relu"), 16, name="b"), "relu")
+    x = layers.Dense(5, activation="softmax")(layers.Flatten()(x))
+    return randomize(keras.Model(picture, x))
+
+
+# --- Run in the process of a backend -------------------------------------------------
+
+
+def searches():
+    """Returns name -> array: the results of searches, compact models, fine-tuning."""
+    model = network()
+    data = inputs_of(model, 70)
     found = {}
     for objective in ("global", "local"):
         paths = keras_greedy.search(model, data, objective=objective, verbose=0)
         for name, path in paths.paths.items():
+            found[f"{objective} order of {name}"] = path.order
             found[f"{objective} errors of {name}"] = path.errors
         for name, measured in paths.divergence.items():
             found[f"{objective} divergence of {name}"] = measured.values
@@ -58,15 +80,61 @@ def results():
     return found
 
 
-def prune_while_training():
-    """Trains a wrapped model; the one it was made of stays what it was."""
-    x = picture = image(size=8)
-    x = norm(conv(norm(conv(x, 16, name="a"), "relu"), 16, name="b"), "relu")
-    x = layers.Dense(5, activation="softmax")(layers.Flatten()(x))
+def output_searches():
+    """Returns name -> array: the paths of searches on the output."""
+    model = small_network()
+    data, labels = inputs_of(model, 64), np.arange(64) % 5
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    methods = {
+        "loss": keras_greedy.LossSearch(candidates="all"),
+        "divergence": keras_greedy.DivergenceSearch("line_search", candidates="all"),
+    }
+    found = {}
+    for kind, method in methods.items():
+        paths = keras_greedy.search(model, (data, labels), method=method, verbose=0)
+        for name, path in paths.paths.items():
+            found[f"{kind} errors of {name}"] = path.errors
+    compact = keras_greedy.prune(
+        model, (data, labels), 0.5, method=methods["loss"], verbose=0
+    )
+    (found["loss output"],) = outputs_of(compact, data)
+    return found
+
+
+def fine_tuned_on_labels():
+    model = small_network()
+    data, labels = inputs_of(model, 64), np.arange(64) % 5
+    tune = keras_greedy.FineTune(1, optimizer=keras.optimizers.SGD(0.01))
+    compact = keras_greedy.prune(model, (data, labels), 0.5, finetune=tune, verbose=0)
+    assert keras_greedy.macs(compact) <= 0.5 * keras_greedy.macs(model)
+    (output,) = outputs_of(compact, data)
+    assert np.isfinite(output).all()
+
+
+def compact_is_gated():
+    model = network()
+    keras_greedy.testing.assert_compact_equals_gated(model, inputs_of(model))
+
+
+def nested_models_are_pruned_while_they_train():
+    inner = keras.Sequential([image(size=8), layers.Conv2D(16, 3), layers.ReLU()])
+    x = inner(picture := image(size=8))
+    x = layers.Dense(3, activation="softmax")(layers.Flatten()(x))
     model = randomize(keras.Model(picture, x))
+    wrapped = keras_greedy.prune_greedy(model, keras_greedy.ConstantWidth(0.5))
+    wrapped.compile("sgd", "sparse_categorical_crossentropy")
+    data = inputs_of(model, 16)
+    callbacks = [keras_greedy.GreedySelectionStep(data)]
+    wrapped.fit(data, np.arange(16) % 3, verbose=0, callbacks=callbacks)
+    assert_same(keras_greedy.strip_pruning(wrapped), wrapped, data)
+
+
+def prune_while_training():
+    """Trains a wrapped model; the one it was made of stays as it was."""
+    model = small_network()
     data, labels = inputs_of(model, 64), np.arange(64) % 5
     (before,) = outputs_of(model, data)
-    schedule = keras_greedy.PolynomialWidth(0.5, 0, 6, frequency=2)
+    schedule = keras_greedy.PolynomialWidth(0.5, begin_step=0, end_step=6, frequency=2)
     wrapped = keras_greedy.prune_greedy(model, schedule)
     wrapped.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
     callbacks = [keras_greedy.GreedySelectionStep(data)]
@@ -78,15 +146,30 @@ def prune_while_training():
     np.testing.assert_array_equal(outputs_of(model, data)[0], before)
 
 
-@pytest.fixture(scope="module")
-def expected():
-    return results()
+def a_ticket_is_found():
+    model = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(4, activation="relu"), layers.Dense(2)]
+    )
+    ticket = keras_greedy.lottery.find_ticket(model, verbose=0)
+    x = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
+    assert_same(ticket.model, model, x, tolerance=0.05)
+
+
+# --- The tests -----------------------------------------------------------------------
+
+
+def interpreter_of(backend):
+    """Returns the interpreter to run a backend in, or skips where there is none."""
+    named = os.environ.get(f"{backend.upper()}_PYTHON")
+    if named:
+        return str(Path(named).absolute())
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed: `make test-backends` has it")
+    return sys.executable
 
 
 def run_on(backend, statement):
-    """Runs a statement in a process of another backend."""
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
+    """Runs a statement on another backend; it must succeed and write nothing."""
     paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {
         "KERAS_BACKEND": backend,
@@ -98,27 +181,45 @@ def run_on(backend, statement):
         f"{statement}"
     )
     process = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+        [interpreter_of(backend), "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert process.returncode == 0, process.stderr
     assert process.stdout == ""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["jax", "torch", "tensorflow"])
-def test_the_backends_agree(backend, expected, tmp_path):
+@functools.cache
+def results_here(function):
+    """The results on this process' backend, TensorFlow."""
+    return globals()[function]()
+
+
+@pytest.mark.parametrize("function", ["searches", "output_searches"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_backends_agree(backend, function, tmp_path):
     file = tmp_path / "results.npz"
-    run_on(backend, f"numpy.savez({str(file)!r}, **test_backends.results())")
+    run_on(backend, f"numpy.savez({str(file)!r}, **test_backends.{function}())")
+    expected = results_here(function)
     with np.load(file) as found:
         assert set(found.files) == set(expected)
         for name in found.files:
-            scale = np.abs(expected[name]).max()
+            right = expected[name]
+            scale = np.abs(right).max()
             np.testing.assert_allclose(
-                found[name], expected[name], rtol=1e-2, atol=1e-3 * scale, err_msg=name
+                found[name], right, rtol=1e-2, atol=1e-3 * scale, err_msg=name
             )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["jax", "torch", "tensorflow"])
-def test_every_backend_prunes_while_it_trains(backend):
-    run_on(backend, "test_backends.prune_while_training()")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_backend_trains_gates_and_finds_tickets(backend):
+    functions = (
+        fine_tuned_on_labels,
+        compact_is_gated,
+        prune_while_training,
+        nested_models_are_pruned_while_they_train,
+        a_ticket_is_found,
+    )
+    calls = [f"test_backends.{function.__name__}()" for function in functions]
+    run_on(backend, ";".join(calls))

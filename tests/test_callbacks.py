@@ -95,7 +95,9 @@ def test_the_wrapped_model_is_copied_once_however_many_selections(monkeypatch):
 
     model = network()
     x, _ = labelled(model)
-    schedule = keras_greedy.PolynomialWidth(0.4, 0, 4, power=1, frequency=1)
+    schedule = keras_greedy.PolynomialWidth(
+        0.4, begin_step=0, end_step=4, power=1, frequency=1
+    )
     wrapped = wrapped_for(model, schedule, objective="local")
     monkeypatch.setattr(keras_greedy.while_training.callbacks, "GatedModel", Counted)
     callback = begin(wrapped, x)
@@ -109,7 +111,9 @@ def test_the_wrapped_model_is_copied_once_however_many_selections(monkeypatch):
 def test_a_later_selection_is_one_of_the_channels_that_are_left():
     model = network()
     x, _ = labelled(model)
-    schedule = keras_greedy.PolynomialWidth(0.4, 0, 2, power=1, frequency=1)
+    schedule = keras_greedy.PolynomialWidth(
+        0.4, begin_step=0, end_step=2, power=1, frequency=1
+    )
     wrapped = wrapped_for(model, schedule, objective="local")
     callback, full = begin(wrapped, x), keras_greedy.macs(model)
     compact = model
@@ -124,7 +128,7 @@ def test_a_later_selection_is_one_of_the_channels_that_are_left():
 def test_training_goes_on_between_selections_and_reaches_the_target():
     model = network()
     x, y = labelled(model)
-    schedule = keras_greedy.PolynomialWidth(0.4, 0, 9, frequency=3)
+    schedule = keras_greedy.PolynomialWidth(0.4, begin_step=0, end_step=9, frequency=3)
     wrapped, shares = wrapped_for(model, schedule), []
     note = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: shares.append(share_of_macs(wrapped))
@@ -143,7 +147,7 @@ def test_training_goes_on_between_selections_and_reaches_the_target():
 def test_stopping_and_restarting_continues_the_selection(tmp_path):
     model = network()
     x, y = labelled(model)
-    schedule = keras_greedy.PolynomialWidth(0.4, 0, 8, frequency=2)
+    schedule = keras_greedy.PolynomialWidth(0.4, begin_step=0, end_step=8, frequency=2)
 
     def train(wrapped, epochs):
         callbacks = [keras_greedy.GreedySelectionStep(x)]
@@ -250,7 +254,7 @@ def test_training_that_ends_before_the_schedule_begins_is_warned_of():
 def test_training_that_a_backup_restores_goes_on_in_the_schedule(first, tmp_path):
     model = network()
     x, y = labelled(model)
-    schedule = keras_greedy.PolynomialWidth(0.4, 0, 6, frequency=3)
+    schedule = keras_greedy.PolynomialWidth(0.4, begin_step=0, end_step=6, frequency=3)
 
     class Interruption(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -318,6 +322,16 @@ def test_a_training_step_of_ones_own_is_said_to_stay_behind():
         keras_greedy.prune_greedy(Own(plain.input, plain.output))
 
 
+def test_other_methods_of_training_are_said_to_stay_behind():
+    class Own(keras.Model):
+        def compute_loss(self, *args, **kwargs):
+            raise NotImplementedError
+
+    plain = network()
+    with pytest.warns(UserWarning, match="`compute_loss` of Own stays behind"):
+        keras_greedy.prune_greedy(Own(plain.input, plain.output))
+
+
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 def test_no_callback_is_needed_but_for_training(tmp_path):
     model = network()
@@ -347,7 +361,7 @@ def test_a_training_loop_of_ones_own():
     tf = pytest.importorskip("tensorflow")
     model = network()
     x, y = labelled(model)
-    schedule = keras_greedy.PolynomialWidth(0.5, 0, 4, frequency=2)
+    schedule = keras_greedy.PolynomialWidth(0.5, begin_step=0, end_step=4, frequency=2)
     wrapped = keras_greedy.prune_greedy(model, schedule)
     optimizer = wrapped.optimizer = keras.optimizers.SGD(0.01)
     step, callback = tf.function(tape_step), begin(wrapped, x)
@@ -369,7 +383,7 @@ test_callbacks.train_on_two_devices(tf.distribute.MirroredStrategy(["CPU:0", "CP
 
 
 def train_on_two_devices(strategy):
-    schedule = keras_greedy.PolynomialWidth(0.5, 0, 4, frequency=2)
+    schedule = keras_greedy.PolynomialWidth(0.5, begin_step=0, end_step=4, frequency=2)
     with strategy.scope():
         wrapped = wrapped_for(network(), schedule)
     x, y = labelled(wrapped)
@@ -449,11 +463,13 @@ def test_summaries_hold_widths_errors_macs_and_gates(tmp_path):
             values[value.tag, event.step] = tf.make_ndarray(value.tensor)
     view = GatedModel(wrapped)
     kept, errors = view.kept(), view.errors()
-    assert values["macs", 1] == pytest.approx(share_of_macs(wrapped))
+    # Two steps of the optimizer in each epoch.
+    assert {step for _, step in values} == {2, 4}
+    assert values["macs", 4] == pytest.approx(share_of_macs(wrapped))
     for name, indices in kept.items():
-        assert values[f"width/{name}", 1] == len(indices)
-        assert values[f"error/{name}", 1] == pytest.approx(errors[name])
-        assert values[f"gate/{name}", 1][:, 2].sum() == view.graph.widths[name]
+        assert values[f"width/{name}", 4] == len(indices)
+        assert values[f"error/{name}", 4] == pytest.approx(errors[name])
+        assert values[f"gate/{name}", 4][:, 2].sum() == view.graph.widths[name]
     assert max(errors.values()) > 0
 
 

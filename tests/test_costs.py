@@ -23,7 +23,7 @@ from keras_greedy.graph.trace import trace, trace_quietly
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_predicted_costs_are_those_of_the_rebuilt_model(name, share):
-    graph = trace(TOPOLOGIES[name]())
+    graph = trace(models.shared(name))
     selection = random_selection(graph, share)
     widths = {name: len(kept) for name, kept in selection.items()}
     compact, costs = rebuild(graph, selection), Costs(graph)
@@ -37,7 +37,7 @@ def test_predicted_costs_are_those_of_the_rebuilt_model(name, share):
 
 @pytest.mark.parametrize("name", UNPRUNABLE)
 def test_costs_are_predicted_around_layers_that_cannot_be_pruned(name):
-    graph = trace_quietly(UNPRUNABLE[name][0]())
+    graph = trace_quietly(models.shared(name))
     selection = random_selection(graph)
     widths = {name: len(kept) for name, kept in selection.items()}
     compact, costs = rebuild(graph, selection), Costs(graph)
@@ -47,7 +47,7 @@ def test_costs_are_predicted_around_layers_that_cannot_be_pruned(name):
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_without_widths_the_costs_are_those_of_the_model(name):
-    model = TOPOLOGIES[name]()
+    model = models.shared(name)
     costs = Costs(trace(model))
     assert (
         costs.macs()
@@ -131,3 +131,8 @@ def test_macs_need_a_fixed_input_size():
 def test_macs_need_a_model_with_a_graph(model):
     with pytest.raises(ValueError, match="Expected `model` to be"):
         macs(model)
+
+
+def test_parameters_are_those_of_a_model():
+    with pytest.raises(ValueError, match="Expected `model` to be"):
+        count_params(None)

@@ -12,6 +12,7 @@ from models import (
     norm,
     outputs_of,
     randomize,
+    shared,
 )
 
 from keras_greedy.graph import outputs
@@ -266,6 +267,47 @@ def test_errors_that_do_not_fall_still_make_a_curve(errors):
     assert curve[-1] == 0
 
 
+def test_a_measured_zero_is_not_free_for_ever():
+    errors = np.append(np.geomspace(1, 1e-8, 16), np.zeros(17))
+    curve = Divergence(np.array([16, 24]), np.zeros(2)).curve(errors)
+    np.testing.assert_allclose(curve[:16], errors[:16])
+    assert (curve[16:] < 1e-9).all()
+
+
+def measured_to_the_end(errors, divergence, count, round_to=8):
+    """Measures `divergence`, `(N + 1,)`, at first and wherever there is doubt."""
+    widths = widths_to_measure(len(errors) - 1, count, round_to)
+    found = Divergence(widths, divergence[widths])
+    doubt = found.widths_in_doubt(errors, count, round_to)
+    while len(doubt):
+        assert not set(doubt) & set(found.widths), "nothing is measured twice"
+        found = found.with_more(Divergence(doubt, divergence[doubt]))
+        doubt = found.widths_in_doubt(errors, count, round_to)
+    return found
+
+
+@pytest.mark.parametrize("live", [1, 2, 7, 8, 9, 24, 63])
+@pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.parametrize("errors_tell", [True, False])
+def test_where_a_cut_begins_to_cost_is_measured(live, count, errors_tell):
+    widths = np.arange(65)
+    divergence = np.where(widths < live, 3.0 - widths / 64, 1e-8)
+    errors = 64.0 - widths
+    if errors_tell:
+        errors = np.maximum(0.0, live - widths)
+    found = measured_to_the_end(errors, divergence, count)
+    curve = found.curve(errors)
+    assert (curve[live:] < 1e-6).all() or live > found.widths[-1]
+    assert (curve[:live] > 1e-2).all()
+    assert len(found.widths) < 20
+
+
+def test_nothing_more_is_measured_where_all_cuts_cost_something():
+    errors = np.geomspace(1, 1e-5, 65)
+    first = widths_to_measure(64, 5, 8)
+    np.testing.assert_array_equal(measured_to_the_end(errors, errors, 5).widths, first)
+
+
 def test_a_group_of_one_channel_has_a_curve_without_a_measurement():
     nothing = np.array([], int)
     assert not len(widths_to_measure(1, 5, 8))
@@ -318,7 +360,7 @@ def assert_folds_to_the_same_function(model, rtol=1e-5):
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_the_inference_copy_computes_the_same_with_the_same_groups(name):
     mixed = name == "mixed_precision"
-    assert_folds_to_the_same_function(TOPOLOGIES[name](), 0.05 if mixed else 1e-5)
+    assert_folds_to_the_same_function(shared(name), 0.05 if mixed else 1e-5)
 
 
 @pytest.mark.parametrize(

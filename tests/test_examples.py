@@ -67,11 +67,11 @@ def prelude():
     model = keras.Sequential(
         [
             keras.Input((16, 16, 3)),
-            layers.Conv2D(32, 3, strides=2, use_bias=False, name="stem"),
+            layers.Conv2D(16, 3, strides=2, use_bias=False, name="stem"),
             layers.BatchNormalization(),
             layers.ReLU(),
-            layers.Conv2D(64, 1, activation="relu", name="expand"),
-            layers.Conv2D(32, 3, activation="relu", name="project"),
+            layers.Conv2D(48, 1, activation="relu", name="expand"),
+            layers.Conv2D(16, 3, activation="relu", name="project"),
             layers.GlobalAveragePooling2D(),
             layers.Dense(10, activation="softmax"),
         ]

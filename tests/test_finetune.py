@@ -17,7 +17,7 @@ import keras_greedy
 from keras_greedy import FineTune, prune, reestimate_batch_norm
 from keras_greedy.batches import Batches
 from keras_greedy.graph.outputs import Output
-from keras_greedy.training.finetune import _answered
+from keras_greedy.training.fit_data import answered
 
 
 def small():
@@ -350,9 +350,9 @@ def test_the_teacher_is_without_dropout_and_the_student_with():
     x = conv(picture := image(size=8), 16, activation="relu")
     x = layers.Dropout(0.9)(layers.GlobalAveragePooling2D()(conv(x, 16)))
     model = randomize(keras.Model(picture, layers.Dense(5, activation="softmax")(x)))
-    answered, steps = _answered(model, model, Batches(IMAGES, model))
+    examples, steps = answered(model, model, Batches(IMAGES, model))
     assert steps == 3
-    x, y = next(answered)
+    x, y = next(examples)
     np.testing.assert_allclose(y, outputs_of(model, x)[0], rtol=1e-5)
     history = FineTune(distill=True).apply(damaged(model, 1), model, IMAGES, verbose=0)
     assert history.history["loss"][0] > 1e-3, "its own outputs, but for the dropout"
@@ -395,6 +395,17 @@ def test_statistics_of_several_batches_are_pooled():
     reestimate_batch_norm(model, drifting, batch_size=8)
     first = norms_of(model)[0]
     assert_statistics_of(first, read_by(model, first, drifting.astype("float32")))
+
+
+def test_one_image_more_than_full_batches_changes_statistics_but_little():
+    """Alone in a batch, it would be normalised by itself for all layers behind."""
+    full = small()
+    reestimate_batch_norm(full, IMAGES[:64])
+    one_more = small()
+    reestimate_batch_norm(one_more, np.concatenate([IMAGES[:64], 3 * IMAGES[:1]]))
+    last, same = norms_of(full)[-1], norms_of(one_more)[-1]
+    np.testing.assert_allclose(same.moving_mean, last.moving_mean, atol=0.05)
+    np.testing.assert_allclose(same.moving_variance, last.moving_variance, rtol=0.1)
 
 
 def test_data_given_to_compact_take_the_place_of_those_of_the_search():

@@ -62,7 +62,7 @@ def flags(model):
 
 @pytest.mark.parametrize("name", CONVERTIBLE)
 def test_a_model_goes_there_and_back_with_equal_values(name):
-    model = models.randomize(TOPOLOGIES[name]())
+    model = models.shared(name)
     before, x = models.state_of(model), inputs_of(model)
     expected = outputs_of(model, x)
     legacy = to_legacy(model, check=False)

@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from keras import layers
-from models import TOPOLOGIES, conv, depthwise, head, image, norm, randomize
+from models import (
+    TOPOLOGIES,
+    conv,
+    depthwise,
+    head,
+    image,
+    norm,
+    randomize,
+    shared,
+)
 
 import keras_greedy
 from keras_greedy import Budget, LatencyTable, LocalTimer, measure_latencies
@@ -154,7 +163,7 @@ def test_a_file_that_is_no_table_is_an_error(text, tmp_path):
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_the_blocks_are_the_model_at_all_widths(name):
-    graph = trace_quietly(TOPOLOGIES[name]())
+    graph = trace_quietly(shared(name))
     blocks = blocks_of(graph)
     calls = [call.index for block in blocks for call in block.calls]
     assert sorted(calls) == list(range(len(graph.calls)))

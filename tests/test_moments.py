@@ -5,7 +5,16 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from models import TOPOLOGIES, conv, depthwise, head, image, inputs_of, randomize
+from models import (
+    TOPOLOGIES,
+    conv,
+    depthwise,
+    head,
+    image,
+    inputs_of,
+    randomize,
+    shared,
+)
 
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.selection.consumers import consumers_of
@@ -148,7 +157,7 @@ def test_the_kernel_is_its_matrix_and_back():
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_a_consumer_applied_with_its_own_weights_is_the_layer(name):
-    model = randomize(TOPOLOGIES[name]())
+    model = shared(name)
     graph, x = trace_quietly(model), inputs_of(model)
     for consumer in consumers_of(graph).values():
         layer = consumer.call.operation

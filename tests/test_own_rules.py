@@ -109,7 +109,7 @@ def test_a_consumer_of_ones_own_keeps_its_weights_as_they_are():
     model = network()
     images = np.random.default_rng(0).normal(size=(40, 8, 8, 3)).astype("float32")
     paths = keras_greedy.search(model, images, verbose=0)
-    budget = keras_greedy.Budget(macs=0.3, round_to=1)
+    budget = keras_greedy.Budget(macs=0.25, round_to=1)
     compact, widths = paths.compact(budget), paths.widths(budget)
     assert widths["a"] < 8 and widths["b"] < 12
     kept = {name: path.kept(widths[name]) for name, path in paths.paths.items()}
@@ -189,6 +189,12 @@ def test_a_rule_that_forgets_a_weight_is_named():
 def test_what_is_no_rule_is_not_registered(rule):
     with pytest.raises(ValueError, match=r"a subclass of keras_greedy.Rule. Received"):
         keras_greedy.register_rule(Whitening)(rule)
+
+
+@pytest.mark.parametrize("keys", [(), (3,), (None,), (keras_greedy.Rule,)])
+def test_a_rule_is_registered_for_layers_or_functions_only(keys):
+    with pytest.raises(ValueError, match="to be given layer classes or functions"):
+        keras_greedy.register_rule(*keys)
 
 
 def test_the_compact_model_of_own_layers_saves_and_loads(tmp_path):

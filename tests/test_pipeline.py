@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import itertools
 import re
+import sys
 import warnings
 
 import keras
@@ -123,6 +124,49 @@ def test_the_budget_is_met(build, budget):
             whole = cost(model) if limit <= 1 else 1
             assert cost(compact) <= limit * whole
     assert compact.get_layer("a").filters % limits.round_to == 0
+
+
+@pytest.mark.parametrize("budget", [1.0, Budget(params=1.0), 10**9], ids=str)
+@pytest.mark.parametrize("build", [small, small_sequential])
+def test_a_budget_that_cuts_nothing_leaves_the_outputs_as_they_are(build, budget):
+    """Though the BatchNorm statistics are not those of the data."""
+    model = build()
+    compact = quiet_prune(model, budget=budget)
+    before = model.predict(IMAGES, verbose=0)
+    after = compact.predict(IMAGES, verbose=0)
+    np.testing.assert_allclose(after, before, atol=1e-5)
+
+
+def without_biases():
+    x = start = image(size=8)
+    for width in (16, 24):
+        x = layers.Conv2D(width, 3, activation="relu", use_bias=False)(x)
+    x = layers.Dense(16, activation="relu", use_bias=False)(layers.Flatten()(x))
+    return randomize(keras.Model(start, layers.Dense(4, use_bias=False)(x)))
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.25])
+def test_budgets_of_parameters_count_the_biases_that_are_added(share):
+    model = without_biases()
+    paths = search(model, IMAGES, objective="local", verbose=0)
+    budget = Budget(params=share, round_to=1)
+    compact = paths.compact(budget)
+    assert any(layer.use_bias for layer in compact.layers if hasattr(layer, "use_bias"))
+    assert compact.count_params() <= share * model.count_params()
+    assert paths.report(budget).params.after == compact.count_params()
+    least = keras_greedy.count_params(paths.compact(Budget(params=0.1, round_to=1)))
+    with pytest.raises(ValueError, match="that or more can be met"):
+        paths.compact(Budget(params=5, round_to=1))
+    assert least <= 0.1 * model.count_params()
+
+
+def test_what_was_asked_for_and_what_is_kept_is_printed(capsys):
+    model = small()
+    for verbose in (0, 2):
+        compact = prune(model, IMAGES, 0.5, objective="local", verbose=verbose)
+        kept = keras_greedy.macs(compact) / keras_greedy.macs(model)
+        line = f"Kept {kept:.1%} of the MACs, where 50.0% were asked for."
+        assert (line[:-1] in capsys.readouterr().out) == (verbose > 0)
 
 
 def test_a_sequential_comes_back_sequential_and_a_functional_functional():
@@ -535,10 +579,31 @@ def test_silence(finetune, capfd):
     assert capfd.readouterr().out == ""
 
 
-@pytest.mark.parametrize("verbose, count", [("auto", 1), (1, 70), (2, 40), (True, 40)])
-def test_every_stage_starts_on_a_line_of_its_own(verbose, count, capsys):
-    search(small(), IMAGES[:count], verbose=verbose)
+@pytest.fixture
+def terminal(capsys, monkeypatch):
+    """What is printed, to something that says it is a terminal."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    return capsys
+
+
+@pytest.mark.parametrize("verbose", ["auto", 1, 2])
+def test_a_file_or_a_pipe_gets_a_line_per_stage_and_epoch(verbose, capsys):
+    model = small()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    data, tuning = (IMAGES, LABELS), FineTune(epochs=2)
+    prune(model, data, 0.5, objective="local", finetune=tuning, verbose=verbose)
     printed = capsys.readouterr().out
+    assert not {"\b", "\r", "\x1b"} & {*printed}
+    titles = [line for line in printed.splitlines() if line in TITLES]
+    assert titles == TITLES[::2] + TITLES[3:]
+    assert "/step" not in printed
+    assert len(printed.splitlines()) <= len(titles) + 2 * 2
+
+
+@pytest.mark.parametrize("verbose, count", [("auto", 1), (1, 70), (2, 40), (True, 40)])
+def test_every_stage_starts_on_a_line_of_its_own(verbose, count, terminal):
+    search(small(), IMAGES[:count], verbose=verbose)
+    printed = terminal.readouterr().out
     plain = re.sub("\x1b\\[[0-9;]*m|\x08", "", printed)
     lines = [line for line in plain.splitlines() if line]
     assert [line for line in lines if line in TITLES] == TITLES

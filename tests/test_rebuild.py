@@ -43,18 +43,17 @@ def assert_compact_is_gated(model, share, tolerance=1e-4):
 @pytest.mark.parametrize("share", [0.5, 0.0], ids=["half", "one channel"])
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_the_compact_model_computes_what_the_gated_one_does(name, share):
-    assert_compact_is_gated(randomize(TOPOLOGIES[name]()), share)
+    assert_compact_is_gated(models.shared(name), share)
 
 
 @pytest.mark.parametrize("name", UNPRUNABLE)
 def test_compact_is_gated_around_layers_that_cannot_be_pruned(name):
-    assert_compact_is_gated(randomize(UNPRUNABLE[name][0]()), 0.5)
+    assert_compact_is_gated(models.shared(name), 0.5)
 
 
 @pytest.mark.parametrize("name", [*TOPOLOGIES, *UNPRUNABLE])
 def test_without_a_selection_the_model_is_copied(name):
-    build = TOPOLOGIES[name] if name in TOPOLOGIES else UNPRUNABLE[name][0]
-    model = randomize(build())
+    model = models.shared(name)
     graph, x = trace_quietly(model), inputs_of(model)
     assert_same(rebuild(graph, {}), model, x, 1e-6)
     assert_same(gated(graph, {}), model, x, 1e-6)
@@ -62,8 +61,7 @@ def test_without_a_selection_the_model_is_copied(name):
 
 @pytest.mark.parametrize("name", [*TOPOLOGIES, *UNPRUNABLE])
 def test_the_copy_with_batch_norm_folded_has_the_same_groups_and_outputs(name):
-    build = TOPOLOGIES[name] if name in TOPOLOGIES else UNPRUNABLE[name][0]
-    model = randomize(build())
+    model = models.shared(name)
     graph = trace_quietly(model)
     inference = folded(graph)
     assert_same(inference.functional, model, inputs_of(model))
@@ -406,7 +404,7 @@ def test_the_compact_model_saves_and_loads_where_nothing_of_ours_is(tmp_path):
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_the_compact_model_saves_and_loads(name, tmp_path):
-    model = randomize(TOPOLOGIES[name]())
+    model = models.shared(name)
     compact = rebuild(trace(model), random_selection(trace(model)))
     compact.save(tmp_path / "compact.keras")
     loaded = keras.models.load_model(tmp_path / "compact.keras")

@@ -66,7 +66,7 @@ def test_a_report_has_the_costs_of_both_models(report, model, compact):
 
 @pytest.mark.parametrize("name", models.TOPOLOGIES)
 def test_every_topology_can_be_reported(name):
-    graph = trace(models.TOPOLOGIES[name]())
+    graph = trace(models.shared(name))
     selection = models.random_selection(graph)
     report = keras_greedy.compare(graph.model, rebuild(graph, selection))
     kept = {name: (graph.widths[name], len(ids)) for name, ids in selection.items()}
@@ -215,6 +215,20 @@ def test_a_plot_into_a_missing_folder_is_refused_before_any_work(paths, tmp_path
 def test_a_plot_of_an_unknown_kind_is_refused_before_any_work(paths, tmp_path, name):
     with pytest.raises(ValueError, match=r"Expected `path` to end in one of .*png"):
         paths.plot(tmp_path / name)
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    "measured",
+    [3, [1, 2], {"a": 3}, {"a": [1]}, {"a": [("x", 0.5)]}, {"a": [(0.5, 76.0)]}],
+    ids=str,
+)
+def test_measured_points_of_nonsense_are_refused_before_any_work(
+    paths, tmp_path, measured
+):
+    with pytest.raises(ValueError, match="Expected `measured` to be a dict of lists"):
+        paths.plot(tmp_path / "tradeoff.png", measured)
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.usefixtures("no_work")

@@ -1,15 +1,18 @@
 """Conversion: what the files compute, and which models and arguments are refused."""
 
 import importlib
+import logging
 import os
 import re
 import subprocess
 import sys
+import threading
 import warnings
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from exported import (
     erfinv_of_singular_values,
@@ -365,6 +368,7 @@ def test_files_are_checked_and_timed_without_keras_and_tensorflow(file, tmp_path
     np.save(tmp_path / "x.npy", images(2))
     code = f"""
 import sys
+import threading
 sys.modules["keras"] = sys.modules["tensorflow"] = None
 import numpy as np
 import tflite_export
@@ -379,3 +383,65 @@ print(tflite_export.compare([{str(file)!r}], runs=2).ratios)
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.stdout.splitlines() == ["2", "(1.0,)"], done.stderr
+
+
+# --- silence
+
+
+@pytest.fixture
+def loud(monkeypatch):
+    """TensorFlow logs all that it does."""
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    logger = tf.get_logger()
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    yield logger
+    assert logger.level == logging.INFO
+    logger.setLevel(before)
+
+
+@pytest.mark.parametrize("mode", [None, "int8", "int8_full"])
+def test_a_conversion_prints_nothing_of_its_own(mode, loud, capfd, caplog):
+    data = {"representative_data": np.eye(4)} if mode else {}
+    tflite_export.to_bytes(tiny(), mode, **data)
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+    loud.info("still heard")
+    assert [record.message for record in caplog.records] == ["still heard"]
+
+
+def test_a_conversion_lets_other_threads_log(loud, caplog, monkeypatch):
+    def trace(*_):
+        other = threading.Thread(target=loud.info, args=("of another thread",))
+        other.start()
+        other.join()
+        loud.info("of the conversion")
+        loud.warning("of interest")
+        raise RuntimeError
+
+    monkeypatch.setattr(conversion, "_trace", trace)
+    with pytest.raises(RuntimeError):
+        tflite_export.to_bytes(tiny())
+    messages = [record.message for record in caplog.records]
+    assert messages == ["of another thread", "of interest"]
+    assert not loud.filters
+
+
+def test_errors_are_seen_again_behind_conversions_of_several_threads(loud, capfd):
+    models = [tiny() for _ in range(3)]
+    threads = [
+        threading.Thread(target=tflite_export.to_bytes, args=(model,))
+        for model in models
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.write(2, b"seen\n")
+    assert capfd.readouterr().err.endswith("seen\n")
+
+
+def test_everything_is_said_to_those_who_ask_for_it(loud, capfd, monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    tflite_export.to_bytes(tiny(), "int8", representative_data=np.eye(4))
+    assert "inference_type" in capfd.readouterr().err

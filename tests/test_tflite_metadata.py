@@ -60,6 +60,22 @@ def test_metadata_without_labels_have_no_archive(file):
         ({"mean": 1.0}, "`mean` and `std` together"),
         ({"std": 1.0}, "`mean` and `std` together"),
         ({"mean": [1, 2], "std": 1}, "`mean` to be a number, or one for each of 3"),
+        ({"labels": "abcde"}, "`labels` to be a list of the names"),
+        ({"labels": 5}, "`labels` to be a list of the names"),
+        ({"labels": dict.fromkeys("abcde", 0)}, "`labels` to be a list of the names"),
+        ({"labels": [""] * 5}, "`labels` to be texts of one line, not empty"),
+        ({"labels": [*LABELS[:4], "a\nb"]}, "`labels` to be texts of one line"),
+        ({"labels": [*LABELS[:4], "\u2028x"]}, "`labels` to be texts of one line"),
+        ({"labels": range(5)}, "`labels` to be texts of one line"),
+        ({"mean": 0, "std": 0}, "`std` to be above 0"),
+        ({"mean": 0, "std": [1, 1, -1]}, "`std` to be above 0"),
+        ({"mean": 0, "std": 1e-50}, "`std` to be above 0"),
+        ({"mean": 0, "std": np.nan}, "`std` to be a number"),
+        ({"mean": np.inf, "std": 1}, "`mean` to be a number"),
+        ({"mean": 1e300, "std": 1}, "`mean` to be a number"),
+        ({"mean": 0, "std": "b"}, "`std` to be a number"),
+        ({"mean": [[1], [1, 2]], "std": 1}, "`mean` to be a number"),
+        ({"description": 3}, "`description` to be a text"),
     ],
 )
 def test_metadata_that_do_not_fit_the_file_are_refused(file, options, message):
@@ -112,3 +128,10 @@ def test_a_quantized_file_takes_metadata(tmp_path):
     before = tflite_export.run(path, np.eye(4))
     tflite_export.add_metadata(path, labels=["a", "b", "c"])
     np.testing.assert_equal(tflite_export.run(path, np.eye(4)), before)
+
+
+def test_labels_may_be_any_iterable_and_mean_of_any_shape(file):
+    mean = np.array([1, 2, 3], "float32").reshape(1, 1, 1, 3)
+    path = tflite_export.add_metadata(file, labels=iter(LABELS), mean=mean, std=1)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read("labels.txt").decode().splitlines() == LABELS

@@ -360,6 +360,38 @@ def test_accuracy_refuses_data_without_proper_labels(files, data):
         tflite_export.accuracy(files[None], data)
 
 
+X = images(4)
+NO_NUMBER = X * np.where(np.arange(4) == 2, np.nan, 1)[:, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((NO_NUMBER, [0] * 4), r"`data` to be finite.*1 of 4 samples.*at index 2"),
+        ((X, [0, 1, 2, 10]), r"labels from 0 to 9.*Received: 1 others of 4, 10 for"),
+        ((X, [0, 1, 2, -1]), r"labels from 0 to 9.*-1 for"),
+        ((X, np.zeros((4, 10))), "one class for each sample.*without a largest"),
+        ((X, np.full((4, 10), np.nan)), "or with NaN"),
+    ],
+)
+def test_accuracy_gives_no_number_of_nonsense(files, data, message):
+    with pytest.raises(ValueError, match=message):
+        tflite_export.accuracy(files[None], data)
+
+
+def test_accuracy_takes_labels_as_lists_bools_and_by_the_name_of_the_output(files):
+    labels = [1, 2, 3, 4]
+    whole = tflite_export.accuracy(files[None], (X, labels))
+    for y in (np.eye(10, dtype=bool)[labels], {"output_0": np.array(labels)}):
+        assert tflite_export.accuracy(files[None], (X, y)) == whole
+
+
+def test_accuracy_refuses_a_file_of_one_class(tmp_path):
+    path = tflite_export.convert(tiny(units=1), tmp_path / "m.tflite")
+    with pytest.raises(ValueError, match="of 2 classes or more"):
+        tflite_export.accuracy(path, (np.zeros((2, 4)), np.zeros(2, int)))
+
+
 def test_accuracy_refuses_no_data_and_no_classifier(files, tmp_path):
     with pytest.raises(ValueError, match="to hold samples"):
         tflite_export.accuracy(files[None], [])

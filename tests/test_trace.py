@@ -88,7 +88,7 @@ def test_every_topology_has_its_groups_written_down():
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_finds_every_group_and_no_other(name):
-    assert trace(TOPOLOGIES[name]()).widths == GROUPS[name]
+    assert trace(models.shared(name)).widths == GROUPS[name]
 
 
 def test_a_residual_stream_is_one_group_with_all_that_add_into_it():

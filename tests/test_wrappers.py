@@ -364,3 +364,89 @@ def test_a_gate_multiplies_by_what_is_kept():
     gate = ChannelGate(3)
     gate.kept.assign([1.0, 0.0, 1.0])
     np.testing.assert_array_equal(gate(np.ones((1, 3), "float32")), [[1, 0, 1]])
+
+
+class Subclass(layers.Dense):
+    """A layer that no rule knows: it might compute anything."""
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.LSTM(3),
+        layers.ConvLSTM2D(2, 5),
+        layers.MultiHeadAttention(2, 4),
+        layers.Embedding(10, 4),
+        layers.TimeDistributed(layers.Dense(3)),
+        layers.Bidirectional(layers.GRU(3)),
+        Subclass(3),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_layer_without_a_rule_is_refused_alone_and_named_in_a_list(layer):
+    name = type(layer).__name__
+    with pytest.raises(ValueError, match=f"Expected `to_prune` .*of type {name}"):
+        prune(layer)
+    with pytest.warns(UserWarning, match=rf"'{layer.name}' \({name}\)") as caught:
+        wrapped = prune([layers.Dense(3), layers.ReLU(), layer])
+    assert len(caught) == 1
+    assert isinstance(wrapped[0], GreedyChannels)
+    assert wrapped[2] is layer
+
+
+def test_layers_that_carry_channels_pass_in_silence():
+    own = [
+        layers.InputLayer((8, 8, 3)),
+        layers.RandomFlip(),
+        layers.DepthwiseConv2D(3),
+        layers.BatchNormalization(),
+        layers.Dropout(0.1),
+        layers.Flatten(),
+    ]
+    assert prune(own) == own
+    assert [prune(layer) for layer in own] == own
+
+
+def test_names_of_tfmot_are_answered_by_those_here():
+    answers = {
+        "pruning_schedule": "it is `selection_schedule`",
+        "pruning_policy": "it is `policy`",
+        "block_size": "whole channels",
+        "sparsity_m_by_n": "whole channels",
+    }
+    for name, answer in answers.items():
+        with pytest.raises(TypeError, match=f"prune_greedy has no `{name}`: {answer}"):
+            prune(layers.Dense(3), **{name: None})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'other'"):
+        prune(layers.Dense(3), other=1)
+
+
+def test_a_model_that_was_never_wrapped_is_not_stripped():
+    model = functional(cnn_layers())
+    with pytest.raises(ValueError, match=r"Expected `wrapped`.*prune_greedy"):
+        keras_greedy.strip_pruning(model)
+    with pytest.raises(ValueError, match="Functional or Sequential"):
+        keras_greedy.strip_pruning(models.Channels())
+
+
+def test_a_wrapper_inside_another_layer_is_not_stripped_in_silence():
+    layer = layers.TimeDistributed(prune(layers.Dense(3, name="inside")))
+    model = keras.Sequential([keras.Input((4, 5)), layer])
+    with pytest.raises(ValueError, match="Received: layer 'greedy_inside' inside"):
+        keras_greedy.strip_pruning(model)
+
+
+def test_a_checkpoint_of_tensorflow_has_the_gates(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("tf.train.Checkpoint holds variables of TensorFlow")
+    one = randomize_layers(prune(models.residual_with_projection()))
+    other = randomize_layers(prune(models.residual_with_projection()))
+    kept = select(one)
+    path = tf.train.Checkpoint(model=one).save(tmp_path / "checkpoint")
+    tf.train.Checkpoint(model=other).restore(path).expect_partial()
+    found = GatedModel(other).kept()
+    assert {n: k.tolist() for n, k in found.items()} == {
+        n: k.tolist() for n, k in kept.items()
+    }
+    assert_same(other, one, inputs_of(one), 1e-6)

@@ -10,9 +10,10 @@ import numpy as np
 
 from tflite_export import android
 from tflite_export.benchmark import compare
-from tflite_export.checks import check_target
+from tflite_export.checks import check_file, check_target
 from tflite_export.data import count_samples
-from tflite_export.files import replacing
+from tflite_export.data_forms import Data
+from tflite_export.files import misread, replacing
 from tflite_export.latency import RUNS, WARMUP, Comparison
 from tflite_export.layers import LAYER_TOLERANCE, compare_layers, first_divergence
 from tflite_export.quiet import quiet_tensorflow
@@ -124,8 +125,7 @@ def _load_model(path: str) -> "keras.Model":
 def _run(file: str, inputs: str, output: str | None, threads: int) -> int:
     # Checked before the work, which may take long.
     target = None if output is None else check_target(output, ".npz")
-    is_array = inputs.endswith(".npy")
-    data = np.load(inputs) if is_array else load_samples(inputs)[0]
+    data = _read_inputs(inputs)
     outputs = run(file, data, threads=threads)
     for name, values in outputs.items():
         print(f"{name}: shape {values.shape}, {values.min():.6g} to {values.max():.6g}")
@@ -134,6 +134,18 @@ def _run(file: str, inputs: str, output: str | None, threads: int) -> int:
             arrays: dict[str, Any] = dict(outputs)
             np.savez_compressed(temporary, **arrays)
     return SUCCESS
+
+
+def _read_inputs(path: str) -> Data:
+    if not path.endswith(".npy"):
+        return load_samples(path)[0]
+    writer = "`numpy.save`"
+    check_file(path, f"a file that {writer} wrote", name="inputs")
+    try:
+        return np.load(path, allow_pickle=False)
+    # NumPy's own text for a file that is none advises to unpickle.
+    except (ValueError, EOFError):
+        raise misread(path, writer, "it is no array of numbers") from None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from tflite_export.adb import DEVICE_FOLDER, AdbError, Phone
 from tflite_export.benchmark_model import parse_operations, parse_timings
-from tflite_export.checks import check_count
+from tflite_export.checks import check_count, check_file
 from tflite_export.latency import RUNS, WARMUP, Latency
 
 __all__ = ["AdbError", "benchmark", "parse_operations", "parse_timings"]
@@ -74,8 +74,8 @@ def benchmark(
         AdbError: When there is no device, more than one without `serial`, one that
             does not trust this computer, or the run failed; the error says which.
     """
-    _check_file("path", path)
-    _check_file("binary", binary)
+    path = check_file(path, "an existing file")
+    binary = check_file(binary, "an existing file", name="binary")
     if use_gpu and use_nnapi:
         raise ValueError(
             "Expected one accelerator. Received: use_gpu=True and use_nnapi=True"
@@ -99,18 +99,11 @@ def benchmark(
             figures["operations"] = parse_operations(output)
     return Latency(
         path=str(path),
-        size_bytes=Path(path).stat().st_size,
+        size_bytes=path.stat().st_size,
         threads=threads,
         warmup=warmup,
         **figures,
     )
-
-
-def _check_file(name: str, path: str | Path) -> None:
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"Expected `{name}` to be an existing file. Received: {name}={str(path)!r}"
-        )
 
 
 @contextlib.contextmanager

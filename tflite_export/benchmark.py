@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.checks import check_count
+from tflite_export.checks import check_count, shown
 from tflite_export.latency import RUNS, WARMUP, Comparison, Latency
 from tflite_export.runtime import Interpreter, TfliteFile
 
@@ -132,12 +132,12 @@ def compare(
 
 def _check_paths(paths: Iterable[str | Path]) -> list[str | Path]:
     # A single path is iterable too, letter by letter.
-    is_single = isinstance(paths, (str, os.PathLike))
-    listed = [] if is_single else list(paths)
+    is_single = isinstance(paths, (str, bytes, os.PathLike))
+    listed = list(paths) if isinstance(paths, Iterable) and not is_single else []
     if not listed:
         raise ValueError(
             "Expected `paths` to be a list of at least one file. "
-            f"Received: paths={paths!r}"
+            f"Received: paths={shown(paths)}"
         )
     return listed
 

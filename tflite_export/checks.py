@@ -5,11 +5,27 @@ Every error names the argument, says which values are accepted and shows the one
 
 import numbers
 import operator
+import os
+import reprlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+_SHORT = reprlib.Repr()
+# Of one value in a message: a path is shown whole, a data set is not.
+_SHORT.maxstring = 200
+_SHORT.maxother = 200
+
+
+def shown(value: object) -> str:
+    """Returns a `repr` that fits into a message, however large the value is."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        dtype = getattr(value, "dtype", "unknown")
+        return f"<{type(value).__name__} of shape {shape}, dtype {dtype}>"
+    return _SHORT.repr(str(value) if isinstance(value, Path) else value)
 
 
 def is_number(value: object) -> bool:
@@ -39,7 +55,7 @@ def check_number(name: str, value: object, expected: str, holds: bool) -> None:
     """
     if not holds:
         raise ValueError(
-            f"Expected `{name}` to be {expected}. Received: {name}={value!r}"
+            f"Expected `{name}` to be {expected}. Received: {name}={shown(value)}"
         )
 
 
@@ -64,7 +80,7 @@ def check_count(name: str, value: Any, minimum: int) -> int:
     if count is None or count < minimum or isinstance(value, bool):
         raise ValueError(
             f"Expected `{name}` to be an integer of at least {minimum}. "
-            f"Received: {name}={value!r}"
+            f"Received: {name}={shown(value)}"
         )
     return count
 
@@ -89,11 +105,63 @@ def check_choice(
     """
     # Looking up a list, not a set or a dict: `value` need not be hashable.
     choices = list(accepted)
-    if value not in choices:
+    # An array is equal to a string entry by entry, which is neither True nor False.
+    if getattr(value, "ndim", 0) or value not in choices:
         raise ValueError(
             f"Expected `{name}` to be one of {choices}{when}. "
-            f"Received: {name}={value!r}"
+            f"Received: {name}={shown(value)}"
         )
+
+
+def check_path(
+    path: str | Path,
+    name: str = "path",
+    expected: str = "the name of a file, a string or a pathlib.Path, and no folder",
+) -> Path:
+    """Returns the path of a file, if it is one and not that of a folder.
+
+    Args:
+        path: The path that the caller gave.
+        name: The argument's name, for the error.
+        expected: Words for the file, for the error.
+
+    Returns:
+        `path`, as a `Path`.
+
+    Raises:
+        ValueError: When `path` is neither a string nor a `pathlib.Path`, is empty, or
+            is a folder.
+    """
+    is_path = isinstance(path, (str, os.PathLike)) and isinstance(os.fspath(path), str)
+    if not is_path or not os.fspath(path) or Path(path).is_dir():
+        raise ValueError(
+            f"Expected `{name}` to be {expected}. Received: {name}={shown(path)}"
+        )
+    return Path(path)
+
+
+def check_file(path: str | Path, expected: str, name: str = "path") -> Path:
+    """Returns the path of a file to read, if there is one.
+
+    Args:
+        path: The path that the caller gave.
+        expected: Words for the file, such as "an existing .tflite file".
+        name: The argument's name, for the error.
+
+    Returns:
+        `path`, as a `Path`.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ValueError: When `path` is none, see `check_path`.
+    """
+    path = check_path(path, name)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected `{name}` to be {expected}. Received: {name}={str(path)!r}, "
+            "which does not exist"
+        )
+    return path
 
 
 def check_folder(path: str | Path, name: str = "path") -> Path:
@@ -108,8 +176,9 @@ def check_folder(path: str | Path, name: str = "path") -> Path:
 
     Raises:
         FileNotFoundError: When the folder of the file does not exist.
+        ValueError: When `path` is none, see `check_path`.
     """
-    path = Path(path)
+    path = check_path(path, name)
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"Expected `{name}` to be in an existing folder: create {path.parent} "
@@ -132,11 +201,11 @@ def check_target(path: str | Path, suffix: str) -> Path:
         FileNotFoundError: When the folder of the file does not exist.
         ValueError: When `path` has another suffix, or is a folder.
     """
-    path = Path(path)
-    if path.suffix != suffix or path.is_dir():
+    expected = f"a file name ending in {suffix}"
+    path = check_path(path, expected=expected)
+    if path.suffix != suffix:
         raise ValueError(
-            f"Expected `path` to be a file name ending in {suffix}. "
-            f"Received: path={str(path)!r}"
+            f"Expected `path` to be {expected}. Received: path={str(path)!r}"
         )
     return check_folder(path)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tflite_export.checks import check_count, check_target
-from tflite_export.data import Data, Samples
+from tflite_export.data import Samples
+from tflite_export.data_forms import Data
 from tflite_export.files import replacing
 from tflite_export.model_checks import check_float32, check_model, check_straight
 from tflite_export.quantize import (
@@ -17,6 +18,7 @@ from tflite_export.quantize import (
     configure,
     read_representative,
 )
+from tflite_export.quiet import quiet_conversion
 from tflite_export.user_warnings import warn_user
 
 if TYPE_CHECKING:
@@ -158,15 +160,16 @@ def to_bytes(
             representative_samples,
             batch_size,
         )
-    traced = _trace(model, batch_size)
-    check_float32(traced, model.name)
-    if is_calibrated:
-        check_straight(traced, model.name)
-    converter = _converter(traced)
-    configure(converter, quantize, batches)
-    content = _converted(converter, model.name)
-    if quantize == "int8_full":
-        check_integers(content, model.name)
+    with quiet_conversion():
+        traced = _trace(model, batch_size)
+        check_float32(traced, model.name)
+        if is_calibrated:
+            check_straight(traced, model.name)
+        converter = _converter(traced)
+        configure(converter, quantize, batches)
+        content = _converted(converter, model.name)
+        if quantize == "int8_full":
+            check_integers(content, model.name)
     return content
 
 

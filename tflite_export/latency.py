@@ -80,7 +80,7 @@ class Latency:
     delegate: str | None = None
     init_ms: float | None = None
     peak_memory_mb: float | None = None
-    operations: tuple[Operation, ...] = ()
+    operations: tuple[Operation, ...] = dataclasses.field(default=(), repr=False)
 
     def to_json(self) -> str:
         """Returns the fields as a JSON string."""
@@ -111,6 +111,9 @@ class Comparison:
     """
 
     latencies: tuple[Latency, ...]
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {len(self.latencies)} files>"
 
     @property
     def ratios(self) -> tuple[float | None, ...]:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tflite_export.data import Data, Samples, count_samples, take_samples
+from tflite_export.checks import shown
+from tflite_export.data import Samples, count_samples, take_samples
+from tflite_export.data_forms import Data
 from tflite_export.runtime import (
     Details,
     Interpreter,
@@ -17,6 +19,7 @@ from tflite_export.runtime import (
     TfliteFile,
     import_runtime,
 )
+from tflite_export.verify import inputs_of
 
 if TYPE_CHECKING:
     import keras
@@ -94,7 +97,8 @@ def compare_layers(
 
     Raises:
         FileNotFoundError: When there is no such file.
-        ValueError: When it is not a `.tflite` file, or `data` does not fit it.
+        ValueError: When it is not a `.tflite` file, when `data` does not fit it, or
+            when `model` has other inputs or outputs.
 
     Example:
 
@@ -112,6 +116,11 @@ def compare_layers(
     assert diverged is None
     ```
     """
+    if not callable(model) or not getattr(model, "layers", None):
+        raise ValueError(
+            "Expected `model` to be a Functional or Sequential Keras model. "
+            f"Received: model={shown(model)}"
+        )
     # Kept tensors and the default delegate do not go together.
     plain = import_runtime().OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     file = TfliteFile(
@@ -119,7 +128,8 @@ def compare_layers(
         experimental_preserve_all_tensors=True,
         experimental_op_resolver_type=plain,
     )
-    samples = take_samples(data, file.batch_size, file.sample_shapes)
+    samples = take_samples(data, file.batch_size, inputs_of(model, file))
+    _check_outputs(model, file)
     file.feed(samples)
     file.interpreter.invoke()
     model = _copy(model)
@@ -223,16 +233,45 @@ def _output_matches(model: "keras.Model", file: TfliteFile) -> Iterator[_Match]:
     """Yields the layers that give the outputs: conversion renames their tensors."""
     indices = {port.name: port.index for port in file.outputs}
     details = {each["index"]: each for each in file.interpreter.get_tensor_details()}
+    for name, tensor in _output_tensors(model, file).items():
+        for layer in model.layers:
+            if layer.output is tensor and name in indices:
+                yield _Match(layer, details[indices[name]])
+
+
+def _output_tensors(
+    model: "keras.Model",
+    file: TfliteFile,
+) -> dict[str, "keras.KerasTensor"]:
+    """Returns the outputs of the model by their names in the file."""
     # A Sequential has none.
     tensors = getattr(model, "output", None)
     if not isinstance(tensors, dict):
         tensors = {f"output_{i}": tensor for i, tensor in enumerate(model.outputs)}
-    if len(tensors) == len(indices) == 1:
-        tensors = dict(zip(indices, tensors.values(), strict=True))
-    for name, tensor in tensors.items():
-        for layer in model.layers:
-            if layer.output is tensor and name in indices:
-                yield _Match(layer, details[indices[name]])
+    if len(tensors) == len(file.outputs) == 1:
+        (tensor,) = tensors.values()
+        return {file.outputs[0].name: tensor}
+    return tensors
+
+
+def _check_outputs(model: "keras.Model", file: TfliteFile) -> None:
+    """Raises a ValueError unless the outputs are those of the file, by their shapes."""
+    of_model = {}
+    for name, tensor in _output_tensors(model, file).items():
+        of_model[name] = tuple(tensor.shape[1:])
+    of_file = {port.name: port.shape[1:] for port in file.outputs}
+    fits = of_model.keys() == of_file.keys()
+    for name, shape in of_model.items():
+        sizes = of_file.get(name, ())
+        fits = fits and len(shape) == len(sizes)
+        # Some sizes of the model may be known only when it runs.
+        for size, in_file in zip(shape, sizes, strict=False):
+            fits = fits and size in (None, in_file)
+    if not fits:
+        raise ValueError(
+            "Expected `model` to be the one the file was converted from. Received: a "
+            f"model with outputs of shape {of_model}, a file with {of_file}"
+        )
 
 
 def _is_shaped(details: Details, layer: "keras.Layer") -> bool:
@@ -249,12 +288,8 @@ def _layer_outputs(
     import keras
 
     inside = keras.Model(model.inputs, [layer.output for layer in layers])
-    names = [tensor.name for tensor in model.inputs]
-    # A single input may have another name in the file.
-    if len(names) == 1:
-        names = list(samples)
-    inputs = [samples[name] for name in names]
-    outputs = inside(inputs, training=False)
+    # The samples are in the order of the model's inputs, see `inputs_of`.
+    outputs = inside(list(samples.values()), training=False)
     return [keras.ops.convert_to_numpy(values) for values in outputs]
 
 

@@ -3,11 +3,12 @@
 import io
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
 
+from tflite_export.checks import shown
 from tflite_export.files import replacing
 from tflite_export.metadata_tables import Numbers, import_for_metadata, pack_metadata
 from tflite_export.runtime import TfliteFile
@@ -32,7 +33,8 @@ def add_metadata(
     Args:
         path: The file, with one input and one output, without metadata; changed in one
             step.
-        labels: The name of each class, in the order of the last axis of the output.
+        labels: The name of each class, in the order of the last axis of the output:
+            a text of one line, not empty.
         mean: The number that pre-processing subtracts from the input, or one per
             channel.
         std: The number it divides by then, or one per channel; with `mean` or not at
@@ -46,7 +48,8 @@ def add_metadata(
         FileNotFoundError: When there is no such file.
         ImportError: When `ai-edge-litert` or `flatbuffers` is not installed; says how
             to.
-        ValueError: When the file is not as above, or the arguments do not fit it.
+        ValueError: When the file or an argument is not as above, or they do not fit
+            each other; the file is as it was.
 
     Example:
 
@@ -63,8 +66,14 @@ def add_metadata(
         The standard's schema, `metadata_schema.fbs` of tflite-support.
     """
     file = TfliteFile(path)
-    _check(file, labels, mean, std)
-    names = None if labels is None else list(labels)
+    _check_file(file)
+    names = _checked_labels(labels, file.outputs[0].shape[-1])
+    _check_normalization(mean, std, file.inputs[0].shape[-1])
+    if not isinstance(description, str):
+        raise ValueError(
+            "Expected `description` to be a text. "
+            f"Received: description={shown(description)}"
+        )
     packed = pack_metadata(
         input_name=file.inputs[0].name,
         output_name=file.outputs[0].name,
@@ -81,34 +90,73 @@ def add_metadata(
     return Path(path)
 
 
-def _check(
-    file: TfliteFile,
-    labels: Sequence[str] | None,
-    mean: Numbers | None,
-    std: Numbers | None,
-) -> None:
+def _check_file(file: TfliteFile) -> None:
     if len(file.inputs) != 1 or len(file.outputs) != 1:
         raise ValueError(
             "Expected a file with one input and one output. Received: "
             f"path={file.path!r}, with {len(file.inputs)} and {len(file.outputs)}"
         )
-    classes = file.outputs[0].shape[-1]
-    if labels is not None and len(labels) != classes:
+
+
+def _checked_labels(labels: Sequence[str] | None, classes: int) -> list[str] | None:
+    """Returns the labels as a list, if each is a text for one class."""
+    if labels is None:
+        return None
+    # A single string is a sequence too, of letters.
+    is_listed = isinstance(labels, Iterable) and not isinstance(labels, (str, bytes))
+    if not is_listed or isinstance(labels, (Mapping, Set)):
+        raise ValueError(
+            "Expected `labels` to be a list of the names of the classes. "
+            f"Received: labels={shown(labels)}"
+        )
+    names = list(labels)
+    if len(names) != classes:
         raise ValueError(
             f"Expected `labels` to name the {classes} classes of the output. "
-            f"Received: {len(labels)} labels"
+            f"Received: {len(names)} labels"
         )
+    for name in names:
+        # The file of labels has one in each line.
+        if not isinstance(name, str) or not name.strip() or len(name.splitlines()) > 1:
+            raise ValueError(
+                "Expected `labels` to be texts of one line, not empty. "
+                f"Received: {shown(name)} among them"
+            )
+    return names
+
+
+def _check_normalization(
+    mean: Numbers | None,
+    std: Numbers | None,
+    channels: int,
+) -> None:
     if (mean is None) != (std is None):
         raise ValueError(
             f"Expected `mean` and `std` together. Received: mean={mean!r}, std={std!r}"
         )
-    channels = file.inputs[0].shape[-1]
     for name, values in (("mean", mean), ("std", std)):
-        if values is not None and np.size(values) not in (1, channels):
+        if values is not None and not _is_one_per_channel(values, channels):
             raise ValueError(
                 f"Expected `{name}` to be a number, or one for each of {channels} "
-                f"channels. Received: {name}={values!r}"
+                f"channels, all finite. Received: {name}={shown(values)}"
             )
+    # As float32, as the file has them.
+    if std is not None and not (np.asarray(std, "float32") > 0).all():
+        raise ValueError(
+            "Expected `std` to be above 0: it is what an app divides by. "
+            f"Received: std={shown(std)}"
+        )
+
+
+def _is_one_per_channel(values: Numbers, channels: int) -> bool:
+    try:
+        numbers = np.asarray(values)
+    except ValueError:  # Lists of unequal lengths.
+        return False
+    if numbers.dtype.kind not in "iuf" or numbers.size not in (1, channels):
+        return False
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(numbers.astype("float32")).all())
 
 
 def _with_metadata(path: str, packed: bytes) -> bytes:

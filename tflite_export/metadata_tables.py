@@ -206,4 +206,4 @@ def _vector(builder: "flatbuffers.Builder", offsets: Sequence[Offset]) -> Offset
 
 def _floats(builder: "flatbuffers.Builder", values: Numbers) -> Offset:
     """Writes a vector of float32, of one entry for a single number."""
-    return builder.CreateNumpyVector(np.atleast_1d(values).astype("float32"))
+    return builder.CreateNumpyVector(np.ravel(values).astype("float32"))

@@ -61,6 +61,23 @@ def check_model(model: "keras.Model", batch_size: int) -> None:
         _check_input(tensor, batch_size)
 
 
+def keys_of(model: "keras.Model") -> dict[str, tuple[str, ...]]:
+    """Returns name of an input -> its key in the dicts that the model takes, if any.
+
+    Args:
+        model: A Functional or Sequential Keras model.
+    """
+    # A Sequential has no structure of inputs.
+    structure = getattr(model, "input", None)
+    if not isinstance(structure, dict):
+        return {}
+    keys: dict[str, tuple[str, ...]] = {}
+    for key, tensor in structure.items():
+        if hasattr(tensor, "name"):
+            keys[tensor.name] = (key,)
+    return keys
+
+
 def _check_input(tensor: "keras.KerasTensor", batch_size: int) -> None:
     # TensorFlow renames others, and the file ends up without a signature.
     if not INPUT_NAME.fullmatch(tensor.name):

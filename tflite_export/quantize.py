@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from tflite_export.checks import check_choice, check_count
-from tflite_export.data import Data, Samples, count_samples, take_samples
+from tflite_export.data import Samples, cast, count_samples, take_samples
+from tflite_export.data_forms import Data, Inputs
+from tflite_export.model_checks import keys_of
 from tflite_export.runtime import import_runtime
 
 if TYPE_CHECKING:
@@ -73,8 +75,10 @@ def read_representative(
             `model`.
     """
     limit = check_count("representative_samples", limit, minimum=1)
+    name = "representative_data"
     shapes = {tensor.name: tuple(tensor.shape[1:]) for tensor in model.inputs}
-    samples = take_samples(data, limit, shapes, "representative_data")
+    inputs = Inputs(shapes, keys_of(model), is_ordered=True)
+    samples = take_samples(data, limit, inputs, name)
     count = count_samples(samples)
     # -count % batch_size rows are missing; real ones leave the ranges as they are.
     full_count = count + -count % batch_size
@@ -84,7 +88,7 @@ def read_representative(
         batch = {}
         for tensor in model.inputs:
             values = samples[tensor.name][rows_of_batch]
-            batch[tensor.name] = values.astype(tensor.dtype)
+            batch[tensor.name] = cast(values, tensor.dtype, name)
         batches.append(batch)
     return batches
 

@@ -11,7 +11,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tflite_export.data import Data, Samples, count_samples, take_samples
+from tflite_export.checks import check_count, check_file
+from tflite_export.data import Samples, cast, count_samples, take_samples
+from tflite_export.data_forms import Data, Inputs
 
 Interpreter: TypeAlias = Any
 """The `Interpreter` of whichever runtime is installed."""
@@ -93,9 +95,14 @@ class Port:
         )
 
     def quantized(self, values: np.ndarray) -> np.ndarray:
-        """Returns `values`, in the model's own units, as the file takes them."""
+        """Returns `values`, in the model's own units, as the file takes them.
+
+        Raises:
+            ValueError: When they are out of the range of an input that is not
+                quantized.
+        """
         if not self.scale:
-            return values.astype(self.dtype)
+            return cast(values, self.dtype)
         # Clipped, since a number beyond the calibrated range would wrap around.
         limits = np.iinfo(self.dtype)
         steps = np.round(values / self.scale) + self.zero_point
@@ -127,15 +134,12 @@ class TfliteFile:
     Raises:
         FileNotFoundError: When there is no such file.
         ValueError: When the file is not a `.tflite` model, or needs operations
-            that the plain runtime does not have.
+            that the plain runtime does not have, or `threads` is no positive integer.
     """
 
     def __init__(self, path: str | Path, threads: int = 1, **options: Any):
-        if not Path(path).is_file():
-            raise FileNotFoundError(
-                f"Expected an existing .tflite file. Received: path={str(path)!r}"
-            )
-        self.path = str(path)
+        self.path = str(check_file(path, "an existing .tflite file"))
+        threads = check_count("threads", threads, minimum=1)
         runtime = import_runtime()
         try:
             self.interpreter = runtime.Interpreter(
@@ -158,9 +162,9 @@ class TfliteFile:
         return self.inputs[0].shape[0]
 
     @property
-    def sample_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Returns the shape of one sample of each input, by its name."""
-        return {port.name: port.shape[1:] for port in self.inputs}
+    def samples(self) -> Inputs:
+        """Returns the inputs that samples have to fit."""
+        return Inputs({port.name: port.shape[1:] for port in self.inputs})
 
     def run(self, samples: Mapping[str, np.ndarray]) -> Samples:
         """Computes the outputs for any number of samples, batch by batch.
@@ -238,7 +242,7 @@ def run(
         path: The file.
         data: The samples, pre-processed as for the model: one array, a tuple
             `(x, y)`, or an iterable of batches `x` or `(x, y)`; for several inputs x
-            is a dict by their names.
+            is a dict by their names, or a list if they differ in shape.
         max_samples: Most samples to run, the first ones; `None` runs all.
         threads: Number of threads that the kernels may use.
 
@@ -248,7 +252,8 @@ def run(
 
     Raises:
         FileNotFoundError: When there is no such file.
-        ValueError: When it is not a `.tflite` file, or `data` does not fit it.
+        ValueError: When it is not a `.tflite` file, `data` does not fit it, or a
+            number is too small.
 
     Example:
 
@@ -263,6 +268,8 @@ def run(
     assert outputs["output_0"].shape == (5, 3)
     ```
     """
+    if max_samples is not None:
+        max_samples = check_count("max_samples", max_samples, minimum=1)
     file = TfliteFile(path, threads)
-    samples = take_samples(data, max_samples, file.sample_shapes)
+    samples = take_samples(data, max_samples, file.samples)
     return file.run(samples)

@@ -1,16 +1,16 @@
 """Sample files: inputs and the model's outputs, to go along to the device."""
 
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tflite_export.checks import check_count, check_target
-from tflite_export.data import Data, Samples, take_samples
-from tflite_export.files import replacing
+from tflite_export.checks import check_count, check_file, check_target
+from tflite_export.data import NUMERIC_KINDS, Samples, take_samples
+from tflite_export.data_forms import Data
+from tflite_export.files import misread, read_arrays, replacing
 from tflite_export.runtime import TfliteFile
-from tflite_export.verify import expected_outputs
+from tflite_export.verify import expected_outputs, inputs_of
 
 if TYPE_CHECKING:
     import keras
@@ -23,8 +23,7 @@ SUFFIX = ".npz"
 INPUT = "input"
 OUTPUT = "output"
 
-UNREADABLE = (ValueError, EOFError, zipfile.BadZipFile)
-"""The errors of `np.load` for files of another kind, and those cut off."""
+WRITER = "`save_samples`"
 
 
 def save_samples(
@@ -66,10 +65,12 @@ def save_samples(
     assert tflite_export.verify(outputs, path, inputs).ok()
     ```
     """
-    target = check_target(samples_path or Path(path).with_suffix(SUFFIX), SUFFIX)
+    path = check_file(path, "an existing .tflite file")
+    beside = path.with_suffix(SUFFIX)
+    target = check_target(beside if samples_path is None else samples_path, SUFFIX)
     max_samples = check_count("max_samples", max_samples, minimum=1)
     file = TfliteFile(path)
-    inputs = take_samples(data, max_samples, file.sample_shapes)
+    inputs = take_samples(data, max_samples, inputs_of(model, file))
     outputs = expected_outputs(model, file, inputs, max_samples)
     arrays: dict[str, Any] = {}
     for name, values in inputs.items():
@@ -94,32 +95,20 @@ def load_samples(path: str | Path) -> tuple[Samples, Samples]:
         FileNotFoundError: When there is no such file.
         ValueError: When `save_samples` did not write it.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            "Expected a file that `save_samples` wrote, on the machine with Keras. "
-            f"Received: {str(path)!r}, which does not exist"
-        )
-    try:
-        return _read(path)
-    except UNREADABLE as error:
-        raise ValueError(
-            "Expected a file that `save_samples` wrote. "
-            f"Received: {str(path)!r}: {error}"
-        ) from error
-
-
-def _read(path: str | Path) -> tuple[Samples, Samples]:
+    check_file(path, f"a file that {WRITER} wrote, on the machine with Keras")
     found: dict[str, Samples] = {INPUT: {}, OUTPUT: {}}
-    # Never unpickled: the file may come from anywhere.
-    arrays = np.load(path, allow_pickle=False)
-    if isinstance(arrays, np.ndarray):
-        raise ValueError("it holds a single array")
-    with arrays:
-        for key in arrays.files:
-            kind, separator, name = key.partition("/")
-            if not separator or kind not in found:
-                raise ValueError(f"it holds an array named {key!r}")
-            found[kind][name] = arrays[key]
+    for key, array in read_arrays(path, WRITER).items():
+        kind, _, name = key.partition("/")
+        if kind not in found or not name:
+            raise misread(path, WRITER, f"it holds an array named {key!r}")
+        if not array.ndim or array.dtype.kind not in NUMERIC_KINDS:
+            raise misread(path, WRITER, f"its entry {key!r} is no array of numbers")
+        if not np.isfinite(array).all():
+            raise misread(path, WRITER, f"its entry {key!r} has NaN or infinity")
+        found[kind][name] = array
     if not found[INPUT] or not found[OUTPUT]:
-        raise ValueError("it has no inputs, or no outputs")
+        raise misread(path, WRITER, "it has no inputs, or no outputs")
+    counts = {len(array) for kind in found.values() for array in kind.values()}
+    if len(counts) > 1 or not min(counts):
+        raise misread(path, WRITER, "its entries are not of as many samples, or of 0")
     return found[INPUT], found[OUTPUT]

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 
-from tflite_export.checks import check_count, check_finite
-from tflite_export.data import Data, Samples, count_samples, take_samples
+from tflite_export.checks import check_count, check_finite, shown
+from tflite_export.data import NUMERIC_KINDS, Samples, count_samples, take_samples
+from tflite_export.data_forms import Data, Inputs
+from tflite_export.model_checks import keys_of
 from tflite_export.runtime import TfliteFile
 
 if TYPE_CHECKING:
@@ -96,7 +98,8 @@ def verify(
         path: The file.
         data: The samples, pre-processed as for the model: one array, a tuple
             `(x, y)`, or an iterable (`tf.data.Dataset`, `PyDataset`, list...) of
-            batches `x` or `(x, y)`; for several inputs x is a dict by their names.
+            batches `x` or `(x, y)`; for several inputs x is a dict by their names, or
+            a list in the order of the model's.
         max_samples: Most samples to compare, the first ones.
 
     Returns:
@@ -124,12 +127,46 @@ def verify(
     """
     max_samples = check_count("max_samples", max_samples, minimum=1)
     file = TfliteFile(path)
-    samples = take_samples(data, max_samples, file.sample_shapes)
+    samples = take_samples(data, max_samples, inputs_of(model, file))
     expected = expected_outputs(model, file, samples, max_samples)
     actual = file.run(samples)
     for values in actual.values():
         check_finite("the outputs of the file", values)
     return _parity(file.path, actual, expected)
+
+
+def inputs_of(model: ModelOrOutputs, file: TfliteFile) -> Inputs:
+    """Returns the inputs of a file, as the model knows them.
+
+    Args:
+        model: The Keras model, or its outputs, see `verify`.
+        file: The open file.
+
+    Raises:
+        ValueError: When the model is not built, or its inputs are not the file's.
+    """
+    shapes = file.samples.shapes
+    if not hasattr(model, "predict"):
+        return Inputs(shapes)
+    if not getattr(model, "inputs", None):
+        raise ValueError(
+            "Expected `model` to be a Functional Keras model, or a Sequential one that "
+            "starts with `keras.Input` or is built, or the outputs that it gave. "
+            f"Received: model={shown(model)}"
+        )
+    names = [tensor.name for tensor in model.inputs]
+    keys = keys_of(model)
+    # A single input needs no name: it may have another one than in the file.
+    if len(names) == len(shapes) == 1:
+        (own,) = names
+        (only,) = shapes
+        return Inputs(shapes, {only: (own, *keys.get(own, ()))}, is_ordered=True)
+    if set(names) != set(shapes):
+        raise ValueError(
+            "Expected `model` and the file to have the same inputs. Received: a "
+            f"model with inputs {names}, a file with {list(shapes)}"
+        )
+    return Inputs({name: shapes[name] for name in names}, keys, is_ordered=True)
 
 
 def expected_outputs(
@@ -161,6 +198,11 @@ def expected_outputs(
         outputs = _given(model, file, count, max_samples)
     outputs = {name: values[:count] for name, values in outputs.items()}
     for values in outputs.values():
+        if values.dtype.kind not in NUMERIC_KINDS:
+            raise ValueError(
+                "Expected `model` to be a Keras model, or numbers that it gave. "
+                f"Received: outputs of dtype {values.dtype}"
+            )
         check_finite("the outputs of the model", values)
     _check_shapes(outputs, file)
     return outputs
@@ -173,7 +215,8 @@ def _predict(model: "keras.Model", samples: Samples, batch_size: int) -> Outputs
     """
     import keras
 
-    names = _input_names(model, samples)
+    # The samples are in the order of the model's inputs, see `inputs_of`.
+    names = [tensor.name for tensor in model.inputs]
     inputs = dict(zip(names, samples.values(), strict=True))
     count = count_samples(samples)
     # -count % batch_size rows are missing; the last sample stands in for them.
@@ -184,20 +227,6 @@ def _predict(model: "keras.Model", samples: Samples, batch_size: int) -> Outputs
     filled = keras.tree.map_structure(lambda each: inputs[each.name][rows], structure)
     outputs = model.predict(filled, batch_size=batch_size, verbose=0)
     return [outputs] if hasattr(outputs, "shape") else outputs
-
-
-def _input_names(model: "keras.Model", samples: Samples) -> list[str]:
-    """Returns the model's name for each input of the file, in the file's order."""
-    names = [tensor.name for tensor in model.inputs]
-    # A single input needs no name: it may have another one than in the file.
-    if len(names) == len(samples) == 1:
-        return names
-    if set(names) != set(samples):
-        raise ValueError(
-            "Expected the model and the file to have the same inputs. Received: a "
-            f"model with inputs {names}, a file with {list(samples)}"
-        )
-    return list(samples)
 
 
 def _given(

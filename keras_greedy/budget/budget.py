@@ -2,8 +2,11 @@
 
 import dataclasses
 import enum
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
+
+import numpy as np
 
 from keras_greedy.graph.costs import Cost, Costs, Widths
 from keras_greedy.latency.table import LatencyTable
@@ -19,6 +22,10 @@ _MEANINGS = {
     "latency": f"{_SHARE}'s",
     "latency_ms": "milliseconds",
 }
+
+
+SHORT = 0.02
+"""So much of the full cost may be left of a budget without a word."""
 
 
 class Unit(enum.Enum):
@@ -53,6 +60,18 @@ class Limit:
             A bool, or an array of them when a width is an array.
         """
         return self.cost(widths) <= self.most
+
+    def unused(self, widths: Widths) -> Any:
+        """Returns how much of the bound is not used, as a share of the full cost.
+
+        Args:
+            widths: As for `holds`.
+
+        Returns:
+            A float, or an array of them.
+        """
+        full = self.cost()
+        return (min(self.most, full) - self.cost(widths)) / full
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,9 +138,9 @@ class Budget:
                 "Received none."
             )
         for name, limit in limits.items():
-            if limit is not None and not (is_number(limit) and limit > 0):
+            if limit is not None and not (is_number(limit) and 0 < limit < math.inf):
                 raise ValueError(
-                    f"Expected the budget's `{name}` to be positive: "
+                    f"Expected the budget's `{name}` to be positive and finite: "
                     f"{_MEANINGS[name]}. Received: {limit!r}"
                 )
         if self.latency is not None and self.latency > 1:
@@ -214,6 +233,19 @@ class Budget:
         """
         step = int(self.round_to)
         return [*range(step, size, step), size]
+
+
+def shortest(limits: Sequence[Limit], widths: Widths) -> Any:
+    """Returns how much the limit that is used most leaves, as `Limit.unused`.
+
+    Args:
+        limits: Of a budget.
+        widths: As for `Limit.holds`.
+    """
+    unused = limits[0].unused(widths)
+    for limit in limits[1:]:
+        unused = np.minimum(unused, limit.unused(widths))
+    return unused
 
 
 def _absolute(limit: float, cost: CostFunction) -> float:

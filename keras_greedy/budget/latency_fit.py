@@ -10,12 +10,12 @@ import numpy as np
 from keras_greedy.budget.allocate import allocate
 from keras_greedy.budget.budget import Budget
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.latency.measure import export
 from keras_greedy.latency.table import LatencyTable
 from keras_greedy.latency.timer import Timer, time_files
 from keras_greedy.report import Change
+from keras_greedy.selection.cut import costs_of_cuts
 from tflite_export.user_warnings import warn_user
 
 # A latency that is off by no more than this share counts as the one asked for.
@@ -90,7 +90,7 @@ def allocate_and_measure(
     Raises:
         ValueError: When the budget cannot be met.
     """
-    costs = Costs(graph)
+    costs = costs_of_cuts(graph)
     widths = allocate(curves, budget, costs)
     table = budget.table
     if table is None:

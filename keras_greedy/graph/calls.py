@@ -89,6 +89,16 @@ class Call:
         leaves = keras.tree.flatten((self.args, self.kwargs))
         return [leaf for leaf in leaves if isinstance(leaf, KerasTensor)]
 
+    @property
+    def channel_inputs(self) -> list[KerasTensor]:
+        """Returns the symbolic tensors among the arguments that are no masks."""
+        others = {}
+        for name, value in self.kwargs.items():
+            if name != "mask" and not name.endswith("_mask"):
+                others[name] = value
+        leaves = keras.tree.flatten((self.args, others))
+        return [leaf for leaf in leaves if isinstance(leaf, KerasTensor)]
+
     def arguments(self, values: Values) -> tuple[tuple, dict[str, Any]]:
         """Returns the arguments with every symbolic tensor replaced by its value."""
 
@@ -138,8 +148,9 @@ def check_has_config(operation: keras.Operation) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             operation.get_config()
-    except (NotImplementedError, TypeError, ValueError) as error:
-        reason = str(error).strip().split("\n\n")[0]
+    except Exception as error:
+        # Whatever it is: the code is the user's.
+        reason = str(error).strip().split("\n\n")[0] or type(error).__name__
         raise ValueError(
             "Expected every layer of `model` to have a config, as saving the model "
             f"takes. Received: '{operation.name}' of type {type(operation).__name__}, "

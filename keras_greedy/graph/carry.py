@@ -40,7 +40,7 @@ class Carrier:
         """Gives the call's outputs their channel numbers."""
         try:
             rule = _applicable_rule(call)
-            inputs = [self._channels[tensor] for tensor in call.inputs]
+            inputs = [self._channels[tensor] for tensor in call.channel_inputs]
             carried = rule.carry(call, inputs, self._space)
             _check_widths(call, carried)
             self._channels[call.outputs[0]] = carried
@@ -92,8 +92,8 @@ class Carrier:
         first = self._first.setdefault(call.operation, call)
         if first is call or not rule.is_cut(call):
             return
-        before = (*first.inputs, *first.outputs)
-        again = (*call.inputs, *call.outputs)
+        before = (*first.channel_inputs, *first.outputs)
+        again = (*call.channel_inputs, *call.outputs)
         for one, other in zip(before, again, strict=True):
             self.tie(one, other)
 

@@ -60,6 +60,9 @@ class ChannelGroup:
     is_stem: bool = False
     is_head: bool = False
 
+    def __repr__(self) -> str:
+        return f"<ChannelGroup {self.name!r} of {self.size:,} channels>"
+
     @property
     def size(self) -> int:
         """Returns the number of channels."""
@@ -129,6 +132,13 @@ class ChannelGraph:
     channels: Channels
     groups: list[ChannelGroup]
     unprunable: Reasons
+
+    def __repr__(self) -> str:
+        channels = sum(group.size for group in self.groups)
+        return (
+            f"<ChannelGraph of model {self.model.name!r}: {len(self.groups)} groups "
+            f"with {channels:,} channels>"
+        )
 
     @property
     def inputs(self) -> list[KerasTensor]:

@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import KerasTensor
 
-from keras_greedy.graph.calls import Apply, Call, named_weights, run_calls
+from keras_greedy.graph.calls import Apply, Call, run_calls
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.trace import check_model, has_graph, own_calls
+from keras_greedy.graph.nodes import own_calls
+from keras_greedy.graph.own_objects import own_objects
+from keras_greedy.graph.state import copy_weights
+from keras_greedy.graph.trace import check_model, has_graph
+
+# A reason that Keras gives may repeat the whole config.
+REASON_LENGTH = 300
 
 
 def replay(
@@ -175,7 +180,7 @@ def remake(
     if isinstance(operation, keras.layers.Lambda):
         new = cls(**config)
     else:
-        new = cls.from_config(config)
+        new = _from_config(operation, config)
     new.name = operation.name
     # Setting a layer's flag sets those of the layers inside it: only where it differs.
     if isinstance(new, keras.Layer) and new.trainable != operation.trainable:
@@ -183,28 +188,29 @@ def remake(
     return new
 
 
-def copy_weights(
-    layer: keras.Layer,
-    new: keras.Layer,
-) -> None:
-    """Gives a remade layer the weights of the old one, whatever they are."""
-    new.set_weights(layer.get_weights())
-    # Some layers compute from values derived of their weights on loading.
-    store: dict[str, Any] = {}
-    layer.save_own_variables(store)
-    # Variables assigned to variables would share memory, which `fit` on JAX frees.
-    values = {}
-    for name, value in store.items():
-        values[name] = keras.ops.convert_to_numpy(value)
-    new.load_own_variables(values)
+def _from_config(
+    operation: keras.Operation,
+    config: dict[str, Any],
+) -> keras.Operation:
+    """Makes an operation of the class of another.
 
-
-def full_weights(layer: keras.Layer) -> dict[str, np.ndarray]:
-    """Returns a layer's weights as arrays, by name."""
-    arrays = {}
-    for name, weight in named_weights(layer).items():
-        arrays[name] = keras.ops.convert_to_numpy(weight)
-    return arrays
+    Raises:
+        ValueError: When it cannot be made.
+    """
+    cls = type(operation)
+    try:
+        with keras.saving.custom_object_scope(own_objects(operation)):
+            return cls.from_config(config)
+    except Exception as error:
+        # Whatever it is: the code may be the user's.
+        reason = str(error).strip().split("\n\n")[0] or type(error).__name__
+        raise ValueError(
+            "Expected every layer of `model` to be one that its config makes anew, as "
+            "loading a saved model takes: decorate classes and functions of your own "
+            "with `@keras.saving.register_keras_serializable()`. Received: "
+            f"'{operation.name}' of type {cls.__name__}, whose `from_config` says: "
+            f"{reason[:REASON_LENGTH]}"
+        ) from error
 
 
 def _live_entries(

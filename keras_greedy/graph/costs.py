@@ -6,17 +6,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
-from keras import layers
 
 from keras_greedy.graph.calls import Call
-from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
+from keras_greedy.graph.channels import ChannelGraph, ChannelGroup, Reasons
+from keras_greedy.graph.multiplications import COUNTED, Uncounted, macs_by_call
 from keras_greedy.graph.rules.base import IN, OUT, Axes
-from keras_greedy.graph.rules.elementwise import DEPTHWISE
-from keras_greedy.graph.rules.linear import CONVOLUTIONS, SEPARABLE, TRANSPOSED
-from keras_greedy.graph.trace import has_graph, trace_quietly
-
-# The layers whose kernels make multiply-accumulates.
-COUNTED = (layers.Dense, *CONVOLUTIONS, *TRANSPOSED, *DEPTHWISE, *SEPARABLE)
+from keras_greedy.graph.trace import trace_quietly
+from tflite_export.checks import shown
+from tflite_export.user_warnings import warn_user
 
 # The row of the counts that is 1 at all widths: the factor of an axis without channels.
 ONE = 0
@@ -30,8 +27,10 @@ Cost: TypeAlias = Any
 def macs(model: keras.Model) -> int:
     """Returns the multiply-accumulates of one input through `model`.
 
-    Convolutions and dense layers count, as is usual, those of a model inside the
-    model too; per-channel work, recurrence and attention do not.
+    All products of tensors count, wherever they are: in models and layers inside the
+    model, at each step of a recurrent layer, in attention. As is usual, per-channel
+    work does not. One warning names the layers that cannot be looked into, as those
+    written in operations of a backend.
 
     Args:
         model: A built Functional or Sequential model with a fixed input size.
@@ -61,7 +60,22 @@ def macs(model: keras.Model) -> int:
     assert keras_greedy.macs(model) == 8 * 8 * 3 * 3 * 3 * 4 + 4 * 2
     ```
     """
-    return Costs(trace_quietly(model)).macs()
+    costs = Costs(trace_quietly(model))
+    warn_of_uncounted(costs)
+    return costs.macs()
+
+
+def warn_of_uncounted(costs: "Costs") -> None:
+    """Warns of the layers whose MACs could not be counted, if there are any."""
+    if costs.uncounted:
+        lines = [f"  {name}: {reason}" for name, reason in costs.uncounted]
+        listed = "\n".join(dict.fromkeys(lines))
+        warn_user(
+            UserWarning(
+                "The multiply-accumulates of these layers are not counted, so that all "
+                f"shares of them are of the others:\n{listed}"
+            )
+        )
 
 
 def count_params(model: keras.Model) -> int:
@@ -69,6 +83,9 @@ def count_params(model: keras.Model) -> int:
 
     Args:
         model: A built model.
+
+    Raises:
+        ValueError: When `model` is none.
 
     Example:
 
@@ -81,6 +98,10 @@ def count_params(model: keras.Model) -> int:
     assert keras_greedy.count_params(model) == 4 * 3 + 3
     ```
     """
+    if not hasattr(model, "count_params"):
+        raise ValueError(
+            f"Expected `model` to be a keras.Model. Received: model={shown(model)}"
+        )
     return model.count_params()
 
 
@@ -93,35 +114,60 @@ class Costs:
 
     Args:
         graph: The traced model.
+        new_biases: Calls of layers that get a bias as soon as a group that they read is
+            cut.
+
+    Attributes:
+        uncounted: `(layer name, reason)` of each layer whose MACs cannot be counted.
+
+    Raises:
+        ValueError: When the model has no fixed input size.
     """
 
-    def __init__(self, graph: ChannelGraph):
+    def __init__(self, graph: ChannelGraph, new_biases: Sequence[Call] = ()):
         self._sizes: dict[str, float] = {}
         for group in graph.groups:
             self._sizes[group.name] = float(group.size)
+        self.uncounted: Reasons = []
         rows = _CountRows(graph.groups)
         mac_terms: list[_Term] = []
         param_terms: list[_Term] = []
         seen: set[keras.Operation] = set()
-        for call in graph.calls:
-            if not call.is_layer:
-                continue
-            if has_graph(call.operation):
-                # A model that is not seen through has all of its channels.
-                mac_terms.append(_Term(macs(call.operation), ONE, ONE))
+        batch = graph.inputs[0].shape[0] or 1
+        for call, work in zip(graph.calls, macs_by_call(graph), strict=True):
             counts = _axis_counts(graph, call, rows)
+            matrices = []
             for name, weight in call.weights.items():
                 term = _term(call, name, weight.shape, counts)
                 # Shared weights are there once, but work at every call.
                 if call.operation not in seen:
                     param_terms.append(term)
-                if isinstance(call.operation, COUNTED) and name.endswith("kernel"):
-                    coefficient = term.coefficient * _positions(call)
-                    mac_terms.append(term._replace(coefficient=coefficient))
+                is_counted = isinstance(call.operation, COUNTED)
+                is_kernel = name.endswith("kernel") if is_counted else True
+                if is_kernel and len(weight.shape) > 1:
+                    matrices.append((term, math.prod(weight.shape)))
             seen.add(call.operation)
+            if isinstance(work, Uncounted):
+                _check_counted(call, work)
+                if call.rule is None or matrices:
+                    self.uncounted.append((call.name, str(work)))
+            elif work and call.rule and matrices:
+                # A layer multiplies by the entries of its kernels, so often each.
+                entries = sum(size for _, size in matrices)
+                often = work / (entries * batch)
+                for term, _ in matrices:
+                    coefficient = term.coefficient * often
+                    mac_terms.append(term._replace(coefficient=coefficient))
+            elif work:
+                mac_terms.append(_Term(work / batch, ONE, ONE))
+        self._new_biases: list[_NewBias] = []
+        for call in new_biases:
+            outputs = rows.add(graph.channels_of(call.outputs[0]))
+            read = rows.groups_of(graph.channels_of(call.inputs[0]))
+            self._new_biases.append(_NewBias(outputs, read))
         self._counts = rows.matrix()
-        self._macs = _Terms.of(mac_terms)
-        self._params = _Terms.of(param_terms)
+        self._macs = _quadratic_form(mac_terms, self._counts)
+        self._params = _quadratic_form(param_terms, self._counts)
 
     def macs(self, widths: Widths | None = None) -> Cost:
         """Returns the MACs when the named groups have these widths, the others all.
@@ -143,21 +189,31 @@ class Costs:
         Returns:
             An int, or an array when a width is one.
         """
-        return self._total(self._params, widths or {})
+        return self._total(self._params, widths or {}, self._new_biases)
 
-    def _total(self, terms: "_Terms", widths: Widths) -> Cost:
+    def _total(
+        self,
+        form: np.ndarray,
+        widths: Widths,
+        new_biases: Sequence["_NewBias"] = (),
+    ) -> Cost:
         chosen = []
         for name, size in self._sizes.items():
             chosen.append(widths.get(name, size))
         # (G + 1, ...): the widths of the G groups, and 1 for the constants. Arrays of
         # widths to try add their axes behind.
         columns = np.array(np.broadcast_arrays(*chosen, 1.0))
-        # (K, G + 1) x (G + 1, ...) -> (K, ...): every count at these widths.
-        counts = np.tensordot(self._counts, columns, axes=1)
-        # (T, ...): of each of the T terms the entries of two of the weight's axes.
-        products = counts[terms.first] * counts[terms.second]
-        # (T,) x (T, ...) -> (...): the sum over the terms.
-        total = np.tensordot(terms.coefficients, products, axes=1)
+        # (G + 1, G + 1) x (G + 1, ...) -> (G + 1, ...): the form with the widths on one
+        # side, and then on the other.
+        products = columns * np.tensordot(form, columns, axes=1)
+        total = products.sum(axis=0)
+        sizes = [*self._sizes.values()]
+        for bias in new_biases:
+            is_made = False
+            for group in bias.groups:
+                is_made = is_made | (columns[group] < sizes[group])
+            outputs = np.tensordot(self._counts[bias.outputs], columns, axes=1)
+            total = total + outputs * is_made
         # Costs are whole numbers; a group's share of a count need not be.
         if np.ndim(total) > 0:
             return np.rint(total)
@@ -195,6 +251,11 @@ class _CountRows:
         self._rows.append(row)
         return len(self._rows) - 1
 
+    def groups_of(self, channels: np.ndarray) -> list[int]:
+        """Returns the numbers of the groups that some channel numbers belong to."""
+        groups = {self._share_of[id_][0] for id_ in channels if id_ in self._share_of}
+        return sorted(groups)
+
     def matrix(self) -> np.ndarray:
         """Returns the `(K, G + 1)` rows."""
         return np.array(self._rows)
@@ -208,24 +269,34 @@ class _Term(NamedTuple):
     second: int
 
 
-class _Terms(NamedTuple):
-    """All terms of a cost, `(T,)` each."""
+class _NewBias(NamedTuple):
+    """A bias that a layer gets when it is to make up for lost channels.
 
-    coefficients: np.ndarray
-    first: np.ndarray
-    second: np.ndarray
+    Attributes:
+        outputs: The row of the counts that is its length.
+        groups: The numbers of the groups that the layer reads.
+    """
 
-    @classmethod
-    def of(cls, terms: Sequence[_Term]) -> "_Terms":
-        """Puts terms into arrays; a cost may have none."""
-        coefficients = [term.coefficient for term in terms]
-        first = [term.first for term in terms]
-        second = [term.second for term in terms]
-        return cls(
-            np.array(coefficients, dtype=float),
-            np.array(first, dtype=int),
-            np.array(second, dtype=int),
-        )
+    outputs: int
+    groups: list[int]
+
+
+def _quadratic_form(terms: Sequence[_Term], counts: np.ndarray) -> np.ndarray:
+    """Returns the sum of terms as a form of the widths w and a 1 behind: w' Q w.
+
+    Args:
+        terms: Of a cost; there may be none.
+        counts: `(K, G + 1)` the counts that they refer to.
+
+    Returns:
+        `(G + 1, G + 1)` Q.
+    """
+    length = counts.shape[1]
+    form = np.zeros((length, length))
+    for term in terms:
+        # Each count is linear in the widths: their product is a form of rank one.
+        form += term.coefficient * np.outer(counts[term.first], counts[term.second])
+    return form
 
 
 class _AxisCount(NamedTuple):
@@ -276,20 +347,12 @@ def _term(
     return _Term(coefficient, first, second)
 
 
-def _positions(call: Call) -> int:
-    """Returns the number of positions that the kernel is applied at."""
-    # A transposed convolution applies its kernel at each position of its input.
-    tensor = call.outputs[0]
-    if isinstance(call.operation, TRANSPOSED):
-        tensor = call.inputs[0]
-    shape = tensor.shape
-    spatial = shape[1:-1]
-    if getattr(call.operation, "data_format", "") == "channels_first":
-        spatial = shape[2:]
-    if None in spatial:
+def _check_counted(call: Call, reason: Uncounted) -> None:
+    """Raises a ValueError where only a size is missing that a model can be given."""
+    if isinstance(call.operation, COUNTED):
         raise ValueError(
             "Expected `model` to have a fixed input size, so that its MACs can be "
             "counted: build it with `keras.Input((height, width, channels))`. "
-            f"Received: layer '{call.name}' on a tensor of shape {shape}"
-        )
-    return math.prod(spatial)
+            f"Received: layer '{call.name}' on a tensor of shape "
+            f"{call.inputs[0].shape}"
+        ) from reason

@@ -15,9 +15,12 @@ from keras import KerasTensor, layers
 
 from keras_greedy.graph.calls import Call, named_weights
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
-from keras_greedy.graph.clone import copy_weights, full_weights, remake, replay_flat
+from keras_greedy.graph.clone import remake, replay_flat
+from keras_greedy.graph.masks import Answer, get_keras_mask, masks_given
+from keras_greedy.graph.nodes import calls_behind
 from keras_greedy.graph.rules.elementwise import DEPTHWISE
 from keras_greedy.graph.rules.linear import CONVOLUTIONS, SEPARABLE, TRANSPOSED
+from keras_greedy.graph.state import copy_weights, full_weights
 
 # Exactly these classes: one derived from them may compute something else.
 FOLDABLE = (
@@ -28,6 +31,9 @@ FOLDABLE = (
     *DEPTHWISE,
     *SEPARABLE,
 )
+
+# The weights of a mixed precision are float32; these are the other ones there are.
+OTHER_PRECISIONS = ("float64", "float16", "bfloat16")
 
 
 def folded(graph: ChannelGraph) -> ChannelGraph:
@@ -40,11 +46,12 @@ def folded(graph: ChannelGraph) -> ChannelGraph:
     functional = replay_flat(graph, copies.apply)
     copies.copy_weights()
     copies.carry_over(graph.inputs, functional.inputs)
+    outputs = [copies.answer(tensor) for tensor in functional.outputs]
     return dataclasses.replace(
         graph,
         functional=functional,
-        calls=list(copies.calls.values()),
-        outputs=functional.outputs,
+        calls=copies.in_order,
+        outputs=outputs,
         stand_ins={},
         channels=copies.channels,
         groups=[copies.group(group) for group in graph.groups],
@@ -98,17 +105,21 @@ class _Copies:
         graph: The traced model.
 
     Attributes:
-        calls: Index of a call in `graph` -> its copy, in topological order.
+        calls: Index of a call in `graph` -> its copy.
+        in_order: The copies in topological order, and between them the calls that
+            make masks: here each is an argument.
         channels: Tensor of the copy -> `(C,)` channel numbers of its last axis.
     """
 
     def __init__(self, graph: ChannelGraph):
         self.calls: dict[int, Call] = {}
+        self.in_order: list[Call] = []
         self.channels: dict[KerasTensor, np.ndarray] = {}
         self._graph = graph
         self._norms = foldable_norms(graph)
         self._gone = {norm.index for norm in self._norms.values()}
         self._operations: dict[keras.Operation, keras.Operation] = {}
+        self._made: set[KerasTensor] = set()
 
     def apply(
         self,
@@ -120,19 +131,61 @@ class _Copies:
         if call.index in self._gone:
             return args[0]
         operation = self._operation(call)
+        # A consumer is computed without the layer, which would hand the mask on.
+        if not (call.rule and call.rule.consumes):
+            kwargs |= masks_given(operation, args, kwargs)
+        self._add_making(kwargs)
         outputs = operation(*args, **kwargs)
         made = tuple(keras.tree.flatten(outputs))
-        self.calls[call.index] = Call(
-            index=len(self.calls),
-            name=call.name,
+        copy = dataclasses.replace(
+            call,
             operation=operation,
             args=args,
             kwargs=kwargs,
             outputs=made,
-            rule=call.rule,
         )
+        self.calls[call.index] = self._add(copy)
         self.carry_over(call.outputs, made)
         return outputs
+
+    def answer(self, output: KerasTensor) -> KerasTensor:
+        """Returns an output of the copy as answers are compared, see `Answer`."""
+        args = [output]
+        mask = get_keras_mask(output)
+        if mask is not None and mask.shape == output.shape[: len(mask.shape)]:
+            self._add_making(mask)
+            args.append(mask)
+        elif output.dtype == "float32":
+            return output
+        operation = Answer()
+        answer = operation(*args)
+        call = Call(
+            index=0,
+            name=operation.name,
+            operation=operation,
+            args=tuple(args),
+            kwargs={},
+            outputs=(answer,),
+            rule=None,
+        )
+        self._add(call)
+        self.channels[answer] = self.channels[output]
+        return answer
+
+    def _add(self, call: Call) -> Call:
+        """Adds a call behind all others."""
+        placed = dataclasses.replace(call, index=len(self.in_order))
+        self.in_order.append(placed)
+        self._made.update(placed.outputs)
+        return placed
+
+    def _add_making(self, masks: Any) -> None:
+        """Adds the calls that make the masks among these values."""
+        for mask in keras.tree.flatten(masks):
+            if not isinstance(mask, KerasTensor):
+                continue
+            for call in calls_behind(mask, self._made):
+                self._add(dataclasses.replace(call, rule=None))
 
     def carry_over(
         self,
@@ -182,10 +235,15 @@ def _remade(call: Call, needs_bias: bool) -> keras.Operation:
         changes["use_bias"] = True
     if call.is_layer and operation.compute_dtype != operation.variable_dtype:
         changes["dtype"] = operation.variable_dtype
+    elif call.is_layer and operation.variable_dtype in OTHER_PRECISIONS:
+        # The types of layers inside are theirs: it hands its input on in its own.
+        has_layers_inside = bool(operation._layers)
+        if not has_layers_inside:
+            changes["dtype"] = "float32"
     new = remake(operation, changes)
     # Models inside the model may have layers of the same name: the index tells them
     # apart now that all are in one model.
-    new.name = f"call_{call.index}.{operation.name}"
+    new.name = f"call_{call.index}_{operation.name}"
     return new
 
 

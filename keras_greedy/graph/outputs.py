@@ -10,6 +10,7 @@ from keras import ops
 from keras_greedy.backend import Tensor
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.masks import Answer, is_real
 
 # The least probability, and the least variance. In float32 the number next to 1 is
 # 1 - 6e-8: with much less here, 1 - SMALLEST would round to 1, and 1 - p to 0.
@@ -25,7 +26,8 @@ class Output:
 
     Attributes:
         kind: `"categorical"` and `"binary"` for probabilities, `"logits"` for a
-            linear output trained with a `from_logits` loss, `"real"` for others.
+            linear output trained with a `from_logits` loss, `"real"` for other real
+            numbers, `"none"` for what has no derivative, as the result of an argmax.
     """
 
     kind: str
@@ -40,6 +42,10 @@ class Output:
         Returns:
             `(n,)` divergences, in nats where the output is a distribution.
         """
+        if self.kind == "none":
+            return ops.zeros(ops.shape(cut)[:1])
+        full = ops.cast(full, "float32")
+        cut = ops.cast(cut, "float32")
         if self.kind == "real":
             # KL of two normal distributions of the variance that the output has.
             variance = ops.var(full) + SMALLEST
@@ -88,6 +94,8 @@ class Output:
             output: `(n, ...)` the network's output.
             uniform: Numbers in (0, 1) of the same shape, the source of the draw.
         """
+        if self.kind == "none":
+            return ops.zeros_like(uniform)
         if self.kind == "real":
             # +-1 / deviation has the second moment 1 / variance of a normal one.
             return ops.sign(uniform - 0.5) / ops.sqrt(ops.var(output) + SMALLEST)
@@ -113,9 +121,57 @@ def outputs_of(graph: ChannelGraph) -> list[Output]:
     outputs = []
     for tensor in graph.outputs:
         # An input that is an output has no maker.
-        kind = _kind(graph.model, makers.get(tensor))
+        maker = makers.get(tensor)
+        if maker is not None and isinstance(maker.operation, Answer):
+            tensor = maker.inputs[0]
+            maker = makers.get(tensor)
+        kind = _kind(graph.model, maker) if is_real(tensor.dtype) else "none"
         outputs.append(Output(kind))
     return outputs
+
+
+def check_has_real_output(graph: ChannelGraph) -> None:
+    """Raises a ValueError when no output shows a small change of the network."""
+    if all(output.kind == "none" for output in outputs_of(graph)):
+        types = [tensor.dtype for tensor in graph.outputs]
+        raise ValueError(
+            "Expected `model` to give real numbers, such as probabilities, which show "
+            f"small changes. Received: a model with outputs of {', '.join(types)}. "
+            "Prune the model that ends before them, and add the last step to the result"
+        )
+
+
+def check_answers(graph: ChannelGraph, inputs: list[np.ndarray]) -> None:
+    """Raises a ValueError when a model answers data with NaN or infinity.
+
+    A search looks at what layers read: it would not see it behind the last of them.
+
+    Args:
+        graph: The traced model.
+        inputs: A batch, one array per input of the model.
+    """
+    tensors = [ops.convert_to_tensor(array) for array in inputs]
+    x = keras.tree.pack_sequence_as(graph.functional.input, tensors)
+    answers = keras.tree.flatten(graph.functional(x, training=False))
+    for name, answer in zip(graph.functional.output_names, answers, strict=True):
+        array = ops.convert_to_numpy(answer)
+        if array.dtype.kind != "f" or np.isfinite(array).all():
+            continue
+        broken = _layers_not_finite(graph.functional)
+        found = f"in the weights of {broken}" if broken else "but not in its weights"
+        raise ValueError(
+            "Expected `model` to give finite answers on `data`. Received: NaN or "
+            f"infinity in the output {name!r}, and {found}."
+        )
+
+
+def _layers_not_finite(model: keras.Model) -> list[str]:
+    names = []
+    for layer in model.layers:
+        arrays = [ops.convert_to_numpy(weight) for weight in layer.weights]
+        if not all(np.isfinite(a).all() for a in arrays if a.dtype.kind == "f"):
+            names.append(layer.name)
+    return names
 
 
 def _kind(

@@ -8,8 +8,9 @@ from keras import KerasTensor
 
 from keras_greedy.graph.calls import Call, named_weights
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.clone import Copier, copy_weights, full_weights, remake
+from keras_greedy.graph.clone import Copier, remake
 from keras_greedy.graph.rules.base import IN, OUT
+from keras_greedy.graph.state import copy_weights, full_weights
 
 # Layer name -> weight name -> array in the full shape.
 Weights: TypeAlias = dict[str, dict[str, np.ndarray]]
@@ -209,8 +210,9 @@ class Cutter(Copier):
                     f"full shape {shape}. Received: an array of shape {np.shape(array)}"
                 )
             weight.assign(array[self.entries_left(call, name, shape)])
-        if isinstance(new, keras.layers.Normalization):
-            new.finalize_state()  # It computes from copies of its weights.
+        for inside in new._flatten_layers():
+            if isinstance(inside, keras.layers.Normalization):
+                inside.finalize_state()  # It computes from copies of its weights.
 
     def _kept_in(self, call: Call) -> np.ndarray:
         """Returns the `(C,)` mask of the positions kept on the call's input."""

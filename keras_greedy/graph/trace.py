@@ -4,13 +4,10 @@ Every position of every tensor's last axis carries the number of a channel.
 Layers that make channels draw fresh numbers, layers that act per channel pass
 them on, and joins declare numbers equal. In the end there are classes of equal
 positions, which can only be removed together.
-
-This is the one module that touches Keras' private node API.
 """
 
 import dataclasses
 import inspect
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +19,11 @@ from keras_greedy.graph.calls import Call, check_has_config, fresh_outputs, run_
 from keras_greedy.graph.carry import Carrier
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.groups import find_groups
-from keras_greedy.graph.rules import public_key, rule_for
+from keras_greedy.graph.nodes import own_calls
+from tflite_export.user_warnings import warn_user
+
+# Names of layers that a message lists.
+NAMES_SHOWN = 3
 
 
 def trace(model: keras.Model) -> ChannelGraph:
@@ -69,10 +70,9 @@ def trace(model: keras.Model) -> ChannelGraph:
     if graph.unprunable:
         lines = [f"  {name}: {reason}" for name, reason in graph.unprunable]
         listed = "\n".join(lines)
-        warnings.warn(
+        warn_user(
             f"Some channels of model '{model.name}' stay unpruned because of "
-            f"these layers:\n{listed}",
-            stacklevel=2,
+            f"these layers:\n{listed}"
         )
     return graph
 
@@ -98,6 +98,24 @@ def trace_quietly(model: keras.Model) -> ChannelGraph:
         groups=groups,
         unprunable=unprunable,
     )
+
+
+def check_channels_last(graph: ChannelGraph) -> None:
+    """Raises a ValueError when the layers that make channels have them first."""
+    first = []
+    for call in graph.calls:
+        is_first = getattr(call.operation, "data_format", None) == "channels_first"
+        if is_first and call.weights and call.name not in first:
+            first.append(call.name)
+    if first:
+        shown = ", ".join(first[:NAMES_SHOWN])
+        more = len(first) - NAMES_SHOWN
+        raise ValueError(
+            "Expected `model` to have channels last: build it anew with "
+            "`data_format='channels_last'` and give it the same weights. Received: a "
+            f"model with data_format='channels_first' in the layers {shown}"
+            + (f" and {more} more" if more > 0 else "")
+        )
 
 
 def check_model(model: Any) -> Functional:
@@ -133,25 +151,6 @@ def _calls_as(
     base: type[keras.Model],
 ) -> bool:
     return type(model).call is base.call
-
-
-def own_calls(functional: Functional) -> list[Call]:
-    """Returns the calls of a model's graph; that of a model inside is a single one."""
-    calls = []
-    for index, node in enumerate(_nodes(functional)):
-        operation = node.operation
-        args, kwargs = _arguments(node)
-        call = Call(
-            index=index,
-            name=operation.name,
-            operation=operation,
-            args=args,
-            kwargs=kwargs,
-            outputs=tuple(node.outputs),
-            rule=rule_for(public_key(operation), operation),
-        )
-        calls.append(call)
-    return calls
 
 
 class Layout:
@@ -277,30 +276,3 @@ def _training(
         return {}
     parameters = inspect.signature(call.operation.call).parameters
     return {"training": training} if "training" in parameters else {}
-
-
-def maker(tensor: KerasTensor) -> keras.Operation:
-    """Returns the operation that made a symbolic tensor."""
-    return tensor._keras_history.operation
-
-
-def _nodes(functional: Functional) -> list:
-    """Returns the nodes that belong to this model alone, in topological order."""
-    nodes = []
-    # Keras counts the depth from the outputs: the greatest comes first.
-    for depth in sorted(functional._nodes_by_depth, reverse=True):
-        for node in functional._nodes_by_depth[depth]:
-            if not node.is_input:
-                nodes.append(node)
-    return nodes
-
-
-def _arguments(node: Any) -> tuple[tuple, dict[str, Any]]:
-    """Returns a node's arguments, the first of them by position in any case."""
-    args = node.arguments.args
-    kwargs = dict(node.arguments.kwargs)
-    parameters = inspect.signature(node.operation.call).parameters
-    first = next(iter(parameters), None)
-    if first in kwargs:
-        args = (kwargs.pop(first),)
-    return args, kwargs

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_greedy.graph.calls import Call
-from keras_greedy.graph.trace import maker
+from keras_greedy.graph.nodes import maker
 from keras_greedy.interop.conversion import Conversion, Values, check_custom_objects
 from keras_greedy.interop.either import AnyLayer, AnyModel
 from keras_greedy.interop.legacy import (

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from tflite_export.checks import shown
+
 
 @dataclasses.dataclass(frozen=True)
 class BlockTimes:
@@ -21,6 +23,34 @@ class BlockTimes:
     others: list[str]
     channels: tuple[list[int], list[int]]
     ms: list[list[float]]
+
+    def check(self, sizes: dict[str, int]) -> None:
+        """Raises a ValueError unless all is as described.
+
+        Args:
+            sizes: Group name -> its number of channels.
+        """
+        if len(self.channels) != 2:
+            raise ValueError("`channels` are not two lists")
+        pairs = zip((self.reads, self.others), self.channels, strict=True)
+        for groups, measured in pairs:
+            total = 0
+            for name in groups:
+                if name not in sizes:
+                    raise ValueError(f"there is no group {shown(name)}")
+                total += sizes[name]
+            numbers = np.array(measured)
+            is_row = numbers.ndim == 1 and numbers.dtype.kind in "iu"
+            if not is_row or (np.diff(numbers) < 0).any() or numbers[-1] != total:
+                raise ValueError(
+                    f"`channels` are {shown(measured)}, no integers that increase to "
+                    f"the {total} of {shown(groups)}"
+                )
+        ms = np.array(self.ms)
+        shape = tuple(len(measured) for measured in self.channels)
+        is_matrix = ms.shape == shape and ms.dtype.kind in "iuf"
+        if not is_matrix or not ((ms >= 0) & (ms < np.inf)).all():
+            raise ValueError(f"`ms` are no times of shape {shape}")
 
 
 class PackedBlocks:

@@ -5,13 +5,20 @@ import functools
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from keras_greedy.graph.costs import Cost, Widths
 from keras_greedy.latency.interpolation import BlockTimes, PackedBlocks
 from keras_greedy.latency.timer import Timer
-from tflite_export.files import replacing
+from tflite_export.checks import check_file, check_number, is_count, is_number, shown
+from tflite_export.files import check_version, misread, replacing
+
+WRITER = "LatencyTable.save"
+
+FORMAT = 1
+"""The version of the file's layout. Files of keras_greedy 0.1.0 do not tell one."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,9 +64,44 @@ class LatencyTable:
     timer: Timer | None = None
 
     def __post_init__(self) -> None:
-        # Packed here, not at first use: a table whose blocks have lists of unequal
-        # lengths is an error where it is made or loaded, not after a search.
-        _ = self._packed
+        # Here, not at first use: a table of nonsense is an error where it is made or
+        # loaded, not after a search.
+        self._check()
+
+    def __repr__(self) -> str:
+        return (
+            f"<LatencyTable of {len(self.sizes)} groups in {len(self.blocks)} blocks, "
+            f"{self.full_ms:.3g} ms>"
+        )
+
+    def _check(self) -> None:
+        """Raises a ValueError that names the field that is none of a table."""
+        for name in ("full_ms", "saving"):
+            value = getattr(self, name)
+            check_number(name, value, "a positive number", _is_positive(value))
+        is_dict = isinstance(self.sizes, dict)
+        if not is_dict or not all(map(is_count, self.sizes.values())):
+            raise ValueError(
+                "Expected `sizes` to be a dict of positive integers. "
+                f"Received: sizes={shown(self.sizes)}"
+            )
+        if not isinstance(self.blocks, dict) or not self.blocks:
+            raise ValueError(
+                "Expected `blocks` to be a dict of BlockTimes. "
+                f"Received: blocks={shown(self.blocks)}"
+            )
+        for name, block in self.blocks.items():
+            try:
+                block.check(self.sizes)
+            except (AttributeError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"Expected `blocks` to be BlockTimes. Received: {name!r}: {error}"
+                ) from None
+        # The latency at other widths is a share of it.
+        if not self._full_total > 0:
+            raise ValueError(
+                "Expected `blocks` to take time. Received: blocks of 0 milliseconds"
+            )
 
     def ms(self, widths: Widths | None = None) -> Cost:
         """Returns the latency when the named groups have these widths, the others all.
@@ -101,6 +143,7 @@ class LatencyTable:
         for name, block in self.blocks.items():
             blocks[name] = dataclasses.asdict(block)
         fields = {
+            "format": FORMAT,
             "full_ms": self.full_ms,
             "sizes": self.sizes,
             "blocks": blocks,
@@ -129,18 +172,12 @@ class LatencyTable:
             FileNotFoundError: When there is no such file.
             ValueError: When the file is no table of latencies.
         """
+        path = check_file(path, f"a file that {WRITER} wrote")
         try:
-            text = Path(path).read_text(encoding="utf-8")
-            fields = json.loads(text)
-            blocks = {}
-            for name, block in fields.pop("blocks").items():
-                blocks[name] = BlockTimes(**block)
-            return cls(**fields, blocks=blocks, timer=timer)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise ValueError(
-                "Expected `path` to be a file that LatencyTable.save wrote. "
-                f"Received: path={str(path)!r}: {error!r}"
-            ) from None
+            fields = _read_fields(path)
+            return cls(**fields, timer=timer)
+        except ValueError as error:
+            raise misread(path, WRITER, error) from None
 
     def check(self, sizes: dict[str, int]) -> None:
         """Raises a ValueError unless the table is of a model with such groups.
@@ -153,8 +190,9 @@ class LatencyTable:
         if not sizes.items() <= self.sizes.items():
             raise ValueError(
                 "Expected the budget's `table` to be of the model that is pruned, "
-                f"with groups of the sizes {sizes}. Received: a table of a model with "
-                f"{self.sizes}. Measure it: keras_greedy.measure_latencies(model)"
+                f"with groups of the sizes {shown(sizes)}. Received: a table of a "
+                f"model with {shown(self.sizes)}. Measure it: "
+                "keras_greedy.measure_latencies(model)"
             )
 
     @functools.cached_property
@@ -170,3 +208,27 @@ class LatencyTable:
         sizes = list(self.sizes.values())
         full = np.array(sizes, float)
         return self._packed.total(full[:, None])
+
+
+def _is_positive(value: object) -> bool:
+    """Returns whether a value is a positive, finite number."""
+    return is_number(value) and 0 < value < math.inf  # type: ignore[operator]
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
+    """Returns the fields of a table but the timer."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise ValueError("it is no JSON") from None
+    expected = {"full_ms", "sizes", "blocks", "saving"}
+    if not isinstance(fields, dict) or {*fields, "format"} != {*expected, "format"}:
+        raise ValueError(f"it has not the fields {sorted(expected)} alone")
+    check_version(fields.pop("format", FORMAT), FORMAT)
+    blocks = {}
+    try:
+        for name, block in fields["blocks"].items():
+            blocks[name] = BlockTimes(**block)
+    except (AttributeError, TypeError):
+        raise ValueError("its 'blocks' are not those of a table") from None
+    return fields | {"blocks": blocks}

@@ -1,7 +1,6 @@
 """Checks that random products can add up to the weights they are for."""
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import keras
@@ -11,6 +10,7 @@ from keras_greedy.lottery.samples import Samples
 from keras_greedy.lottery.solvers import MAX_EXACT
 from keras_greedy.lottery.subset_sum import subset_sum
 from keras_greedy.lottery.targets import Targets
+from tflite_export.user_warnings import warn_user
 
 # How many more products are tried, to say how many would do.
 FURTHER = 8
@@ -30,6 +30,12 @@ def check_reach(targets: Targets, samples: Mapping[keras.Layer, Samples]) -> Non
             continue
         largest = sizes.max()
         average = reach.mean()
+        if not average:
+            raise ValueError(
+                "Expected `distribution` to draw random numbers of both signs. "
+                "Received: numbers whose products are 0, or never of the sign of a "
+                f"weight, for layer '{target.name}'"
+            )
         if largest <= average:
             continue
         redundancy = len(samples[layer].incoming)
@@ -71,12 +77,10 @@ def warn_of_unlucky(samples: Iterable[Samples]) -> None:
         unlucky += int(np.sum(reach < sizes))
         total += len(sizes)
     if unlucky:
-        warnings.warn(
+        warn_user(
             f"{unlucky:,} of {total:,} weights are larger than all of their random "
             "products of the same sign together, which is what they get. A larger "
-            "`redundancy` makes them fewer",
-            # The caller of `find_ticket`, which calls this.
-            stacklevel=3,
+            "`redundancy` makes them fewer"
         )
 
 

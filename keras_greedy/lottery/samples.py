@@ -7,6 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from keras_greedy.lottery.targets import Target
+from tflite_export.checks import shown
 
 Distribution: TypeAlias = Callable[
     [np.random.Generator, tuple[int, ...]],
@@ -123,9 +124,10 @@ def _drawn(
 ) -> np.ndarray:
     """Returns an array of this shape, drawn by a generator of its own."""
     drawn = np.asarray(distribution(np.random.default_rng(seed), shape))
-    if drawn.shape != shape or not np.isfinite(drawn).all():
+    is_real = drawn.dtype.kind in "iuf"
+    if drawn.shape != shape or not is_real or not np.isfinite(drawn).all():
         raise ValueError(
             f"Expected `distribution` to draw finite numbers of shape {shape}. "
-            f"Received: {drawn!r} of shape {drawn.shape}"
+            f"Received: {shown(drawn)}"
         )
     return drawn

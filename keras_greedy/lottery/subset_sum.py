@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_greedy.lottery.solvers import Solver, solver_for
-from tflite_export.checks import check_number, is_number
+from tflite_export.checks import check_number, is_number, shown
 
 
 class SubsetSum(NamedTuple):
@@ -23,6 +23,12 @@ class SubsetSum(NamedTuple):
     mask: np.ndarray
     error: float | np.ndarray
     samples: int | np.ndarray
+
+    def __repr__(self) -> str:
+        return (
+            f"SubsetSum(mask={shown(self.mask)}, error={shown(self.error)}, "
+            f"samples={shown(self.samples)})"
+        )
 
 
 def subset_sum(
@@ -49,8 +55,9 @@ def subset_sum(
         The `SubsetSum`. A target out of reach gets the nearest sum there is.
 
     Raises:
-        ValueError: For numbers that are not finite, shapes that do not fit, more than
-            44 values for the exact solver, an unknown solver, a negative epsilon.
+        ValueError: For numbers that are not finite or none, shapes that do not fit, no
+            values or more than 44 for the exact solver, an unknown solver, a negative
+            epsilon.
 
     Example:
 
@@ -64,8 +71,8 @@ def subset_sum(
 
     Reference: Pensia et al., Optimal Lottery Tickets via SubsetSum, NeurIPS 2020.
     """
-    numbers = np.asarray(values, float)
-    goals = np.asarray(target, float)
+    numbers = _numbers("values", values)
+    goals = _numbers("target", target)
     _check_problems(numbers, goals)
     solve = solver_for(solver, numbers.shape[-1])
     # A single problem is solved as a batch of one.
@@ -130,7 +137,26 @@ def _check_epsilon(epsilon: float) -> None:
     )
 
 
+def _numbers(name: str, given: ArrayLike) -> np.ndarray:
+    """Returns an argument as an array of float64."""
+    try:
+        array = np.asarray(given)
+    except ValueError:  # Rows of unequal length.
+        array = np.array(None)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"Expected `{name}` to be numbers, in rows of one length. "
+            f"Received: {name}={shown(given)}"
+        )
+    return array.astype(float)
+
+
 def _check_problems(values: np.ndarray, target: np.ndarray) -> None:
+    if values.ndim and not values.shape[-1]:
+        raise ValueError(
+            "Expected `values` to be at least one number for each problem. Received: "
+            f"values of shape {values.shape}"
+        )
     if values.ndim not in (1, 2) or target.shape != values.shape[:-1]:
         raise ValueError(
             "Expected `values` of shape (n,) and a number as `target`, or values "

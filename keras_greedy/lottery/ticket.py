@@ -2,18 +2,28 @@
 
 import dataclasses
 import json
+import math
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_greedy.lottery.layers import Masked
-from tflite_export.checks import check_target
-from tflite_export.files import replacing
+from tflite_export.checks import check_file, check_target, is_count, is_number
+from tflite_export.files import check_version, misread, replacing
 
 # The file of the figures inside the .keras file, which is a ZIP archive.
 FIGURES = "ticket.json"
+
+WRITER = "Ticket.save"
+
+FORMAT = 1
+"""The version of the figures' layout. Files of keras_greedy 0.1.0 do not tell one."""
+
+ERROR_CHARACTERS = 200
+"""Of Keras' message for a model that cannot be read: more is a trace."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,6 +85,9 @@ class Ticket:
         """Returns how many random weights there are, pruned ones included."""
         return sum(mask.size for mask in self.masks.values())
 
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
     def __str__(self) -> str:
         return (
             f"Ticket of {self._size:,} random weights, {1 - self.sparsity:.1%} of them "
@@ -95,6 +108,7 @@ class Ticket:
         """
         path = check_target(path, ".keras")
         figures = {
+            "format": FORMAT,
             "redundancy": self.redundancy,
             "max_error": self.max_error,
             "target_size": self.target_size,
@@ -112,14 +126,53 @@ class Ticket:
             path: The file.
 
         Raises:
-            ValueError: When the file is of something else.
+            FileNotFoundError: When there is no such file.
+            ValueError: When the file is of something else, or damaged; says which part.
         """
+        path = check_file(path, f"a file that {WRITER} wrote")
         try:
-            with zipfile.ZipFile(path) as file:
-                figures = json.loads(file.read(FIGURES))
-        except (KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                "Expected `path` to be a file that Ticket.save wrote. Received: "
-                f"path={str(path)!r}: {error}"
-            ) from None
-        return cls(keras.saving.load_model(path), **figures)
+            return cls(_read_model(path), **_read_figures(path))
+        except ValueError as error:
+            raise misread(path, WRITER, error) from None
+
+
+def _read_figures(path: Path) -> dict[str, Any]:
+    """Returns the fields of a ticket but the model."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            figures = json.loads(file.read(FIGURES))
+    except zipfile.BadZipFile:
+        raise ValueError("it is no archive, or cut off") from None
+    except KeyError:
+        raise ValueError(f"there is no {FIGURES} in it") from None
+    except ValueError:
+        raise ValueError(f"its {FIGURES} is no JSON") from None
+    expected = {"redundancy", "max_error", "target_size"}
+    if not isinstance(figures, dict) or {*figures, "format"} != {*expected, "format"}:
+        raise ValueError(f"its {FIGURES} has not the fields {sorted(expected)} alone")
+    check_version(figures.pop("format", FORMAT), FORMAT)
+    for name in ("redundancy", "target_size"):
+        if not is_count(figures[name]):
+            raise ValueError(f"{name!r} in its {FIGURES} is no positive integer")
+    error = figures["max_error"]
+    if not is_number(error) or not 0 <= error < math.inf:
+        raise ValueError(f"'max_error' in its {FIGURES} is no number of at least 0")
+    return figures
+
+
+def _read_model(path: Path) -> keras.Model:
+    try:
+        model = keras.saving.load_model(path)
+    # Keras has no common class of errors for files that are damaged.
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise ValueError(
+            f"Keras does not read its model: {type(error).__name__}: "
+            f"{text:.{ERROR_CHARACTERS}}"
+        ) from None
+    if not any(isinstance(layer, Masked) for layer in model.layers):
+        raise ValueError("its model has no masks")
+    for variable in model.variables:
+        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+            raise ValueError(f"its weight {variable.path!r} has NaN or infinity")
+    return model

@@ -8,9 +8,10 @@ import numpy as np
 
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.clone import full_weights
+from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.fold import foldable_norms
 from keras_greedy.graph.rebuild import rebuild
+from keras_greedy.graph.state import full_weights
 from keras_greedy.selection.consumers import Consumer, consumers_of
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import SelectionPath
@@ -81,6 +82,23 @@ def reconstructed(
             norm = norms.get(consumer.call.index)
             weights |= _placed(consumer, norm, kernel, bias)
     return selection, weights
+
+
+def without_bias(graph: ChannelGraph) -> list[Call]:
+    """Returns the readers that need a bias, for the mean of what goes, and lack one."""
+    norms = foldable_norms(graph)
+    calls = []
+    for consumer in consumers_of(graph).values():
+        call = consumer.call
+        has_place = call.index in norms or not consumer.reconstructs
+        if not has_place and not call.operation.use_bias:
+            calls.append(call)
+    return calls
+
+
+def costs_of_cuts(graph: ChannelGraph) -> Costs:
+    """Returns the costs of what `cut` builds, with the biases that it adds."""
+    return Costs(graph, without_bias(graph))
 
 
 def _placed(

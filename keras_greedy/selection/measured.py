@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.backend import Tensor
-from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.outputs import Output, outputs_of
 from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.moments import Moments
@@ -27,6 +27,15 @@ RELATIVE_FLOOR = 1e-9
 SMALLEST_DIVERGENCE = 1e-12
 """Added to the divergences, so that a measured 0 has a logarithm."""
 
+FREE = 1e-6
+"""A measured divergence up to this is none: it may be rounding alone."""
+
+DIVERGENCE_OF_ALL = 1.0
+"""Taken for the loss of a whole group where nothing tells it: a nat per example."""
+
+NO_ERROR = 1e-6
+"""Up to this share of the largest error, the selection says that none is left."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Divergence:
@@ -39,6 +48,9 @@ class Divergence:
 
     widths: np.ndarray
     values: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"<Divergence at {len(self.widths)} widths>"
 
     def curve(self, errors: np.ndarray) -> np.ndarray:
         """Returns the `(N + 1,)` divergence at every width.
@@ -58,9 +70,7 @@ class Divergence:
         measured = np.log(np.maximum(errors[self.widths], floor))
         wanted = np.log(np.maximum(errors, floor))
 
-        # Divergences are measured with noise. A narrower width cannot be better than
-        # a wider one, so each value is at least that of the widths above it.
-        falling = np.maximum.accumulate(self.values[::-1])[::-1]
+        falling = self._falling()
         values = np.log(np.maximum(falling, 0) + SMALLEST_DIVERGENCE)
 
         # A power is a straight line between logarithms. `interp` needs them
@@ -69,8 +79,77 @@ class Divergence:
         inside = np.interp(wanted, measured[::-1], values[::-1])
         nearest = np.clip(wanted, measured[-1], measured[0])
         curve = np.exp(inside + wanted - nearest)
+        if falling[0] <= FREE:
+            # In proportion to nothing, nothing would ever cost anything.
+            narrower = slice(0, self.widths[0])
+            share = errors[narrower] / largest
+            curve[narrower] = np.maximum(curve[narrower], DIVERGENCE_OF_ALL * share)
+        free = self.widths[falling <= FREE]
+        if len(free):
+            # The selection may see no difference between these and a narrower width.
+            known = falling[falling <= FREE][0] + SMALLEST_DIVERGENCE
+            curve[free[0] :] = np.minimum(curve[free[0] :], known)
         curve[-1] = 0.0
         return np.minimum.accumulate(curve)
+
+    def with_more(self, other: "Divergence") -> "Divergence":
+        """Returns the divergence at the widths of both, which are different ones."""
+        widths = np.concatenate([self.widths, other.widths])
+        values = np.concatenate([self.values, other.values])
+        order = np.argsort(widths)
+        return Divergence(widths[order], values[order])
+
+    def widths_in_doubt(
+        self,
+        errors: np.ndarray,
+        count: int,
+        round_to: int,
+    ) -> np.ndarray:
+        """Returns the widths to measure next, to know where a cut begins to cost.
+
+        A width that costs nothing says nothing of the narrower ones. The narrowest of
+        those is to be known exactly: whatever the divergence is next to it, no curve
+        through a 0 tells it.
+
+        Args:
+            errors: The path's `(N + 1,)` errors.
+            count: As for `widths_to_measure`.
+            round_to: Likewise.
+
+        Returns:
+            Widths that are not measured yet; none when there is no doubt.
+        """
+        falling = self._falling()
+        free = self.widths[falling <= FREE]
+        costly = self.widths[falling > FREE]
+        if not len(free):
+            return free
+        narrowest = int(free[0])
+        widest = int(costly[-1]) if len(costly) else 0
+        if narrowest - widest <= 1:
+            return free[:0]
+        between = set(range(widest + 1, narrowest))
+        without_error = errors <= NO_ERROR * errors[0]
+        knee = int(np.argmax(without_error))
+        if widest < knee <= narrowest:
+            # The selection's own errors say where to look first: at the least width
+            # that leaves none, and next to it.
+            wanted = {knee - 1, knee} & between
+        else:
+            wanted = {(widest + narrowest) // 2}
+        if not len(costly):
+            # What is narrower is a group of its own, of which nothing is known.
+            spread = widths_to_measure(narrowest, count, round_to)
+            wanted.update(spread.tolist())
+        return np.array(sorted(wanted))
+
+    def _falling(self) -> np.ndarray:
+        """Returns the `(k,)` values without their noise upwards.
+
+        A narrower width cannot be better than a wider one, so each value is at least
+        that of the widths above it.
+        """
+        return np.maximum.accumulate(self.values[::-1])[::-1]
 
 
 def widths_to_measure(
@@ -94,6 +173,106 @@ def widths_to_measure(
     return np.unique(widths[widths < size])
 
 
+class Measurement:
+    """The evaluation of a network of which one group alone is cut.
+
+    The network is compiled once, for any widths.
+
+    Args:
+        graph: The traced model.
+        moments: From `observe`.
+        reconstruct: `least_squares` or `rescaled`.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        moments: Moments,
+        reconstruct: Reconstruct,
+    ):
+        self._graph = graph
+        self._moments = moments
+        self._reconstruct = reconstruct
+        self._consumers = consumers_of(graph)
+        self._outputs = outputs_of(graph)
+        # A group of one channel cannot be cut.
+        groups = [group for group in graph.groups if group.size > 1]
+        self._segments = segments_of(graph, self._consumers, groups)
+
+    def at(
+        self,
+        widths: Mapping[str, np.ndarray],
+        paths: Mapping[str, SelectionPath],
+        batches: Iterable[list[np.ndarray]],
+    ) -> dict[str, Divergence]:
+        """Cuts each group alone, weights reconstructed, and compares the outputs.
+
+        Only the part of the network behind the group is evaluated.
+
+        Args:
+            widths: Group name -> the widths to measure it at; those not named are not
+                cut.
+            paths: Group name -> its selection path.
+            batches: Lists of arrays, one per model input.
+
+        Returns:
+            Group name -> its `Divergence`.
+        """
+        cuts = {}
+        for group in self._graph.groups:
+            if group.name in widths:
+                path = paths[group.name]
+                cuts[group.name] = self._cuts(group, path, widths[group.name])
+        totals = {name: np.zeros(len(own)) for name, own in cuts.items()}
+        examples = 0
+        for batch in batches:
+            self._add_divergences(batch, cuts, totals)
+            examples += len(batch[0])
+        divergences = {}
+        for name, total in totals.items():
+            divergences[name] = Divergence(widths[name], total / examples)
+        return divergences
+
+    def _cuts(
+        self,
+        group: ChannelGroup,
+        path: SelectionPath,
+        widths: np.ndarray,
+    ) -> list[Cut]:
+        """Returns what changes when the group is cut to each of the widths."""
+        cuts = []
+        for width in widths:
+            cut = cut_of(
+                self._graph,
+                self._consumers,
+                self._moments,
+                group,
+                path.scale(width),
+                self._reconstruct,
+            )
+            cuts.append(cut)
+        return cuts
+
+    def _add_divergences(
+        self,
+        batch: list[np.ndarray],
+        cuts: Mapping[str, list[Cut]],
+        totals: Mapping[str, np.ndarray],
+    ) -> None:
+        """Adds the divergence of each cut on a batch to the totals."""
+        live = [ops.convert_to_tensor(x) for x in batch]
+        full = run_segments(self._segments, live, NO_CUT)
+        for i, segment in enumerate(self._segments):
+            rest = self._segments[i:]
+            for group in segment.groups:
+                for j, cut in enumerate(cuts.get(group.name, [])):
+                    found = run_segments(rest, live, cut)
+                    lost = _total_divergence(self._outputs, full, found)
+                    totals[group.name][j] += lost
+            # All later cuts leave this segment as it is: it is run once.
+            live = segment.run(live, NO_CUT)
+
+
 def measure(
     graph: ChannelGraph,
     moments: Moments,
@@ -102,56 +281,21 @@ def measure(
     widths: Mapping[str, np.ndarray],
     reconstruct: Reconstruct,
 ) -> dict[str, Divergence]:
-    """Cuts each group alone, weights reconstructed, and compares the outputs.
-
-    Only the part of the network behind the group is evaluated.
+    """Returns the divergence of each group at some widths: a `Measurement` of one pass.
 
     Args:
-        graph: The traced model.
-        moments: From `observe`.
-        paths: Group name -> its selection path.
-        batches: Lists of arrays, one per model input.
-        widths: Group name -> the widths to measure it at.
-        reconstruct: `least_squares` or `rescaled`.
+        graph: As for `Measurement`, like `moments` and `reconstruct`.
+        moments: See there.
+        paths: As for `Measurement.at`, like `batches` and `widths`.
+        batches: See there.
+        widths: See there.
+        reconstruct: See above.
 
     Returns:
         Group name -> its `Divergence`.
     """
-    groups = [group for group in graph.groups if len(widths[group.name])]
-    consumers = consumers_of(graph)
-    cuts: dict[str, list[Cut]] = {}
-    for group in groups:
-        cuts[group.name] = []
-        for width in widths[group.name]:
-            scale = paths[group.name].scale(width)
-            cut = cut_of(graph, consumers, moments, group, scale, reconstruct)
-            cuts[group.name].append(cut)
-
-    totals = {}
-    for group in graph.groups:
-        count = len(widths[group.name])
-        totals[group.name] = np.zeros(count)
-    segments = segments_of(graph, consumers, groups)
-    outputs = outputs_of(graph)
-    examples = 0
-    for batch in batches:
-        live = [ops.convert_to_tensor(x) for x in batch]
-        full = run_segments(segments, live, NO_CUT)
-        for i, segment in enumerate(segments):
-            rest = segments[i:]
-            for group in segment.groups:
-                for j, cut in enumerate(cuts[group.name]):
-                    found = run_segments(rest, live, cut)
-                    lost = _total_divergence(outputs, full, found)
-                    totals[group.name][j] += lost
-            # All later cuts leave this segment as it is: it is run once.
-            live = segment.run(live, NO_CUT)
-        examples += len(batch[0])
-
-    divergences = {}
-    for name, total in totals.items():
-        divergences[name] = Divergence(widths[name], total / examples)
-    return divergences
+    measurement = Measurement(graph, moments, reconstruct)
+    return measurement.at(widths, paths, batches)
 
 
 def _total_divergence(

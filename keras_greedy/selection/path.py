@@ -26,6 +26,9 @@ class SelectionPath:
     order: np.ndarray
     errors: np.ndarray
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self.order):,} channels>"
+
     def kept(self, width: int) -> np.ndarray:
         """Returns the `(width,)` indices of the channels kept, increasing."""
         return np.sort(self.order[:width])
@@ -37,7 +40,7 @@ class SelectionPath:
         return scale
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class MixturePath(SelectionPath):
     """The path of `a <- (1 - g) a + g e_i`, with the steps that made it.
 

@@ -1,17 +1,19 @@
 """Measures BatchNorm statistics anew, as pruning has changed the activations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_greedy.backend import compiled
-from keras_greedy.batches import Batches, Data
+from keras_greedy.backend import Tensor, compiled
+from keras_greedy.batches import Arrays, Batches, Data
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.masks import get_keras_mask, set_keras_mask
 from keras_greedy.graph.trace import trace_quietly
+from tflite_export.checks import check_count
 
 BATCH_SIZE = 64
 
@@ -32,7 +34,8 @@ def reestimate_batch_norm(
         batch_size: Examples normalised together.
 
     Raises:
-        ValueError: When the data do not fit the model.
+        ValueError: When the data do not fit the model, or `batch_size` is no positive
+            integer.
 
     Example:
 
@@ -53,6 +56,7 @@ def reestimate_batch_norm(
     keras_greedy.reestimate_batch_norm(model, images)
     ```
     """
+    batch_size = check_count("batch_size", batch_size, minimum=1)
     graph = trace_quietly(model)
     norms = [
         call
@@ -65,7 +69,10 @@ def reestimate_batch_norm(
     layers = dict.fromkeys(call.operation for call in norms)
     for layer in layers:
         calls = [i for i, call in enumerate(norms) if call.operation is layer]
-        mean, square = sums.means_of(calls)
+        means = sums.means_of(calls)
+        if means is None:
+            continue
+        mean, square = means
         layer.moving_mean.assign(mean)
         layer.moving_variance.assign(np.maximum(square - mean**2, 0))
 
@@ -78,7 +85,8 @@ class _Sums:
     """
 
     def __init__(self, calls: int):
-        self._examples = 0
+        # How many examples there were; of those with masked positions a share counts.
+        self._examples = [0.0] * calls
         self._x: list = [0.0] * calls  # `(C,)` each
         self._squares: list = [0.0] * calls  # `(C,)` each
 
@@ -86,22 +94,37 @@ class _Sums:
         self,
         means: list[np.ndarray],
         variances: list[np.ndarray],
+        shares: list[np.ndarray],
         examples: int,
     ) -> None:
-        """Adds the statistics, `(C,)` for each call, of a batch of so many examples."""
-        self._examples += examples
-        pairs = zip(means, variances, strict=True)
-        for i, (mean, variance) in enumerate(pairs):
+        """Adds the statistics of a batch.
+
+        Args:
+            means: `(C,)` for each call.
+            variances: `(C,)` for each call.
+            shares: For each call, how much of its input is not masked.
+            examples: Size of the batch.
+        """
+        statistics = zip(means, variances, shares, strict=True)
+        for i, (mean, variance, share) in enumerate(statistics):
+            count = examples * float(share)
             # E[x^2] of the batch: variances do not add up, second moments do.
             square = variance + mean * mean
-            self._x[i] = self._x[i] + examples * mean
-            self._squares[i] = self._squares[i] + examples * square
+            self._examples[i] += count
+            self._x[i] = self._x[i] + count * mean
+            self._squares[i] = self._squares[i] + count * square
 
-    def means_of(self, calls: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the means of x and of its square, over all calls of one layer."""
+    def means_of(self, calls: list[int]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns the means of x and of its square, over all calls of one layer.
+
+        `None` where all positions are masked.
+        """
+        examples = np.mean([self._examples[i] for i in calls])
+        if not examples:
+            return None
         x = np.mean([self._x[i] for i in calls], axis=0)
         squares = np.mean([self._squares[i] for i in calls], axis=0)
-        return x / self._examples, squares / self._examples
+        return x / examples, squares / examples
 
 
 def _summed_statistics(
@@ -112,10 +135,35 @@ def _summed_statistics(
 ) -> _Sums:
     statistics = compiled(_batch_statistics(graph, norms))
     sums = _Sums(len(norms))
-    for batch in Batches.of(data, graph.functional, batch_size):
-        means, variances = statistics([ops.convert_to_tensor(x) for x in batch])
-        sums.add(_to_host(means), _to_host(variances), len(batch[0]))
+    for batch in _even(Batches.of(data, graph.functional, batch_size)):
+        found = statistics([ops.convert_to_tensor(x) for x in batch])
+        means, variances, shares = map(_to_host, found)
+        sums.add(means, variances, shares, len(batch[0]))
     return sums
+
+
+def _even(batches: Iterable[Arrays]) -> Iterator[Arrays]:
+    """Yields the batches; a last one that is short shares with the one before it.
+
+    A few examples normalised by their own statistics are not what the layers behind
+    see of a full batch, however little they weigh.
+    """
+    previous: Arrays | None = None
+    for batch in batches:
+        if previous is None:
+            previous = batch
+        elif len(batch[0]) == len(previous[0]):
+            yield previous
+            previous = batch
+        else:
+            joined = [
+                np.concatenate(parts) for parts in zip(previous, batch, strict=True)
+            ]
+            half = len(joined[0]) // 2
+            yield [x[half:] for x in joined]
+            previous = [x[:half] for x in joined]
+    if previous is not None:
+        yield previous
 
 
 def _to_host(tensors: list) -> list[np.ndarray]:
@@ -123,25 +171,27 @@ def _to_host(tensors: list) -> list[np.ndarray]:
 
 
 def _batch_statistics(graph: ChannelGraph, norms: list[Call]) -> Callable:
-    """Returns a function of a batch: the mean and variance `(C,)` at each call."""
+    """Returns a function of a batch: mean, variance and share counted at each call."""
     indices = {call.index for call in norms}
     last = max(indices) + 1
 
-    def batch_statistics(inputs: list) -> tuple[list, list]:
-        means, variances = [], []
+    def batch_statistics(inputs: list) -> tuple[list, list, list]:
+        means, variances, shares = [], [], []
 
         def apply(call: Call, *args: Any, **kwargs: Any) -> Any:
             if call.index not in indices:
                 return call.operation(*args, **kwargs)
             layer = call.operation
+            mask = kwargs.get("mask")
+            if mask is None:
+                mask = get_keras_mask(args[0])
             # As Keras does: statistics of half-precision inputs are in float32.
             dtype = keras.backend.result_type(args[0].dtype, "float32")
             x = ops.cast(args[0], dtype)
-            axes = list(range(len(x.shape)))
-            del axes[layer.axis]
-            mean, variance = ops.moments(x, axes)
+            mean, variance, share = _moments(x, layer.axis, mask)
             means.append(mean)
             variances.append(variance)
+            shares.append(share)
             y = ops.batch_normalization(
                 x,
                 mean,
@@ -151,9 +201,45 @@ def _batch_statistics(graph: ChannelGraph, norms: list[Call]) -> Callable:
                 scale=layer.gamma if layer.scale else None,
                 epsilon=layer.epsilon,
             )
-            return ops.cast(y, layer.compute_dtype)
+            y = ops.cast(y, layer.compute_dtype)
+            if mask is not None:
+                # The layer would have handed it on.
+                set_keras_mask(y, mask)
+            return y
 
         graph.run(graph.feed(inputs), graph.calls[:last], apply)
-        return means, variances
+        return means, variances, shares
 
     return batch_statistics
+
+
+def _moments(
+    x: Tensor,
+    axis: int,
+    mask: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the mean and the variance `(C,)` of all but an axis, and a share.
+
+    Args:
+        x: A tensor.
+        axis: The axis of its channels.
+        mask: Booleans for all axes but the last, true for the positions that count.
+
+    Returns:
+        Mean, variance, and how much of `x` counts, up to 1.
+    """
+    axes = list(range(len(x.shape)))
+    del axes[axis]
+    if mask is None:
+        mean, variance = ops.moments(x, axes)
+        return mean, variance, ops.ones(())
+    counted = ops.broadcast_to(ops.expand_dims(mask, -1), ops.shape(x))
+    counted = ops.cast(counted, "bool")
+    # (C,): how many entries of each channel count.
+    count = ops.sum(ops.cast(counted, x.dtype), axes, keepdims=True)
+    at_least_one = ops.maximum(count, 1)
+    mean = ops.sum(ops.where(counted, x, 0), axes, keepdims=True) / at_least_one
+    centred = ops.where(counted, x - mean, 0)
+    variance = ops.sum(ops.square(centred), axes) / ops.squeeze(at_least_one, axes)
+    share = ops.mean(ops.cast(counted, "float32"))
+    return ops.squeeze(mean, axes), variance, share

@@ -1,6 +1,5 @@
-"""Callbacks of `fit` for wrapped models: selection, and TensorBoard."""
+"""The callback of `fit` that selects channels of a wrapped model."""
 
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -8,11 +7,17 @@ import keras
 from keras_greedy.batches import Data, repeatable
 from keras_greedy.while_training.gated_model import GatedModel
 from keras_greedy.while_training.layers import GreedyChannels, wrappers_of
-from keras_greedy.while_training.selector import Selector
+from keras_greedy.while_training.running import (
+    TrainingRun,
+    model_of,
+    optimizer_of,
+    optimizers_in,
+    steps_taken,
+    sync,
+)
+from keras_greedy.while_training.selector import Selector, unwrapped_readers_of
+from keras_greedy.while_training.strip import ROUNDING
 from tflite_export.user_warnings import warn_user
-
-ROUNDING = 1e-6
-"""Of the share of MACs that is left and the one of the schedule."""
 
 SETTINGS = ("selection_schedule", "objective", "step")
 """The attributes of all wrappers of a model that must agree."""
@@ -105,31 +110,38 @@ class GreedySelectionStep(keras.callbacks.Callback):
         # A generator is gone after one `fit`.
         self._data = repeatable(data)
         self._seed = seed
+        self._run: TrainingRun | None = None
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Prepares the selections; raises when the model does not allow any."""
-        wrappers = wrappers_of(self.model)
-        _check_one_setting(self.model, wrappers)
-        self._schedule = wrappers[0].selection_schedule
-        self._gated = GatedModel(self.model)
+        model = model_of(self)
+        self._wrappers = wrappers_of(model)
+        _check_one_setting(model, self._wrappers)
+        optimizer = _checked_optimizer(model)
+        first = self._wrappers[0]
+        self._schedule = first.selection_schedule
+        self._gated = GatedModel(model)
         self._selector = Selector(
-            self.model,
+            model,
             self._gated,
             self._data,
-            wrappers[0].objective,
-            wrappers[0].step,
+            first.objective,
+            first.step,
             self._seed,
         )
+        kept_whole = unwrapped_readers_of(self._gated)
+        if kept_whole:
+            warn_user(
+                "Some layers are wrapped that narrow nothing, as not all that read the "
+                f"same channels are: {kept_whole}"
+            )
         self._selector.check(self._schedule.macs, self._schedule.round_to)
-        for wrapper in wrappers:
-            wrapper.has_callback = True
-        optimizer = self.model.optimizer
-        _check_no_average(optimizer)
         if not optimizer.built:
             # TensorFlow cannot make variables in a `fit` after one that has failed.
-            optimizer.build(self.model.trainable_variables)
+            optimizer.build(model.trainable_variables)
         self._step: int | None = None
         self._done = 0
+        self._run = TrainingRun(model, self._wrappers)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Reads the optimizer's steps anew at the next batch."""
@@ -138,130 +150,89 @@ class GreedySelectionStep(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         """Makes the selections that are due before this batch."""
+        if self._run is None:
+            raise RuntimeError(
+                "Expected `on_train_begin()` before `on_train_batch_begin(batch)` of "
+                "GreedySelectionStep, once, in a training loop of your own. Received: "
+                f"batch={batch!r} without it"
+            )
+        self._run.announce()
         if self._step is None:
             self._step = self._steps_taken()
-            self._done = max(self._done, self._schedule.selections(self._step - 1))
+            before = self._schedule.selections(self._step - 1)
+            # All of them are due again where their gates are open again.
+            self._done = 0 if self._is_undone() else max(self._done, before)
         due = self._schedule.selections(self._step)
         if due > self._done:
-            _sync(self.model)
-        for index in range(self._done, due):
-            self._schedule.select(self._selector, index)
+            sync(self.model)
+            for index in range(self._done, due):
+                self._schedule.select(self._selector, index)
+            self._note_macs_left()
         self._done = due
         self._step += self.model.steps_per_execution
 
     def on_train_end(self, logs: Logs = None) -> None:
         """Warns when the training ended before the schedule did."""
-        for wrapper in wrappers_of(self.model):
-            wrapper.has_callback = False
-        # The next `fit` is to look at that again.
-        self.model.make_train_function(force=True)
+        if self._run is None:
+            return
+        self._run.end()
         self._warn_if_unfinished()
 
     def _warn_if_unfinished(self) -> None:
         left = self._gated.share_of_macs()
         if left > self._schedule.macs + ROUNDING:
+            steps = self._steps_taken() if self._step is None else self._step
             warn_user(
                 f"The training ended with {left:.1%} of the MACs left, not with the "
-                f"{self._schedule.macs:.1%} of the schedule, after {self._step} steps. "
+                f"{self._schedule.macs:.1%} of the schedule, after {steps} steps. "
                 "Train on with a GreedySelectionStep, or have the schedule end "
                 "earlier; callbacks that restore weights must begin behind it"
             )
+        if self._wrappers[0].macs_left is None:
+            self._note_macs_left()
+
+    def _is_undone(self) -> bool:
+        """Returns whether gates are open again that a selection has closed.
+
+        So they are after weights of before it were restored.
+        """
+        left = self._gated.share_of_macs()
+        before = self._wrappers[0].macs_left
+        if before is None:
+            return left == 1
+        return left > before + ROUNDING
+
+    def _note_macs_left(self) -> None:
+        left = self._gated.share_of_macs()
+        for wrapper in self._wrappers:
+            wrapper.macs_left = left
 
     def _steps_taken(self) -> int:
         """Returns the steps of the optimizer before the first batch.
 
         Not before: other callbacks may restore the optimizer.
         """
-        _sync(self.model)
-        optimizer = self.model.optimizer
-        batches_per_step = optimizer.gradient_accumulation_steps or 1
-        iterations = keras.ops.convert_to_numpy(optimizer.iterations)
-        return batches_per_step * int(iterations)
+        sync(self.model)
+        return steps_taken(self.model.optimizer)
 
 
-class SelectionSummaries(keras.callbacks.Callback):
-    """Writes what selection has left of the model to TensorBoard, after each epoch.
-
-    Those are the model's share of MACs, and for each group its width, the error of
-    its last selection (a share of the error of no channel at all), and a histogram
-    of its gates.
-
-    Args:
-        log_dir: The folder for TensorBoard.
-
-    Raises:
-        ImportError: When TensorFlow or TensorBoard is not installed; says how to.
-
-    Example:
-
-    ```python
-    import keras
-    import numpy as np
-
-    import keras_greedy
-
-    model = keras.Sequential(
-        [
-            keras.Input((10,)),
-            keras.layers.Dense(32, activation="relu"),
-            keras.layers.Dense(3, activation="softmax"),
-        ]
-    )
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(64, 10)), rng.integers(0, 3, 64)
-    wrapped = keras_greedy.prune_greedy(model)
-    wrapped.compile("adam", "sparse_categorical_crossentropy")
-    callbacks = [
-        keras_greedy.GreedySelectionStep(x),
-        keras_greedy.SelectionSummaries("logs"),
-    ]
-    wrapped.fit(x, y, callbacks=callbacks)  # tensorboard --logdir logs
-    ```
-    """
-
-    def __init__(self, log_dir: str | Path):
-        super().__init__()
-        try:
-            import tensorboard  # noqa: F401
-            import tensorflow as tf
-        except ImportError as error:
-            raise ImportError(
-                "SelectionSummaries writes its files by TensorFlow and TensorBoard, of "
-                f"which one is not installed ({error}): pip install tensorflow "
-                "tensorboard"
-            ) from error
-        self._summary = tf.summary
-        self._log_dir = str(log_dir)
-
-    def on_train_begin(self, logs: Logs = None) -> None:
-        """Opens the file."""
-        self._gated = GatedModel(self.model)
-        self._writer = self._summary.create_file_writer(self._log_dir)
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Writes the summaries of an epoch."""
-        masks = self._gated.masks()
-        errors = self._gated.errors()
-        with self._writer.as_default(step=epoch):
-            self._summary.scalar("macs", self._gated.share_of_macs())
-            for name, mask in masks.items():
-                self._summary.scalar(f"width/{name}", int(mask.sum()))
-                self._summary.scalar(f"error/{name}", errors[name])
-                self._summary.histogram(f"gate/{name}", mask.astype(float))
-        self._writer.flush()
-
-    def on_train_end(self, logs: Logs = None) -> None:
-        """Closes the file."""
-        self._writer.close()
-
-
-def _check_no_average(optimizer: keras.Optimizer) -> None:
-    if optimizer.use_ema:
+def _checked_optimizer(model: keras.Model) -> keras.Optimizer:
+    """Returns the optimizer of a model whose steps the schedule is to count."""
+    optimizer = optimizer_of(model)
+    if optimizer is None:
         raise ValueError(
-            "Expected an optimizer with use_ema=False: the averages of before a "
-            "selection would undo what it does to the weights. Received: "
-            f"optimizer={optimizer!r} with use_ema=True"
+            "Expected the model to have an optimizer of Keras, whose steps the "
+            "schedule counts: compile it, or set `model.optimizer`. Received: "
+            f"model={model!r} with optimizer={getattr(model, 'optimizer', None)!r}"
         )
+    for each in optimizers_in(optimizer):
+        if each.use_ema:
+            raise ValueError(
+                "Expected an optimizer with use_ema=False: the averages of before a "
+                "selection would undo what it does to the weights. Received: "
+                f"optimizer={each!r} with use_ema=True"
+            )
+    return optimizer
 
 
 def _check_one_setting(model: keras.Model, wrappers: list[GreedyChannels]) -> None:
@@ -285,9 +256,3 @@ def _check_one_setting(model: keras.Model, wrappers: list[GreedyChannels]) -> No
 def _settings_of(wrapper: GreedyChannels) -> dict[str, Any]:
     config = wrapper.get_config()
     return {name: config[name] for name in SETTINGS}
-
-
-def _sync(model: keras.Model) -> None:
-    """On JAX, `fit` holds the weights outside of the model's variables."""
-    if hasattr(model, "jax_state_sync"):
-        model.jax_state_sync()

@@ -5,13 +5,13 @@ import numpy as np
 
 from keras_greedy.graph.calls import Call, named_weights
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
-from keras_greedy.graph.clone import Copier, copy_weights, full_weights, remake
+from keras_greedy.graph.clone import Copier, remake
 from keras_greedy.graph.costs import Costs
-from keras_greedy.graph.fold import foldable_norms
 from keras_greedy.graph.rebuild import Cutter, rebuild
+from keras_greedy.graph.state import copy_weights, full_weights
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.policies import of_groups
-from keras_greedy.selection.consumers import consumers_of
+from keras_greedy.selection.cut import without_bias
 from keras_greedy.while_training.layers import GreedyChannels
 
 
@@ -105,6 +105,19 @@ class GatedModel:
                 "neither"
             )
 
+    def unwrapped_readers(self) -> dict[str, list[str]]:
+        """Returns the readers without a wrapper that keep groups whole, by the group.
+
+        Those are groups that have a wrapper as well, which gates nothing then.
+        """
+        found = {}
+        for group in self.whole.groups:
+            operations = [self._originals[call.operation] for call in group.readers]
+            without = [o.name for o in operations if not isinstance(o, GreedyChannels)]
+            if 0 < len(without) < len(operations):
+                found[group.name] = without
+        return found
+
     def _copy_weights(self) -> None:
         """Gives the layers of the copy the weights of the wrapped model."""
         for old, new in self._copies:
@@ -188,15 +201,3 @@ def can_be_gated(graph: ChannelGraph, group: ChannelGroup) -> bool:
             channels = graph.channels_of(call.inputs[0])
             inputs.add((call.operation, *channels))
     return len(inputs) == len(readers)
-
-
-def without_bias(graph: ChannelGraph) -> list[Call]:
-    """Returns the readers that need a bias, for the mean of what goes, and lack one."""
-    norms = foldable_norms(graph)
-    return [
-        consumer.call
-        for consumer in consumers_of(graph).values()
-        if consumer.reconstructs
-        and not consumer.call.operation.use_bias
-        and consumer.call.index not in norms
-    ]

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_greedy.graph.rules import RULES, rule_for
 from keras_greedy.selection.methods import method_of
-from keras_greedy.while_training.schedules import ConstantWidth, SelectionSchedule
+from keras_greedy.while_training.schedules import SelectionSchedule, checked_schedule
 
 NO_CALLBACK = (
     "Expected a `GreedySelectionStep` while a model with `GreedyChannels` layers "
@@ -55,9 +55,15 @@ class ChannelGate(keras.layers.Layer):
             dtype="float32",
         )
         self.built = True
+        # A model that was loaded may be of any time in a schedule.
+        self.is_loaded = False
 
     def call(self, inputs: Any) -> Any:
         return inputs * self.kept
+
+    def load_own_variables(self, store: Any) -> None:
+        super().load_own_variables(store)
+        self.is_loaded = True
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"size": self.size}
@@ -68,7 +74,8 @@ class GreedyChannels(keras.layers.Wrapper):
     """A layer that reads channels through gates.
 
     Made by `prune_greedy`. The input of the layer is multiplied by the gates; a
-    normalisation over the channels takes its statistics over the kept ones.
+    normalisation over the channels takes its statistics over the kept ones. So it is
+    not this layer that gets narrower, but those before it that make the channels.
 
     Args:
         layer: A layer that reads all channels of its input, or normalises over them.
@@ -82,7 +89,8 @@ class GreedyChannels(keras.layers.Wrapper):
         **kwargs: As for `keras.layers.Layer`.
 
     Attributes:
-        has_callback: Whether a `GreedySelectionStep` takes care of the selection.
+        macs_left: The share of the model's MACs that the last selection left; `None`
+            before the first, and in a model that was loaded.
 
     Raises:
         ValueError: When `layer` is not as described.
@@ -126,17 +134,39 @@ class GreedyChannels(keras.layers.Wrapper):
         method_of(None, objective, step)  # Raises when there is no such method.
         self.objective = objective
         self.step = step
-        self.gates = gates or []
+        self.gates: list[ChannelGate] = []
         self.places = places or []
-        self.has_callback = False
+        self._hold(gates or [])
+        self.macs_left: float | None = None
+        self._is_running: Callable[[], bool] | None = None
+
+    @property
+    def has_callback(self) -> bool:
+        """Returns whether a `GreedySelectionStep` takes care of the selection."""
+        return self._is_running is not None and self._is_running()
+
+    def follow(self, is_running: Callable[[], bool]) -> None:
+        """Lets the wrapper be trained while a run with selections goes on.
+
+        Args:
+            is_running: Returns whether it does.
+        """
+        self._is_running = is_running
 
     def build(self, input_shape: tuple) -> None:
         super().build(input_shape)
         if not self.gates:
             channels = input_shape[-1]
-            self.gates = [ChannelGate(channels, name=f"gate_{self.layer.name}")]
+            self._hold([ChannelGate(channels, name=f"gate_{self.layer.name}")])
             self.places = list(range(1, channels + 1))
         self.built = True
+
+    def _hold(self, gates: list[ChannelGate]) -> None:
+        self.gates = gates
+        # `tf.train.Checkpoint` does not look into lists. These names are behind
+        # "gates" in the alphabet: Keras' own files stay as they are.
+        for index, gate in enumerate(gates):
+            setattr(self, f"gates_{index}", gate)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if training and not self.has_callback:
@@ -238,19 +268,6 @@ def wrappers_of(model: keras.Model) -> list[GreedyChannels]:
         elif isinstance(layer, keras.Model):
             found.extend(wrappers_of(layer))
     return list(dict.fromkeys(found))
-
-
-def checked_schedule(schedule: SelectionSchedule | None) -> SelectionSchedule:
-    """Returns a schedule as it is; half the MACs at once for `None`."""
-    if schedule is None:
-        return ConstantWidth(0.5)
-    if not isinstance(schedule, SelectionSchedule):
-        raise ValueError(
-            "Expected `selection_schedule` to be a keras_greedy.ConstantWidth, "
-            "PolynomialWidth or LayerByLayer, or None. Received: "
-            f"selection_schedule={schedule!r} of type {type(schedule).__name__}"
-        )
-    return schedule
 
 
 def prune_scope() -> keras.saving.CustomObjectScope:

@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 import keras
 
+from keras_greedy.while_training.arguments import keywords_behind_macs
 from tflite_export.checks import check_number, is_count, is_number
 
 
@@ -22,8 +23,9 @@ class Narrows(Protocol):
 class SelectionSchedule:
     """The base of the schedules: selections come at certain training steps.
 
-    Subclasses have a `get_config` and are registered with Keras, so that they are
-    saved with the model.
+    A schedule of your own has `selections` and `select`, a `get_config` if it has
+    arguments of its own, and is registered with Keras, so that it is saved with the
+    model. Schedules of one class with the same `get_config` are equal.
 
     Args:
         macs: Share of the full model's multiply-accumulates to keep in the end.
@@ -32,9 +34,34 @@ class SelectionSchedule:
 
     Raises:
         ValueError: When an argument is out of its range.
+
+    Example:
+
+    ```python
+    import keras
+
+    import keras_greedy
+
+
+    @keras.saving.register_keras_serializable("mine")
+    class InTwoSteps(keras_greedy.SelectionSchedule):
+        def selections(self, step):
+            return (step >= self.begin_step) + (step >= self.begin_step + 100)
+
+        def select(self, selector, index):
+            share = (1 + self.macs) / 2 if index == 0 else self.macs
+            selector.to_macs(share, self.round_to)
+
+
+    model = keras.Sequential(
+        [keras.Input((10,)), keras.layers.Dense(16), keras.layers.Dense(3)]
+    )
+    wrapped = keras_greedy.prune_greedy(model, InTwoSteps(0.5, begin_step=50))
+    ```
     """
 
-    def __init__(self, macs: float, begin_step: int = 0, round_to: int = 8):
+    @keywords_behind_macs
+    def __init__(self, macs: float, *, begin_step: int = 0, round_to: int = 8):
         is_share = is_number(macs) and 0 < macs <= 1
         check_number("macs", macs, "a share above 0 and up to 1", is_share)
         is_step = is_count(begin_step, minimum=0)
@@ -49,8 +76,28 @@ class SelectionSchedule:
         raise NotImplementedError
 
     def select(self, selector: Narrows, index: int) -> None:
-        """Makes the selection of this index, counted from 0."""
+        """Makes the selection of this index, counted from 0.
+
+        Args:
+            selector: The wrapped model: its `to_macs(share, round_to)` narrows all
+                groups until this share of the full model's MACs is left, its
+                `one_group(index, share, round_to)` one group.
+            index: Of the selection.
+        """
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        arguments = [f"{name}={value!r}" for name, value in self.get_config().items()]
+        return f"{type(self).__name__}({', '.join(arguments)})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return self.get_config() == other.get_config()
+
+    def __hash__(self) -> int:
+        # Equal configs may hold what has no hash, or 1 and 1.0.
+        return hash(type(self))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
@@ -128,23 +175,25 @@ class PolynomialWidth(SelectionSchedule):
     model = keras.Sequential(
         [keras.Input((10,)), keras.layers.Dense(16), keras.layers.Dense(3)]
     )
-    schedule = keras_greedy.PolynomialWidth(0.5, 0, end_step=2000)
+    schedule = keras_greedy.PolynomialWidth(0.5, begin_step=0, end_step=2000)
     wrapped = keras_greedy.prune_greedy(model, schedule)
     ```
 
     Reference: Zhu and Gupta, To Prune or Not to Prune, 2017, arXiv 1710.01878.
     """
 
+    @keywords_behind_macs
     def __init__(
         self,
         macs: float,
+        *,
         begin_step: int,
         end_step: int,
         power: float = 3,
         frequency: int = 100,
         round_to: int = 8,
     ):
-        super().__init__(macs, begin_step, round_to)
+        super().__init__(macs, begin_step=begin_step, round_to=round_to)
         is_later = is_count(end_step, minimum=begin_step + 1)
         check_number("end_step", end_step, "a step behind `begin_step`", is_later)
         is_power = is_number(power) and power > 0
@@ -211,14 +260,16 @@ class LayerByLayer(SelectionSchedule):
     Pruning via Greedy Forward Selection, ICML 2020.
     """
 
+    @keywords_behind_macs
     def __init__(
         self,
         macs: float,
+        *,
         begin_step: int = 0,
         frequency: int = 100,
         round_to: int = 8,
     ):
-        super().__init__(macs, begin_step, round_to)
+        super().__init__(macs, begin_step=begin_step, round_to=round_to)
         check_number("frequency", frequency, "a positive integer", is_count(frequency))
         self.frequency = frequency
 
@@ -230,3 +281,16 @@ class LayerByLayer(SelectionSchedule):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"frequency": self.frequency}
+
+
+def checked_schedule(schedule: SelectionSchedule | None) -> SelectionSchedule:
+    """Returns a schedule as it is; half the MACs at once for `None`."""
+    if schedule is None:
+        return ConstantWidth(0.5)
+    if not isinstance(schedule, SelectionSchedule):
+        raise ValueError(
+            "Expected `selection_schedule` to be a keras_greedy.SelectionSchedule, as "
+            "ConstantWidth, PolynomialWidth or LayerByLayer, or None. Received: "
+            f"selection_schedule={schedule!r} of type {type(schedule).__name__}"
+        )
+    return schedule

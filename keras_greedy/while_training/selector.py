@@ -17,11 +17,20 @@ from keras_greedy.selection.output.layer_by_layer import ToWidths, path_of_group
 from keras_greedy.stages import search_graph
 from keras_greedy.training import compile_alike
 from keras_greedy.while_training.gated_model import GatedModel
+from keras_greedy.while_training.layers import wrappers_of
 
 SILENT = Progress(0)
 
 LEAST_ERROR = 1e-30
 """The error of no channel at all, where that is nothing: its share is 0 then."""
+
+
+def unwrapped_readers_of(gated: GatedModel) -> str:
+    """Returns words for the layers that keep gated groups whole; none for none."""
+    words = []
+    for group, readers in gated.unwrapped_readers().items():
+        words.append(f"the channels of '{group}' are also read by {', '.join(readers)}")
+    return "; ".join(words)
 
 
 class Selector:
@@ -56,10 +65,14 @@ class Selector:
         self._seed = seed
         self._names = list(gated.graph.widths)
         if not self._names:
+            names = [wrapper.name for wrapper in wrappers_of(wrapped)]
             raise ValueError(
                 "Expected a model with groups of channels that are gated wherever "
-                "they are read: wrap all layers that read them, or the whole model "
-                f"with `prune_greedy`. Received: model={wrapped!r}, with none"
+                "they are read: a wrapped layer narrows the layers before it, which "
+                "make the channels that it reads, and so must be all others that read "
+                "them. Wrap these, or the whole model with `prune_greedy`. Received: "
+                f"model={wrapped!r}, with none. Wrapped are {', '.join(names)}. "
+                + unwrapped_readers_of(gated)
             )
         gated.check_biases()
         self._batches = Batches(data, gated.graph.functional)
@@ -133,7 +146,8 @@ class Selector:
 
     def _compact(self) -> keras.Model:
         compact = self._gated.compact()
-        compile_alike(compact, self._wrapped)
+        # Of the settings, a search needs the loss alone.
+        compile_alike(compact, self._wrapped, quiet=True)
         return compact
 
     def _budget(self, share: float, round_to: int) -> Budget:

@@ -1,5 +1,6 @@
 """Puts gates around the layers of a model, and takes them off again."""
 
+from collections.abc import Sequence
 from typing import Any, TypedDict, TypeVar
 
 import keras
@@ -7,23 +8,29 @@ import numpy as np
 
 from keras_greedy.graph.calls import Call, named_weights
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
-from keras_greedy.graph.clone import Copier, copy_weights, full_weights, remake
+from keras_greedy.graph.clone import Copier, remake
+from keras_greedy.graph.rules import RULES, public_key
+from keras_greedy.graph.state import copy_weights, full_weights
 from keras_greedy.graph.trace import trace
 from keras_greedy.policies import PruningPolicy, allowed, check_has_groups, of_groups
+from keras_greedy.selection.cut import without_bias
+from keras_greedy.training.compiling import own_training
+from keras_greedy.while_training.arguments import OF_PRUNE, refuse_others
 from keras_greedy.while_training.gated_model import (
     GatedModel,
     can_be_gated,
     inner,
-    without_bias,
 )
 from keras_greedy.while_training.layers import (
     ChannelGate,
     GreedyChannels,
-    checked_schedule,
     reads_channels,
 )
-from keras_greedy.while_training.schedules import SelectionSchedule
+from keras_greedy.while_training.schedules import SelectionSchedule, checked_schedule
 from tflite_export.user_warnings import warn_user
+
+PREPROCESSING = "keras.src.layers.preprocessing."
+"""The module of the layers that prepare a model's input."""
 
 ToPrune = TypeVar("ToPrune", keras.Model, keras.Layer, list[keras.Layer])
 
@@ -43,11 +50,13 @@ def prune_greedy(
     policy: PruningPolicy | None = None,
     objective: str = "global",
     step: str = "corrective",
+    **others: Any,
 ) -> ToPrune:
     """Prepares a model for being pruned while it trains.
 
     Each layer that reads channels gets a `GreedyChannels` around it, with one gate
-    for each group of channels. A `GreedySelectionStep` among the callbacks of `fit`
+    for each group of channels: it is the layers before it, which make the channels,
+    that get narrower. A `GreedySelectionStep` among the callbacks of `fit`
     then closes gates as the schedule says, and `strip_pruning` makes the compact
     model. A layer that was wrapped before stays wrapped once, its gates as they are;
     in a model, all wrappers have the new settings.
@@ -56,19 +65,22 @@ def prune_greedy(
         to_prune: A built Functional or Sequential model, which is not changed; or a
             layer or a list of layers to build a model of. Of these, layers that read
             channels are wrapped, all others come back as they are, and groups with a
-            reader that is not wrapped stay whole.
+            reader that is not wrapped stay whole. A layer that no rule knows, such as
+            an LSTM, is an error alone, and named by a warning in a list.
         selection_schedule: When to select and how much to keep: a `ConstantWidth`
             (half the MACs at the first step is the default), `PolynomialWidth` or
             `LayerByLayer`.
         policy: Of a model, which groups may be pruned; by default all.
         objective: The method by its name, as for `prune`.
         step: The rule for the weights of the channels, as for `prune`.
+        **others: None; names that TF-MOT has are answered by the name here.
 
     Returns:
         A Sequential or Functional model, not compiled; a layer; or a list of layers.
 
     Raises:
         ValueError: When an argument is not as described.
+        TypeError: For other arguments.
 
     Example:
 
@@ -98,6 +110,7 @@ def prune_greedy(
     compact = keras_greedy.strip_pruning(wrapped)
     ```
     """
+    refuse_others("prune_greedy", others, OF_PRUNE)
     settings = Settings(
         selection_schedule=checked_schedule(selection_schedule),
         objective=objective,
@@ -118,6 +131,7 @@ def prune_greedy(
             "Expected `policy` with a model: single layers are not in groups yet. "
             f"Received: policy={policy!r} with to_prune={to_prune!r}"
         )
+    _say_unsupported(layers, is_single)
     wrapped = [
         GreedyChannels(layer, **settings) if reads_channels(layer) else layer
         for layer in layers
@@ -125,39 +139,38 @@ def prune_greedy(
     return wrapped[0] if is_single else wrapped
 
 
-def strip_pruning(wrapped: keras.Model) -> keras.Model:
-    """Makes the compact model of a wrapped one: plain Keras, without closed channels.
-
-    Args:
-        wrapped: A model with `GreedyChannels` layers; it is not changed.
-
-    Returns:
-        A Sequential for a Sequential, else a functional `keras.Model`, not compiled;
-        it predicts the same as `wrapped`.
-
-    Raises:
-        ValueError: When `wrapped` is not a Functional or Sequential model.
-
-    Example:
-
-    ```python
-    import keras
-
-    import keras_greedy
-
-    model = keras.Sequential(
-        [keras.Input((10,)), keras.layers.Dense(16), keras.layers.Dense(3)]
-    )
-    wrapped = keras_greedy.prune_greedy(model)
-    compact = keras_greedy.strip_pruning(wrapped)
-    compact.save("compact.keras")
-    ```
-    """
-    return GatedModel(wrapped).compact()
-
-
 def _is_layer(layer: Any) -> bool:
     return isinstance(layer, keras.Layer) and not isinstance(layer, keras.Model)
+
+
+def _say_unsupported(layers: Sequence[keras.Layer], is_single: bool) -> None:
+    """Raises a ValueError for a layer without a rule; in a list, warns of it."""
+    unsupported = [layer for layer in layers if not _is_supported(layer)]
+    if not unsupported:
+        return
+    if is_single:
+        raise ValueError(
+            "Expected `to_prune` to be a layer with a rule for its channels, as Dense, "
+            "the convolutions and normalizations, or ReLU: leave any other as it is, "
+            "or give its class a rule by `keras_greedy.register_rule`. Received: "
+            f"to_prune={unsupported[0]!r} of type {type(unsupported[0]).__name__}"
+        )
+    named = [f"'{layer.name}' ({type(layer).__name__})" for layer in unsupported]
+    warn_user(
+        "These layers have no rule for their channels. They come back as they are, and "
+        f"the channels that they read or make stay whole: {', '.join(named)}. "
+        "`keras_greedy.register_rule` gives a class of layers a rule"
+    )
+
+
+def _is_supported(layer: keras.Layer) -> bool:
+    """Returns whether it can be gated, or needs no gate to be in a pruned model."""
+    is_known = public_key(layer) in RULES
+    # The layers in front of a model: its inputs' channels stay in any case.
+    is_at_the_input = isinstance(layer, keras.layers.InputLayer) or (
+        type(layer).__module__.startswith(PREPROCESSING)
+    )
+    return is_known or is_at_the_input or isinstance(layer, GreedyChannels)
 
 
 def _wrapped_model(
@@ -165,7 +178,7 @@ def _wrapped_model(
     policy: PruningPolicy | None,
     settings: Settings,
 ) -> keras.Model:
-    _warn_of_own_train_step(model)
+    _warn_of_own_training(model)
     before = GatedModel(model)
     narrowed = _narrowed(before)
     whole = trace(before.whole.model)
@@ -203,10 +216,12 @@ def _wrapped_model(
     return wrapped
 
 
-def _warn_of_own_train_step(model: keras.Model) -> None:
-    if type(model).train_step is not keras.Model.train_step:
+def _warn_of_own_training(model: keras.Model) -> None:
+    own = own_training(model)
+    if own:
+        methods = ", ".join(f"`{name}`" for name in own)
         warn_user(
-            "The wrapped model is a plain one: the `train_step` of "
+            f"The wrapped model is a plain one: the {methods} of "
             f"{type(model).__name__} stays behind. Train it in a loop of your own"
         )
 
@@ -221,8 +236,9 @@ def _narrowed(before: GatedModel) -> dict[str, np.ndarray]:
 
 
 def _gate_of(group: ChannelGroup) -> ChannelGate:
-    # Names of layers in nested models have slashes, which names of weights may not.
-    name = f"gate_of_{group.name.replace('/', '.')}"
+    # Names of layers in nested models have slashes, which names of layers may not, and
+    # torch refuses dots in the names of weights.
+    name = f"gate_of_{group.name.replace('/', '_')}"
     return ChannelGate(group.size, name=name)
 
 

@@ -120,6 +120,8 @@ class Rule:
         carried = channels[0]
         if self.produces:
             carried = space.fresh(call.outputs[0].shape[-1])
+        else:
+            tie_inputs(call, channels, space)
         pin_mixed(call, carried, space)
         return carried
 
@@ -196,6 +198,29 @@ def require_channels_last(call: Call) -> None:
         raise Unprunable(
             "data_format='channels_first': only channels last is supported"
         )
+
+
+def tie_inputs(
+    call: Call,
+    channels: Sequence[np.ndarray],
+    space: ChannelSpace,
+) -> None:
+    """Declares the channels of all of a call's inputs equal, one by one.
+
+    A tensor of one channel goes with all channels of the others, and has to stay.
+
+    Raises:
+        Unprunable: When they have different numbers of channels.
+    """
+    first, *others = channels
+    for other in others:
+        if len(other) == len(first):
+            space.unify(first, other)
+        elif len(other) == 1:
+            space.pin(other, call.name, "its channel goes with several others")
+        else:
+            widths = [len(ids) for ids in channels]
+            raise Unprunable(f"its inputs have {widths} channels, which its rule mixes")
 
 
 def pin_mixed(

@@ -12,6 +12,7 @@ from typing import TypeVar
 import keras
 
 from keras_greedy.graph.rules.base import RULES, Rule, RuleKey
+from tflite_export.checks import shown
 
 # Where `keras.applications` keeps the layers of its own, which have no public name.
 APPLICATIONS = "keras.src.applications."
@@ -32,7 +33,8 @@ def register_rule(*keys: RuleKey) -> Callable[[RuleClass], RuleClass]:
         The decorator, which gives the class back as it is.
 
     Raises:
-        ValueError: When the decorated class is no `keras_greedy.Rule`.
+        ValueError: When a key is none of these, or the decorated class is no
+            `keras_greedy.Rule`.
 
     Example:
 
@@ -66,6 +68,12 @@ def register_rule(*keys: RuleKey) -> Callable[[RuleClass], RuleClass]:
     assert keras_greedy.trace(model).widths == {"hidden": 16}
     ```
     """
+    if not keys or not all(map(_is_key, keys)):
+        raise ValueError(
+            "Expected `register_rule` to be given layer classes or functions, as in "
+            "`@register_rule(MyLayer)`. "
+            f"Received: {', '.join(map(shown, keys)) or 'nothing'}"
+        )
 
     def register(rule: RuleClass) -> RuleClass:
         if not (isinstance(rule, type) and issubclass(rule, Rule)):
@@ -79,6 +87,13 @@ def register_rule(*keys: RuleKey) -> Callable[[RuleClass], RuleClass]:
         return rule
 
     return register
+
+
+def _is_key(key: object) -> bool:
+    # Without parentheses the decorator gets the rule itself.
+    if isinstance(key, type):
+        return not issubclass(key, Rule)
+    return callable(key) or isinstance(key, str)
 
 
 def rule_for(

@@ -14,7 +14,7 @@ from keras import ops
 
 from keras_greedy.backend import Tensor
 from keras_greedy.graph.calls import Call
-from keras_greedy.graph.clone import full_weights
+from keras_greedy.graph.state import full_weights
 
 
 class Consumer:
@@ -109,6 +109,31 @@ class Consumer:
         """Returns the `(P,)` numbers of at most `limit` output positions, a sample."""
         return sample(self.call.outputs[0], rng, limit)
 
+    def counted(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        positions: Tensor,
+    ) -> Tensor | None:
+        """Returns which of the `rows` are of positions that are not masked.
+
+        Args:
+            x: The consumer's input, `(n, ..., C)`.
+            mask: Booleans of its first axes, true for the positions to look at.
+            positions: As for `rows`.
+
+        Returns:
+            `(rows,)` Booleans, or `None` where a row is no position.
+        """
+        if len(x.shape) == 2:
+            return None
+        ones = [1] * (len(x.shape) - 1 - len(mask.shape))
+        mask = ops.reshape(mask, (*ops.shape(mask), *ones))
+        everywhere = ops.ones_like(x[..., 0], dtype="bool")
+        of_all = ops.logical_and(mask, everywhere)
+        flat = ops.reshape(of_all, (-1, math.prod(x.shape[1:-1])))
+        return ops.reshape(ops.take(flat, positions, axis=1), (-1,))
+
     def usable(
         self,
         count: int,
@@ -137,7 +162,7 @@ class Consumer:
 
     def linear(self, x: Tensor, kernel: Tensor) -> Tensor:
         """Returns the consumer's output before bias and activation."""
-        return ops.matmul(x, kernel)
+        return ops.matmul(ops.cast(x, kernel.dtype), kernel)
 
     def activate(self, linear: Tensor) -> Tensor:
         """Returns the consumer's output of `linear` with the bias added."""

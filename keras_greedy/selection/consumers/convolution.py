@@ -103,7 +103,8 @@ class ConvConsumer(ConvolutionConsumer):
         return self._patches(x, positions, self.layer.strides)
 
     def linear(self, x: Tensor, kernel: Tensor) -> Tensor:
-        x = self._padded_if_causal(x)
+        # A raw operation with constants of float64 makes float64.
+        x = self._padded_if_causal(ops.cast(x, kernel.dtype))
         return ops.conv(x, kernel, **self._arguments())
 
     def contributions(
@@ -264,9 +265,10 @@ class SeparableConvConsumer(ConvolutionConsumer):
         return outer(own, weights)
 
     def _depthwise(self, x: Tensor) -> Tensor:
+        kernel = self.layer.depthwise_kernel
         return ops.depthwise_conv(
-            self._padded_if_causal(x),
-            self.layer.depthwise_kernel,
+            self._padded_if_causal(ops.cast(x, kernel.dtype)),
+            kernel,
             **self._arguments(),
         )
 

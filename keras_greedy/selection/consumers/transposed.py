@@ -43,7 +43,7 @@ class ConvTransposeConsumer(ConvConsumer):
 
     def linear(self, x: Tensor, kernel: Tensor) -> Tensor:
         return ops.conv_transpose(
-            x,
+            ops.cast(x, kernel.dtype),
             kernel,
             output_padding=self.layer.output_padding,
             **self._arguments(),

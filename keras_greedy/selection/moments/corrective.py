@@ -45,6 +45,7 @@ class Problem:
 
     Attributes:
         channels: As given.
+        is_read: `(channels,)` mask of those with a weight that is not 0.
         error: The error of the best weights on the channels added so far.
     """
 
@@ -54,6 +55,8 @@ class Problem:
         weights: np.ndarray,
         channels: int,
     ):
+        by_channel = weights.reshape(channels, -1)
+        self.is_read = by_channel.any(axis=1)
         weights = _square(weights)
         # With nothing selected R = C, and so tr(W' C W) is the error, C W W' C is G.
         product = covariance @ weights
@@ -171,6 +174,9 @@ class Problem:
 def forward_path(problems: Sequence[Problem]) -> SelectionPath:
     """Adds the channel that lowers the summed error most, until all are in.
 
+    A channel that no consumer reads may still tell of those that are read, as far as
+    they vary together. Once these are in it is of no use, so it comes last.
+
     Args:
         problems: One per consumer, over the same channels in the same order. They
             are used up.
@@ -182,11 +188,14 @@ def forward_path(problems: Sequence[Problem]) -> SelectionPath:
     """
     channels = problems[0].channels
     is_left = np.ones(channels, bool)
+    is_read = np.any([problem.is_read for problem in problems], axis=0)
     order = []
     errors = [_total_error(problems)]
     for _ in range(channels):
         scores = sum(problem.scores() for problem in problems)
-        scores = np.where(is_left, scores, -np.inf)
+        first = is_left & is_read
+        candidates = first if first.any() else is_left
+        scores = np.where(candidates, scores, -np.inf)
         best = int(scores.argmax())
         for problem in problems:
             problem.add(best)

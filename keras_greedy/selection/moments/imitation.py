@@ -23,6 +23,9 @@ IMITATED: dict[str, list[str]] = {
 }
 """Objective of an `Imitation` -> those that each group chooses from."""
 
+LEAST_WEIGHT = 1e-12
+"""Of an output, as a share of the greatest one's."""
+
 IMAGES_WEIGHED = 64
 WEIGHING_BATCH = 16
 
@@ -151,8 +154,20 @@ class Imitation:
             matrix = consumer.matrix()[own]
             if name in weights:
                 # ||(f - F) sqrt(M)||^2: the weights M go into the kernel's columns.
-                column_weights = np.tile(weights[name], consumer.folds)
+                column_weights = np.tile(_above_zero(weights[name]), consumer.folds)
                 matrix = matrix * np.sqrt(column_weights)
             covariance = moments.scatters[name].regularized()[np.ix_(own, own)]
             problems.append((covariance, matrix))
         return STEP_RULES[self.step].path(problems, group.size)
+
+
+def _above_zero(weights: np.ndarray) -> np.ndarray:
+    """Returns the Fisher weights `(outputs,)` of a consumer, none of which is 0.
+
+    An output may matter for none of the few images that were weighed. A channel that
+    it reads still comes before one that nothing reads.
+    """
+    greatest = weights.max()
+    if greatest == 0:
+        return np.ones(len(weights))
+    return np.maximum(weights, LEAST_WEIGHT * greatest)

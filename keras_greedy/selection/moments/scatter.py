@@ -11,6 +11,7 @@ from keras import ops
 from keras_greedy.backend import Tensor, compiled
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.masks import depends_on_masked, get_keras_mask
 from keras_greedy.selection.consumers import (
     Consumer,
     consumers_by_call,
@@ -43,6 +44,9 @@ class Scatter:
     count: int
     mean: np.ndarray
     scatter: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"<Scatter of {self.count:,} rows of {len(self.scatter):,} features>"
 
     @classmethod
     def zero(cls, folds: int, features: int) -> "Scatter":
@@ -105,6 +109,11 @@ class Moments:
 
     scatters: dict[str, Scatter]
     examples: int = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"<Moments of {self.examples:,} examples, for {len(self.scatters)} layers>"
+        )
 
     @classmethod
     def zero(cls, consumers: dict[str, Consumer]) -> "Moments":
@@ -184,6 +193,10 @@ def _batch_scatters(
     """
     # Nothing behind the last consumer is needed.
     calls = graph.calls[: 1 + max(consumers)]
+    masked = set()
+    for index, consumer in consumers.items():
+        if not depends_on_masked(graph, consumer.call):
+            masked.add(index)
 
     def batch_scatters(
         inputs: list[Tensor],
@@ -195,8 +208,11 @@ def _batch_scatters(
         def apply(call: Call, *args: Any, **kwargs: Any) -> Tensor:
             if call.index in consumers:
                 consumer = consumers[call.index]
-                rows = consumer.rows(args[0], sampled[call.index])
-                found.append(_scatter_of(rows))
+                at = sampled[call.index]
+                rows = consumer.rows(args[0], at)
+                mask = get_keras_mask(args[0]) if call.index in masked else None
+                counted = None if mask is None else consumer.counted(args[0], mask, at)
+                found.append(_scatter_of(rows, counted))
             return call.operation(*args, **kwargs)
 
         values = graph.feed(inputs)
@@ -206,16 +222,37 @@ def _batch_scatters(
     return batch_scatters
 
 
-def _scatter_of(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns count, mean `(folds, F)` and scatter `(F, F)` of `(n, folds, F)` rows."""
+def _scatter_of(
+    rows: Tensor,
+    counted: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns count, mean and scatter of rows.
+
+    Args:
+        rows: `(n, folds, F)`.
+        counted: `(n,)` Booleans, false for the rows that are to be left out; `None`
+            for all rows.
+
+    Returns:
+        The count, the mean `(folds, F)` and the scatter `(F, F)`.
+    """
     rows = ops.cast(rows, "float32")
-    # Centred before they are squared: of float32 squares of a large mean, no digits
-    # of a small variance would be left.
-    mean = ops.mean(rows, axis=0)
     features = rows.shape[-1]
-    centred = ops.reshape(rows - mean, (-1, features))
+    if counted is not None:
+        counted = ops.reshape(counted, (-1, 1, 1))
+        count = ops.sum(ops.cast(counted, "int32"))
+        # Whatever stands there, NaN as well, is not looked at.
+        rows = ops.where(counted, rows, 0.0)
+        mean = ops.sum(rows, axis=0) / ops.cast(ops.maximum(count, 1), "float32")
+        centred = ops.where(counted, rows - mean, 0.0)
+    else:
+        count = ops.shape(rows)[0]
+        # Centred before they are squared: of float32 squares of a large mean, no digits
+        # of a small variance would be left.
+        mean = ops.mean(rows, axis=0)
+        centred = rows - mean
+    centred = ops.reshape(centred, (-1, features))
     scatter = ops.matmul(ops.transpose(centred), centred)
-    count = ops.shape(rows)[0]
     return count, mean, scatter
 
 

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_greedy.batches import Batches
 from keras_greedy.graph.channels import ChannelGraph
@@ -20,7 +21,7 @@ from keras_greedy.selection.output.search import OutputSelection, cached
 from keras_greedy.selection.output.suffix import Suffix
 from keras_greedy.selection.path import SelectionPath
 from keras_greedy.training.batch_norm import reestimate_batch_norm
-from keras_greedy.training.finetune import compile_alike
+from keras_greedy.training.compiling import compile_alike
 
 ROUND_TO = 8
 """Widths that a selection or a tolerance ends at are multiples of this."""
@@ -92,11 +93,19 @@ class ToTolerance:
     def _top1(self, weights: np.ndarray) -> float:
         (kind,) = self._suffix.kinds
         weights = weights.astype("float32")
-        right = []
+        right, counts = [], []
         for live, targets in self._batches:
             (output,) = self._suffix.outputs(live, weights)
             right.append(kind.right(output, targets[0]))
-        return float(np.mean(np.concatenate(right)))
+            counts.append(_weights_of(targets, right[-1].size))
+        return float(np.average(np.concatenate(right), weights=np.concatenate(counts)))
+
+
+def _weights_of(targets: list, answers: int) -> np.ndarray:
+    """Returns the weight of each answer: of its example, if examples have weights."""
+    weights = ops.convert_to_numpy(targets[1]) if len(targets) > 1 else np.ones(answers)
+    # One for each example, whose answers may be at several positions.
+    return np.repeat(weights.ravel(), answers // weights.size)
 
 
 def check_tolerable(graph: ChannelGraph, batches: Batches) -> None:
@@ -141,6 +150,7 @@ def prune_layer_by_layer(
     """
     compact = rebuild(trace_quietly(model), {})
     compile_alike(compact, model)
+    # That says what of the settings stays behind, if anything does.
     for name in names:
         graph = trace_quietly(compact)
         moments, path, width = path_of_group(
@@ -155,7 +165,7 @@ def prune_layer_by_layer(
         if width == graph.widths[name]:
             continue
         compact = cut(graph, moments, {name: path}, {name: width}, method.step)
-        compile_alike(compact, model)
+        compile_alike(compact, model, quiet=True)
         reestimate_batch_norm(compact, batches)
         if method.finetune_per_layer is not None:
             method.finetune_per_layer.apply(compact, model, batches, verbose=0)

@@ -12,6 +12,7 @@ from keras_greedy.progress import Progress
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.output.candidates import Candidates
 from keras_greedy.selection.output.objectives import (
+    CheckedObjective,
     Objective,
     OutputDivergence,
     TrainingLoss,
@@ -49,7 +50,7 @@ class OutputSearch:
         """The channels that each step evaluates, and how many it adds."""
         return Candidates(self.candidates, self.channels_per_step)
 
-    def objective_on(self, model: keras.Model, batches: Batches) -> Objective:
+    def objective_on(self, model: keras.Model, batches: Batches) -> CheckedObjective:
         """Returns the objective of a model on data.
 
         Raises:
@@ -58,10 +59,16 @@ class OutputSearch:
         raise NotImplementedError
 
     def check(self, model: keras.Model, batches: Batches) -> None:
-        """Raises a ValueError when labels are needed and missing."""
-        self.objective_on(model, batches)
+        """Raises a ValueError when labels are needed and missing, or do not fit."""
+        if batches.fixed_size:
+            raise ValueError(
+                "Expected `objective` to be 'local' or 'global' for a model of a fixed "
+                f"batch size: {self.objective!r} evaluates several candidates as one "
+                f"batch. Received: a model with batches of {batches.fixed_size}"
+            )
+        self.objective_on(model, batches).check()
         if self.finetune_per_layer is not None:
-            self.finetune_per_layer.check(batches.data, model)
+            self.finetune_per_layer.check(batches, model)
 
     def begin(
         self,
@@ -153,7 +160,7 @@ class LossSearch(OutputSearch):
                 f"from 0 to 1. Received: tolerance={self.tolerance!r}"
             )
 
-    def objective_on(self, model: keras.Model, batches: Batches) -> Objective:
+    def objective_on(self, model: keras.Model, batches: Batches) -> CheckedObjective:
         return TrainingLoss(model, batches)
 
 
@@ -195,5 +202,5 @@ class DivergenceSearch(OutputSearch):
 
     objective: ClassVar[str] = "divergence"
 
-    def objective_on(self, model: keras.Model, batches: Batches) -> Objective:
+    def objective_on(self, model: keras.Model, batches: Batches) -> CheckedObjective:
         return OutputDivergence(model, batches)

@@ -9,6 +9,7 @@ import numpy as np
 from keras_greedy.batches import Arrays, Batches
 from keras_greedy.graph.outputs import outputs_of
 from keras_greedy.graph.trace import check_model, trace_quietly
+from keras_greedy.training.labels import check_labels
 from keras_greedy.training.losses import LossPerExample, loss_per_example, training_loss
 
 HOLD_EVERY = 5
@@ -28,8 +29,19 @@ class Objective(Protocol):
         ...
 
 
+class CheckedObjective(Objective, Protocol):
+    """An objective that looks at its targets before they are searched with."""
+
+    def check(self) -> None:
+        """Raises a ValueError when the targets do not fit the loss."""
+        ...
+
+
 class TrainingLoss:
     """The loss the model is trained with [ICML].
+
+    Examples count by their weights, where the data are `(x, y, sample_weight)`. These
+    are scaled to a mean of 1, so that equal weights change nothing.
 
     Args:
         model: The full model.
@@ -40,13 +52,55 @@ class TrainingLoss:
     """
 
     def __init__(self, model: keras.Model, batches: Batches):
-        loss = training_loss(model, batches.data)
-        self.loss: LossPerExample = loss_per_example(model, check_model(model), loss)
+        self._functional = check_model(model)
+        self._training_loss = training_loss(model, batches)
+        self.loss: LossPerExample = loss_per_example(
+            model,
+            self._functional,
+            self._training_loss,
+        )
         self._batches = batches.labelled()
+        self._mean_weight = self._mean_of_weights()
+
+    def check(self) -> None:
+        """Raises a ValueError when the labels do not fit the loss or the model."""
+        check_labels(self._functional, self._training_loss, self._batches)
+        inputs, targets = next(self.examples())
+        x = keras.tree.pack_sequence_as(self._functional.input, inputs)
+        outputs = keras.tree.flatten(self._functional.predict_on_batch(x))
+        tensors = [keras.ops.convert_to_tensor(each) for each in (*outputs, *targets)]
+        # It says so when it is no loss of each example.
+        self.loss(tensors[: len(outputs)], tensors[len(outputs) :])
 
     def examples(self) -> Iterator[tuple[Arrays, Arrays]]:
-        """Yields inputs and labels of up to 32 examples, one array each per tensor."""
-        return self._batches.pairs()
+        """Yields inputs and labels of up to 32 examples, one array each per tensor.
+
+        Behind the labels are the weights of the examples, if they have any.
+        """
+        for inputs, targets in self._batches.pairs():
+            labels, weights = self._apart(targets)
+            yield inputs, [*labels, *(weight / self._mean_weight for weight in weights)]
+
+    def _mean_of_weights(self) -> float:
+        if not self._batches.has_weights:
+            return 1.0
+        total, count = 0.0, 0
+        for _, targets in self._batches.pairs():
+            _, weights = self._apart(targets)
+            total += sum(float(weight.sum(dtype=float)) for weight in weights)
+            count += sum(weight.size for weight in weights)
+        if not total:
+            raise ValueError(
+                "Expected `data` to give sample weights that are not all 0. Received: "
+                f"no other among {count}."
+            )
+        return total / count
+
+    def _apart(self, targets: Arrays) -> tuple[Arrays, Arrays]:
+        """Returns the labels, and the weights of the examples as float32."""
+        outputs = len(self._functional.outputs)
+        weights = [weight.astype("float32") for weight in targets[outputs:]]
+        return targets[:outputs], weights
 
 
 class OutputDivergence:
@@ -61,6 +115,9 @@ class OutputDivergence:
         self._graph = trace_quietly(model)
         self._batches = batches
         self._kinds = outputs_of(self._graph)
+
+    def check(self) -> None:
+        """Accepts all: the targets are the model's own answers."""
 
     def loss(self, outputs: list, answers: list) -> Any:
         """Returns the `(n,)` divergence, summed over the outputs."""

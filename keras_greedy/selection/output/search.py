@@ -125,6 +125,10 @@ class OutputSelection:
         slopes_of_batches, draws_of_batches = [], []
         for live, targets in self._looked_at:
             slopes, draws = self.suffix.slopes(live, targets, self.weights, self._rng)
+            counts = self._weights_of_examples(targets)
+            if counts is not None:
+                # The second derivative of a weighed loss is the weighed information.
+                draws = draws * np.sqrt(counts)[:, None]
             slopes_of_batches.append(slopes)
             draws_of_batches.append(draws)
         # `(n, N)` gradients of each example's loss, and of log p of its drawn label.
@@ -135,6 +139,16 @@ class OutputSelection:
         draws = draws - (draws @ self.weights)[:, None]
         curvatures = np.square(draws).mean(axis=0)
         return Expansion(slopes.mean(axis=0), curvatures)
+
+    def _weights_of_examples(self, targets: list) -> np.ndarray | None:
+        """Returns the `(n,)` weights of the examples, `None` where they have none."""
+        outputs = len(self.suffix.kinds)
+        weights = [ops.convert_to_numpy(each) for each in targets[outputs:]]
+        if not weights:
+            return None
+        # Of several outputs, or positions, the mean counts.
+        rows = [each.reshape(len(each), -1).mean(axis=1) for each in weights]
+        return np.mean(rows, axis=0)
 
     def _allowed(self) -> np.ndarray:
         """Returns the channels that may be picked: all, or those that never were."""

@@ -1,0 +1,170 @@
+"""What a budget leaves of its limits goes to the groups that it helps most."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_greedy.budget.budget import Budget, Limit
+
+# Of the choices behind the present width, those that an exchange tries.
+DISTANCES = np.array([0, 1, 2, 3, 5, 7, 11, 15, 23, 31, 47, 63])
+# An exchange that wins less than this share of all divergence is rounding.
+LEAST_GAIN = 1e-12
+
+
+class WidthChange(NamedTuple):
+    """A group's best next width. The one with the least price is to be taken.
+
+    Where prices are equal the first name is, so that the result does not depend on
+    the order that groups are given in.
+
+    Attributes:
+        price: The divergence to pay for it, negative for a gain.
+        name: The group's name.
+        width: The width after it.
+    """
+
+    price: float
+    name: str
+    width: int
+
+
+class Exchange(NamedTuple):
+    """A narrower width of one group for a wider one of another.
+
+    Attributes:
+        change: Of the divergence, negative for a gain.
+        other: The name of the group that is widened.
+        narrower: The width of the one.
+        wider: The width of the other.
+    """
+
+    change: float
+    other: str
+    narrower: int
+    wider: int
+
+
+def widen(
+    curves: dict[str, np.ndarray],
+    widths: dict[str, int],
+    budget: Budget,
+    limits: list[Limit],
+) -> None:
+    """Gives groups what the limits leave, in place.
+
+    Args:
+        curves: Group name -> `(N + 1,)` divergence at every width.
+        widths: Group name -> width, within the limits.
+        budget: The limits.
+        limits: Those of the budget.
+    """
+    # One widening may use up the room that another needs, so that they are taken one
+    # by one, and all are looked at again after each. It ends, as widths only grow.
+    while True:
+        widenings = list(_widenings(curves, widths, budget, limits))
+        if not widenings:
+            return
+        best = min(widenings)
+        widths[best.name] = best.width
+
+
+def exchange_groups(
+    curves: dict[str, np.ndarray],
+    widths: dict[str, int],
+    budget: Budget,
+    limits: list[Limit],
+) -> None:
+    """Narrows a group and widens another, in place, while the divergence falls.
+
+    Args:
+        curves: As for `widen`.
+        widths: As for `widen`.
+        budget: As for `widen`.
+        limits: As for `widen`.
+    """
+    names = sorted(curves)
+    total = sum(float(curve[0]) for curve in curves.values())
+    changed = True
+    while changed:
+        changed = False
+        for name in names:
+            exchanges = list(_exchanges(name, curves, widths, budget, limits))
+            if not exchanges:
+                continue
+            best = min(exchanges)
+            # What rounding makes of nothing would go on for ever.
+            if best.change < -LEAST_GAIN * total:
+                widths[name] = best.narrower
+                widths[best.other] = best.wider
+                widen(curves, widths, budget, limits)
+                changed = True
+
+
+def _exchanges(
+    name: str,
+    curves: dict[str, np.ndarray],
+    widths: dict[str, int],
+    budget: Budget,
+    limits: list[Limit],
+) -> Iterator[Exchange]:
+    """Yields the best exchange of a group's channels for those of each other one."""
+    narrower = _near(choices_of(budget, curves[name])[::-1], widths[name])
+    if not len(narrower):
+        return
+    lost = curves[name][narrower] - curves[name][widths[name]]
+    for other in sorted(curves):
+        wider = _near(choices_of(budget, curves[other]), widths[other])
+        if other == name or not len(wider):
+            continue
+        won = curves[other][wider] - curves[other][widths[other]]
+        # (narrower, wider): all pairs of their widths.
+        change = lost[:, None] + won
+        tried = widths | {name: narrower[:, None], other: wider}
+        for limit in limits:
+            change = np.where(limit.holds(tried), change, np.inf)
+        i, j = np.unravel_index(change.argmin(), change.shape)
+        yield Exchange(float(change[i, j]), other, int(narrower[i]), int(wider[j]))
+
+
+def _near(
+    choices: np.ndarray,
+    width: int,
+) -> np.ndarray:
+    """Returns the choices behind a width: the next ones, and some further on."""
+    here = np.flatnonzero(choices == width)[0]
+    behind = choices[here + 1 :]
+    within = DISTANCES[len(behind) > DISTANCES]
+    return behind[within]
+
+
+def _widenings(
+    curves: dict[str, np.ndarray],
+    widths: dict[str, int],
+    budget: Budget,
+    limits: list[Limit],
+) -> Iterator[WidthChange]:
+    """Yields each group's widening of the greatest gain, if one fits and gains at all.
+
+    The gain alone decides, not that per cost: no saving is asked for any more.
+    """
+    for name, curve in curves.items():
+        wider = choices_of(budget, curve)
+        wider = wider[wider > widths[name]]
+        for limit in limits:
+            fits = limit.holds(widths | {name: wider})
+            wider = wider[fits]
+        if not len(wider):
+            continue
+        changes = curve[wider] - curve[widths[name]]
+        best = changes.argmin()
+        if changes[best] < 0:
+            width = int(wider[best])
+            yield WidthChange(changes[best], name, width)
+
+
+def choices_of(budget: Budget, curve: np.ndarray) -> np.ndarray:
+    """Returns the widths that the group of a curve may have, increasing."""
+    size = len(curve) - 1
+    return np.array(budget.widths_of(size), int)

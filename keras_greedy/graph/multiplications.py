@@ -1,0 +1,323 @@
+"""Multiply-accumulates of calls, counted where they are made: inside of layers too.
+
+A layer is called on symbolic tensors of one example. The operations that this leaves
+behind say by their shapes how much they multiply, and so on for the layers inside it.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import keras
+from keras import KerasTensor, layers
+
+from keras_greedy.graph.calls import Call, Values, run_calls
+from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.nodes import calls_behind, without_new_nodes
+from keras_greedy.graph.rules.elementwise import DEPTHWISE
+from keras_greedy.graph.rules.linear import CONVOLUTIONS, SEPARABLE, TRANSPOSED
+
+Shape: TypeAlias = tuple[int, ...]
+# Multiply-accumulates, and the symbolic tensors that a call makes.
+Followed: TypeAlias = tuple[int, Any]
+
+# The layers whose kernels are applied at each position.
+COUNTED = (layers.Dense, *CONVOLUTIONS, *TRANSPOSED, *DEPTHWISE, *SEPARABLE)
+
+# Layers that call another one at each step of a sequence.
+STEPWISE = (layers.RNN, layers.Bidirectional, layers.TimeDistributed)
+
+# Those of Keras' layers without a matrix among their weights that multiply tensors.
+MULTIPLYING = (
+    layers.Attention,
+    layers.Dot,
+    layers.Lambda,
+    keras.Model,
+)
+
+OPERATORS = (
+    "__add__",
+    "__sub__",
+    "__mul__",
+    "__truediv__",
+    "__floordiv__",
+    "__matmul__",
+    "__pow__",
+)
+
+
+class Uncounted(Exception):
+    """Raised where multiply-accumulates cannot be counted; says why."""
+
+
+def macs_by_call(graph: ChannelGraph) -> "list[int | Uncounted]":
+    """Returns the multiply-accumulates of each call of a graph on one example.
+
+    A model of a fixed batch size makes them of so many examples.
+
+    Returns:
+        For each call their number, or the reason why they cannot be counted.
+    """
+    found: list[int | Uncounted] = []
+    values: Values = {}
+    for tensor in graph.inputs:
+        values[tensor] = _of_one(tensor)
+
+    def apply(call: Call, *args: Any, **kwargs: Any) -> Any:
+        try:
+            macs, made = _follow(call.operation, args, kwargs)
+            found.append(macs)
+            if len(keras.tree.flatten(made)) == len(call.outputs):
+                return made
+        except Uncounted as reason:
+            found.append(reason)
+        return [_of_one(tensor) for tensor in call.outputs]
+
+    run_calls(graph.calls, values, apply)
+    return found
+
+
+def _of_one(tensor: KerasTensor) -> KerasTensor:
+    shape = tensor.shape
+    if shape and shape[0] is None:
+        shape = (1, *shape[1:])
+    return KerasTensor(shape, tensor.dtype)
+
+
+def _follow(
+    operation: keras.Operation,
+    args: tuple,
+    kwargs: dict[str, Any],
+) -> Followed:
+    """Returns the multiply-accumulates of one call, and the tensors that it makes.
+
+    Args:
+        operation: A layer or a raw operation.
+        args: Its arguments, symbolic tensors of fixed sizes among them.
+        kwargs: Likewise.
+
+    Raises:
+        Uncounted: When the operation cannot be looked into.
+    """
+    is_layer = isinstance(operation, keras.Layer)
+    if is_layer and _is_looked_into(operation):
+        return _follow_inside(operation, args, kwargs)
+    try:
+        with keras.StatelessScope():
+            made = operation.compute_output_spec(*args, **kwargs)
+    except Exception as error:
+        raise Uncounted(f"its output has no shape: {_first_line(error)}") from error
+    count = RAW.get(type(operation).__name__)
+    if isinstance(operation, COUNTED):
+        return _macs_of_kernels(operation, args[0], made), made
+    if isinstance(operation, layers.Bidirectional):
+        own = (operation.forward_layer, operation.backward_layer)
+        return sum(_macs_of_steps(layer, args[0]) for layer in own), made
+    if isinstance(operation, layers.RNN):
+        return _macs_of_steps(operation, args[0]), made
+    if isinstance(operation, layers.TimeDistributed):
+        _, steps, *rest = _fixed(args[0].shape)
+        step = KerasTensor((1, *rest), args[0].dtype)
+        macs, _ = _follow(operation.layer, (step,), {})
+        return steps * macs, made
+    if not is_layer and count is not None:
+        return count(operation, _shapes((args, kwargs)), *_shapes(made)), made
+    return 0, made
+
+
+def _is_looked_into(layer: keras.Layer) -> bool:
+    """Returns whether a layer may multiply in a way that only its own calls show."""
+    if isinstance(layer, (*COUNTED, *STEPWISE)):
+        return False
+    if not type(layer).__module__.startswith("keras."):
+        return True
+    if isinstance(layer, MULTIPLYING):
+        return True
+    return any(len(weight.shape) > 1 for weight in layer.weights)
+
+
+def _follow_inside(
+    layer: keras.Layer,
+    args: tuple,
+    kwargs: dict[str, Any],
+) -> Followed:
+    """Returns the sum over the calls that a layer makes, and its outputs."""
+    inputs = [t for t in keras.tree.flatten((args, kwargs)) if _is_symbolic(t)]
+    total = 0
+    # Nothing that the call does to the layer is to last.
+    with without_new_nodes(layer), keras.StatelessScope(), _symbols_take_weights():
+        try:
+            outputs = layer.call(*args, **kwargs)
+        except Exception as error:
+            reason = _first_line(error)
+            raise Uncounted(
+                f"it cannot be called on symbolic tensors: {reason}"
+            ) from error
+        values: Values = {tensor: tensor for tensor in inputs}
+
+        def apply(call: Call, *args: Any, **kwargs: Any) -> Any:
+            nonlocal total
+            macs, made = _follow(call.operation, args, kwargs)
+            total += macs
+            return made
+
+        for output in keras.tree.flatten(outputs):
+            if _is_symbolic(output):
+                run_calls(calls_behind(output, values), values, apply)
+
+    def followed(output: Any) -> Any:
+        return values.get(output, output) if _is_symbolic(output) else output
+
+    return total, keras.tree.map_structure(followed, outputs)
+
+
+@contextlib.contextmanager
+def _symbols_take_weights() -> Iterator[None]:
+    """Lets a weight be the left one of two factors whose right one is symbolic.
+
+    Keras only knows the other order, in which the symbolic tensor says what is done.
+    """
+    own = dict(vars(keras.Variable))
+
+    def leaving_it_to_the_other(name: str) -> Callable[[Any, Any], Any]:
+        usual = getattr(keras.Variable, name)
+
+        def operator(weight: Any, other: Any) -> Any:
+            return NotImplemented if _is_symbolic(other) else usual(weight, other)
+
+        return operator
+
+    for name in OPERATORS:
+        setattr(keras.Variable, name, leaving_it_to_the_other(name))
+    try:
+        yield
+    finally:
+        for name in OPERATORS:
+            if name in own:
+                setattr(keras.Variable, name, own[name])
+            else:
+                delattr(keras.Variable, name)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.split("\n")[0].split(". ")[0]
+
+
+def _macs_of_kernels(
+    layer: keras.Layer,
+    read: KerasTensor,
+    made: KerasTensor,
+) -> int:
+    """Returns the multiply-accumulates of kernels that are applied at each position."""
+    # A transposed convolution applies its kernel at each position of its input.
+    shape = read.shape if isinstance(layer, TRANSPOSED) else made.shape
+    is_first = getattr(layer, "data_format", "") == "channels_first"
+    positions = shape[2:] if is_first else shape[1:-1]
+    # An example may have become several, as the windows of an image.
+    count = math.prod(_fixed((shape[0], *positions)))
+    kernels = [w for w in layer.weights if w.path.endswith("kernel")]
+    return count * sum(math.prod(kernel.shape) for kernel in kernels)
+
+
+def _macs_of_steps(layer: layers.RNN, sequence: KerasTensor) -> int:
+    """Returns the multiply-accumulates of a cell, as often as it is called."""
+    _, steps, *rest = _fixed(sequence.shape)
+    initial = layer.get_initial_state(1)
+    states = keras.tree.map_structure(
+        lambda state: KerasTensor(state.shape, state.dtype),
+        initial,
+    )
+    step = KerasTensor((1, *rest), sequence.dtype)
+    macs, _ = _follow(layer.cell, (step, states), {})
+    return steps * macs
+
+
+def _is_symbolic(value: Any) -> bool:
+    return isinstance(value, KerasTensor)
+
+
+def _fixed(shape: Sequence[int | None]) -> Shape:
+    """Returns a shape, all of whose sizes have to be known."""
+    sizes = []
+    for size in shape:
+        if size is None:
+            raise Uncounted(f"a tensor of shape {tuple(shape)} has no fixed size")
+        sizes.append(size)
+    return tuple(sizes)
+
+
+def _shapes(values: Any) -> list[Shape]:
+    """Returns the shapes of all tensors and weights among values."""
+    shapes = []
+    for leaf in keras.tree.flatten(values):
+        if hasattr(leaf, "shape"):
+            shapes.append(_fixed(leaf.shape))
+    return shapes
+
+
+def _matmul(operation: Any, read: list[Shape], made: Shape) -> int:
+    return math.prod(made) * (read[0][-1] if read[0] else 0)
+
+
+def _contraction(operation: Any, read: list[Shape], made: Shape) -> int:
+    # Of m k, k n and m n entries: the root of their product is m k n.
+    sizes = [math.prod(shape) for shape in (*read[:2], made)]
+    return math.isqrt(math.prod(sizes))
+
+
+def _einsum(operation: Any, read: list[Shape], made: Shape) -> int:
+    if len(read) < 2:
+        return 0
+    indices = operation.subscripts.replace(" ", "").split("->")[0].split(",")
+    sizes: dict[Any, int] = {}
+    for names, shape in zip(indices, read, strict=True):
+        before, dots, behind = names.partition("...")
+        spread = len(shape) - len(before) - len(behind) if dots else 0
+        # The axes of an ellipsis are counted from its end.
+        middle = [str(-place) for place in range(spread, 0, -1)]
+        for name, size in zip([*before, *middle, *behind], shape, strict=True):
+            sizes[name] = max(size, sizes.get(name, 1))
+    return math.prod(sizes.values())
+
+
+def _conv(operation: Any, read: list[Shape], made: Shape) -> int:
+    return math.prod(made) * math.prod(read[1][:-1])
+
+
+def _depthwise(operation: Any, read: list[Shape], made: Shape) -> int:
+    return math.prod(made) * math.prod(read[1][:-2])
+
+
+def _separable(operation: Any, read: list[Shape], made: Shape) -> int:
+    _, depthwise, pointwise = read
+    outputs = pointwise[-1]
+    entries = math.prod(depthwise) + math.prod(pointwise)
+    return math.prod(made) // outputs * entries
+
+
+def _transposed(operation: Any, read: list[Shape], made: Shape) -> int:
+    return math.prod(read[0]) * math.prod(read[1][:-1])
+
+
+def _attention(operation: Any, read: list[Shape], made: Shape) -> int:
+    # Queries (n, T, heads, size) by keys (n, S, ...), and then by the values.
+    query, key = read[:2]
+    return 2 * math.prod(query) * key[1]
+
+
+# By name: their classes have no public one.
+RAW: dict[str, Callable[[Any, list[Shape], Shape], int]] = {
+    "Matmul": _matmul,
+    "Dot": _matmul,
+    "Tensordot": _contraction,
+    "Inner": _contraction,
+    "Vdot": _contraction,
+    "Einsum": _einsum,
+    "Conv": _conv,
+    "DepthwiseConv": _depthwise,
+    "SeparableConv": _separable,
+    "ConvTranspose": _transposed,
+    "DotProductAttention": _attention,
+}

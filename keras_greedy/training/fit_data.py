@@ -1,0 +1,143 @@
+"""The user's data as the arguments of `fit`, for as many epochs as it asks for."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keras_greedy.batch_arrays import unpacked
+from keras_greedy.batches import Batches
+from keras_greedy.data_forms import Data, is_array_like, is_arrays, with_tuples
+
+
+def training_arguments(batches: Batches, functional: keras.Model) -> dict[str, Any]:
+    """Returns the data with their labels as arguments of `fit`.
+
+    Args:
+        batches: The data.
+        functional: The Functional whose inputs and outputs they fit.
+    """
+    data = batches.data
+    if is_arrays(data):
+        x, y, weights = unpacked(data)
+        arguments = {"x": x, "y": y, "sample_weight": weights}
+        size = batches.fixed_size
+        return _cut(arguments, size) if size else arguments
+    if batches.fixed_size:
+        examples, steps = _rebatched(batches, functional)
+    elif hasattr(data, "cardinality"):
+        return {"x": data, "shuffle": False}
+    elif isinstance(data, keras.utils.PyDataset) and _is_plain(data[0]):
+        return {"x": data}
+    else:
+        examples = _for_ever(batches)
+        steps = sum(1 for _ in batches.as_given())
+    return {"x": examples, "steps_per_epoch": steps, "shuffle": False}
+
+
+def validation_batches(
+    data: Data | Batches | None,
+    functional: keras.Model,
+) -> Batches | None:
+    """Returns the batches of `validation_data`, read only if they are none yet.
+
+    Args:
+        data: As given by the user.
+        functional: The Functional whose inputs they fit.
+    """
+    if data is None or isinstance(data, Batches):
+        return data
+    return Batches(data, functional, name="validation_data")
+
+
+def validation_arguments(batches: Batches, functional: keras.Model) -> dict[str, Any]:
+    """Returns the data as the arguments of `fit` that say how to validate.
+
+    Args:
+        batches: As for `training_arguments`.
+        functional: As for `training_arguments`.
+    """
+    arguments = training_arguments(batches, functional)
+    if "y" not in arguments:
+        steps = arguments.get("steps_per_epoch")
+        return {"validation_data": arguments["x"], "validation_steps": steps}
+    parts = (arguments["x"], arguments["y"], arguments["sample_weight"])
+    held = parts[:2] if parts[2] is None else parts
+    return {"validation_data": held}
+
+
+def answered(
+    full: keras.Model,
+    functional: keras.Model,
+    batches: Batches,
+) -> tuple[Iterator[tuple], int]:
+    """Returns the inputs with the full model's outputs, for ever.
+
+    Args:
+        full: The model to answer.
+        functional: The Functional that holds its graph.
+        batches: The inputs.
+
+    Returns:
+        `(inputs, outputs)` batch by batch, and after how many they begin anew.
+    """
+
+    def examples() -> Iterator[tuple]:
+        while True:
+            for batch in batches:
+                x = keras.tree.pack_sequence_as(functional.input, batch)
+                answers = full.predict_on_batch(x)
+                yield with_tuples(x), with_tuples(answers)
+
+    return examples(), sum(1 for _ in batches)
+
+
+def _for_ever(batches: Batches) -> Iterator[tuple]:
+    """Yields `(x, y)` as `fit` takes them: it reads an iterable once only."""
+    for _ in itertools.count():
+        for batch in batches.as_given():
+            x, y, weights = unpacked(batch)
+            parts = (x, y) if weights is None else (x, y, weights)
+            yield with_tuples(parts)
+
+
+def _rebatched(
+    batches: Batches,
+    functional: keras.Model,
+) -> tuple[Iterator[tuple], int]:
+    """Returns `(x, y)` of the model's own batch size, for ever, and their number."""
+    labelled = batches.labelled()
+    outputs = len(functional.outputs)
+
+    def examples() -> Iterator[tuple]:
+        while True:
+            for inputs, targets in labelled.pairs():
+                parts = [keras.tree.pack_sequence_as(functional.input, inputs)]
+                # Behind the labels there may be weights of the examples.
+                for own in (targets[:outputs], targets[outputs:]):
+                    if own:
+                        part = keras.tree.pack_sequence_as(functional.output, own)
+                        parts.append(part)
+                yield with_tuples(parts)
+
+    return examples(), sum(1 for _ in labelled)
+
+
+def _cut(arguments: dict[str, Any], size: int) -> dict[str, Any]:
+    """Returns arrays without the examples that do not fill a batch of a fixed size."""
+    examples = len(keras.tree.flatten(arguments["x"])[0])
+    whole = examples - examples % size
+    cut = keras.tree.map_structure(
+        lambda array: None if array is None else array[:whole],
+        arguments,
+    )
+    return cut | {"batch_size": size}
+
+
+def _is_plain(batch: Any) -> bool:
+    """Returns whether `fit` takes a batch of a `PyDataset` as it is."""
+    parts = batch if isinstance(batch, list | tuple) else [batch]
+    leaves = [leaf for leaf in keras.tree.flatten(parts) if leaf is not None]
+    has_lists = any(isinstance(part, list) for part in parts)
+    return not has_lists and all(is_array_like(leaf) for leaf in leaves)
