@@ -218,7 +218,7 @@ def grouped_share(graph) -> float:
 
 
 def counted_macs(model: keras.Model, x) -> int:
-    """Kernel sizes times positions of one example, of every layer as often as it runs."""
+    """Kernel sizes times positions of one example, of every layer each time it runs."""
     total, plain_call = 0, keras.Layer.__call__
 
     def call(layer, x, *args, **kwargs):

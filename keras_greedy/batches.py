@@ -144,10 +144,7 @@ class Batches:
         return labels
 
     def check_ends(self) -> None:
-        """Raises a ValueError when the data may never end; reads them once for that.
-
-        It is done before they are read to their end.
-        """
+        """Raises a ValueError when the data may never end; reads them once for it."""
         self._source.check_ends()
 
     def as_given(self) -> Iterator[Any]:
@@ -156,7 +153,6 @@ class Batches:
         Raises:
             ValueError: When there is none any more.
         """
-        self.check_ends()
         is_empty = True
         for batch in self._source():
             is_empty = False
@@ -170,7 +166,6 @@ class Batches:
         Raises:
             ValueError: When the data give nothing any more.
         """
-        self.check_ends()
         is_empty = True
         for batch in self._read():
             is_empty = False

@@ -160,33 +160,40 @@ class Source:
         self._ends = self._length is not None
 
     def __call__(self) -> Iterator[Any]:
-        """Starts reading; of data without a length, as far as they go."""
+        """Starts reading; data without a length are an error if they do not end."""
         if self._is_whole:
             return iter([self._data])
         if isinstance(self._data, keras.utils.PyDataset):
             return iter(ByIndex(self._data, self._length))
-        if self._length is None or hasattr(self._data, "cardinality"):
-            return iter(self._data)
-        # Some iterate for ever, whatever their length is.
-        return itertools.islice(iter(self._data), self._length)
+        if self._length is not None and not hasattr(self._data, "cardinality"):
+            # Some iterate for ever, whatever their length is.
+            return itertools.islice(iter(self._data), self._length)
+        return iter(self._data) if self._ends else self._counted()
 
     def check_ends(self) -> None:
         """Raises a ValueError when data without a length go on and on.
 
         They are read for that, once, up to 1024 batches: before any long work.
         """
-        if self._ends:
-            return
-        batches = sum(1 for _ in itertools.islice(self(), MOST_BATCHES + 1))
-        self._ends = batches <= MOST_BATCHES
-        if self._ends:
-            return
+        if not self._ends:
+            for _ in self._counted():
+                pass
+
+    def _counted(self) -> Iterator[Any]:
+        """Yields the batches; raises a ValueError when there are too many."""
+        for number, batch in enumerate(self._data):
+            if number == MOST_BATCHES:
+                self._raise_endless()
+            yield batch
+        self._ends = True
+
+    def _raise_endless(self) -> None:
         is_dataset = hasattr(self._data, "cardinality")
         known = (
             "tf.data.experimental.assert_cardinality(n)" if is_dataset else "__len__"
         )
         raise ValueError(
-            f"Expected `{self._name}` to be finite. Received: a "
+            f"Expected `{self._name}` to be finite. Received: an object of the class "
             f"{type(self._data).__name__} that does not tell its length, and is not at "
             f"its end after {MOST_BATCHES} batches. Limit it; if it does end, tell the "
             f"number of its batches, by `{known}`."
@@ -256,7 +263,7 @@ def _check_no_name(data: Data, name: str) -> None:
 
 
 def _named(data: Data) -> str:
-    return repr(os.fspath(data)) if isinstance(data, os.PathLike) else shown(data)
+    return repr(os.fspath(data)) if isinstance(data, os.PathLike) else shown(data)[:200]
 
 
 def _is_whole(data: Data) -> bool:
@@ -285,12 +292,16 @@ def _leaves(structure: Any) -> list[Any]:
 
 
 def _is_nested_list(value: Any) -> bool:
-    """Returns whether a value is a list of numbers, or of such lists."""
+    """Returns whether a value is a list of numbers or strings, or of such lists."""
     if not isinstance(value, list | tuple):
+        return False
+    # A tuple of lists is `(x, y)`.
+    if isinstance(value, tuple) and value and isinstance(value[0], list | tuple):
         return False
     while isinstance(value, list | tuple) and len(value):
         value = value[0]
-    return isinstance(value, numbers.Number | np.generic)
+    # Strings may be labels.
+    return isinstance(value, numbers.Number | np.generic | str)
 
 
 def _array_of_lists(value: Any, name: str) -> np.ndarray:
@@ -299,6 +310,6 @@ def _array_of_lists(value: Any, name: str) -> np.ndarray:
     except ValueError:
         raise ValueError(
             f"Expected `{name}` to be arrays or batches of them. Received: nested "
-            f"lists that are not all as long, {name}={shown(value)}. Make arrays of "
-            "them, with `numpy.array(...)`."
+            f"lists that are not all as long, {name}={shown(value)[:200]}. Make arrays "
+            "of them, with `numpy.array(...)`."
         ) from None

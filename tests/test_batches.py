@@ -1,4 +1,5 @@
 import itertools
+import pathlib
 
 import keras
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_greedy.batches import Batches
+from keras_greedy.batches import Batches, LabelledBatches
 
 IMAGES = np.random.default_rng(0).normal(size=(21, 4, 4, 3)).astype("float32")
 LABELS = np.arange(21)
@@ -285,3 +286,240 @@ def test_a_dataset_is_read_one_batch_at_a_time(model):
     assert len(alive) == 1
     assert sum(1 for _ in itertools.islice(batches, 9)) == 9
     assert len(alive) == 10
+
+
+# --- Forms that are nearly data ------------------------------------------------------
+
+
+class Series:
+    """As a pandas Series: an array by its values, no list of batches."""
+
+    def __init__(self, values):
+        self.values = np.asarray(values)
+        self.shape = self.values.shape
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.values, dtype)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, index):
+        return self.values[index]
+
+
+class Flow(Sequence):
+    """A `PyDataset` that is an endless iterator as well."""
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise AssertionError("its length counts, not its iterator")
+
+
+class ByNumber:
+    """Nothing but a length and items, which go round."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return np.split(IMAGES, 3)[index % 3]
+
+
+class EndlessLoader(ByNumber):
+    def __iter__(self):
+        return itertools.cycle(np.split(IMAGES, 3))
+
+
+class OneIterator:
+    """An iterable that hands out the same iterator each time."""
+
+    def __init__(self):
+        self.iterator = iter(np.split(IMAGES, 3))
+
+    def __iter__(self):
+        return self.iterator
+
+
+MORE_FORMS = {
+    "nested lists": lambda: IMAGES.tolist(),
+    "nested lists and a list of labels": lambda: (IMAGES.tolist(), LABELS.tolist()),
+    "x and a list of labels": lambda: (IMAGES, LABELS.tolist()),
+    "x and a series": lambda: (IMAGES, Series(LABELS)),
+    "array-like": lambda: Series(IMAGES),
+    "batches with lists of labels": lambda: [(x, y.tolist()) for x, y in in_batches()],
+    "flow": Flow,
+    "by number": ByNumber,
+    "endless loader with a length": EndlessLoader,
+    "one iterator": OneIterator,
+}
+
+
+@pytest.mark.parametrize("form", MORE_FORMS)
+def test_what_is_nearly_data_gives_the_same_images_as_often_as_asked(form, model):
+    batches = Batches(MORE_FORMS[form](), model, batch_size=8)
+    for _ in range(2):
+        np.testing.assert_array_equal(np.concatenate([x for (x,) in batches]), IMAGES)
+
+
+@pytest.mark.parametrize("form", MORE_FORMS)
+def test_labels_come_along_whatever_their_form(form, model):
+    data = MORE_FORMS[form]()
+    if not isinstance(data, tuple | list | Flow) or isinstance(data[0], list):
+        return
+    labelled = LabelledBatches(data, average_of(model))
+    labels = np.concatenate([targets[0] for _, targets in labelled.pairs()])
+    np.testing.assert_array_equal(labels, LABELS)
+
+
+def average_of(model):
+    x = layers.GlobalAveragePooling2D()(model.output)
+    return keras.Model(model.input, x)
+
+
+def endless(batch):
+    """The batch again and again, and no more often than it should be asked for."""
+    for _ in range(1500):
+        yield batch
+    raise AssertionError("1500 batches were read of data without an end")
+
+
+class WithoutEnd:
+    def __iter__(self):
+        return endless(IMAGES[:1])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        endless(IMAGES[:1]),
+        WithoutEnd(),
+        tf.data.Dataset.from_generator(
+            lambda: endless(IMAGES[:1]),
+            output_signature=tf.TensorSpec((None, 4, 4, 3)),
+        ),
+    ],
+    ids=["generator", "iterable", "tf.data"],
+)
+def test_data_that_never_end_are_an_error_before_thousands_are_read(data, model):
+    assert_rejected(data, model, "Expected `data` to be finite.*1024|1025 batches")
+
+
+def test_an_iterator_of_large_batches_is_an_error_before_memory_is_full(model):
+    image = np.lib.stride_tricks.as_strided(
+        np.zeros((4, 4, 3), "float32"), (10**7, 4, 4, 3), (0, 48, 12, 4)
+    )
+    read = []
+    batches = (read.append(1) or image for _ in range(100))
+    assert_rejected(batches, model, "short enough to be kept in memory")
+    assert len(read) < 5
+
+
+def test_the_end_is_looked_for_once(model):
+    passes = []
+
+    class Counted:
+        def __iter__(self):
+            passes.append(1)
+            yield from np.split(IMAGES, 3)
+
+    batches = Batches(Counted(), model, batch_size=7)
+    for _ in range(3):
+        batches.check_ends()
+    assert len(passes) == 1 + 1
+
+
+def test_data_that_run_dry_are_an_error_that_says_so(model):
+    class RunsDry:
+        reads = 0
+
+        def __iter__(self):
+            self.reads += 1
+            yield from np.split(IMAGES, 3) if self.reads < 4 else []
+
+    batches = Batches(RunsDry(), model)
+    list(batches)
+    with pytest.raises(ValueError, match="`data` to give its batches as often"):
+        for _ in range(3):
+            list(batches)
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["images/train", pathlib.Path("images/train"), ["images/train/0.png"]],
+    ids=["name", "path", "list"],
+)
+def test_the_name_of_a_folder_is_an_error_that_says_how_to_read_one(data, model):
+    assert_rejected(data, model, "images/train.*image_dataset_from_directory")
+
+
+def test_single_images_of_another_size_are_said_to_be_both(model):
+    data = dataset(np.zeros((5, 7, 6, 3), "float32"))
+    assert_rejected(data, model, r"\(None, 4, 4, 3\).*\(7, 6, 3\).*looks unbatched")
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_dict_without_the_input_is_an_error_that_says_how_to_map_it(batched, model):
+    data = dataset({"image": IMAGES, "label": LABELS})
+    data = data.batch(4) if batched else data
+    assert_rejected(data, model, r"\['image', 'label'\].*\(x, y\).*as_supervised=True")
+
+
+@pytest.mark.parametrize(
+    "data, match",
+    [
+        (IMAGES.astype("complex64"), "real numbers.*complex64"),
+        (IMAGES.astype(object), "real numbers.*object"),
+        (IMAGES.astype(str), "real numbers.*<U"),
+        (IMAGES.astype("float64") * 1e300, "NaN or infinite"),
+        ([[1.0, 2.0], [1.0]], "nested lists"),
+        ([(IMAGES,) * 5], r"Received: a tuple of 5"),
+    ],
+    ids=["complex", "objects", "strings", "too large", "ragged", "five parts"],
+)
+def test_what_is_no_number_is_an_error(data, match, model):
+    assert_rejected(data, model, match)
+
+
+@pytest.mark.parametrize(
+    "value, match", [(np.nan, "NaN or infinite"), (2.0**40, "of dtype int32")]
+)
+def test_an_input_of_integers_does_not_get_what_is_none(value, match):
+    words = keras.Input((5,), dtype="int32")
+    model = keras.Model(words, layers.Embedding(10, 3)(words))
+    numbers = np.arange(10.0).reshape(2, 5)
+    numbers[1, 2] = value
+    assert_rejected(numbers, model, match)
+
+
+def test_images_without_a_channel_axis_get_one():
+    picture = keras.Input((4, 4, 1))
+    model = keras.Model(picture, layers.Conv2D(2, 3)(picture))
+    ((x,),) = Batches(IMAGES[..., 0], model)
+    np.testing.assert_array_equal(x, IMAGES[..., :1])
+
+
+def test_a_fixed_batch_size_is_kept_and_the_rest_left_out():
+    picture = keras.Input(batch_shape=(8, 4, 4, 3))
+    model = keras.Model(picture, layers.Conv2D(2, 3)(picture))
+    batches = Batches(IMAGES, model, batch_size=5)
+    for some in (batches, batches.of_size(3), Batches(in_batches(), model)):
+        assert [len(x) for (x,) in some] == [8, 8]
+    assert [len(x) for (x,) in batches.take(9)] == [8, 8]
+    assert_rejected(IMAGES[:7], model, "at least one batch of 8 examples")
+
+
+@pytest.mark.parametrize(
+    "weights, match",
+    [
+        (-np.ones(21), "at least 0.*-1"),
+        (np.ones(20), "sample weights"),
+        (np.nan, "at least 0"),
+    ],
+)
+def test_sample_weights_that_do_not_fit_are_an_error(weights, match, model):
+    weights = np.full(21, weights) if np.isscalar(weights) else weights
+    with pytest.raises(ValueError, match=match):
+        LabelledBatches((IMAGES, LABELS, weights), average_of(model))

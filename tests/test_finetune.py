@@ -1,3 +1,6 @@
+import itertools
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -238,8 +241,7 @@ def test_a_loss_that_cannot_be_serialized_is_trained_with():
 
     model = small()
     model.compile("sgd", own_loss)
-    with pytest.warns(UserWarning, match="only optimizer and loss"):
-        compact = pruned(model, (IMAGES, LABELS), finetune=FineTune())
+    compact = pruned(model, (IMAGES, LABELS), finetune=FineTune())
     assert compact.loss is own_loss
     assert changed(compact, pruned(small()))
 
@@ -262,6 +264,469 @@ def test_a_loss_that_does_not_show_is_asked_for_before_long_work(build, monkeypa
     monkeypatch.delattr(keras_greedy.stages, "observe")
     with pytest.raises(ValueError, match=r"FineTune\(loss=...\).*not compiled"):
         pruned(build(), (IMAGES, LABELS), finetune=FineTune())
+
+
+# --- Settings of one's own -----------------------------------------------------------
+
+VECTORS = np.random.default_rng(2).normal(size=(64, 6)).astype("float32")
+CLASSES = np.random.default_rng(3).integers(0, 3, 64)
+
+
+def quick(**compiled):
+    """A model of two layers, compiled with these settings if there are any."""
+    x = keras.Input((6,))
+    h = layers.Dense(16, activation="relu")(layers.Dense(16, activation="relu")(x))
+    model = keras.Model(x, layers.Dense(3, activation="softmax", name="class")(h))
+    if compiled:
+        defaults = {"optimizer": "sgd", "loss": "sparse_categorical_crossentropy"}
+        model.compile(**defaults | compiled)
+    return model
+
+
+def said(warned):
+    """The warnings for users; there may be others of the libraries underneath."""
+    return [warning for warning in warned if warning.category is UserWarning]
+
+
+def quickly(model, data=(VECTORS, CLASSES), **options):
+    return prune(model, data, 0.5, objective="local", verbose=0, **options)
+
+
+class Warm(keras.optimizers.schedules.LearningRateSchedule):
+    """Has no config."""
+
+    def __call__(self, step):
+        return 0.125 * ops.minimum(1.0, (ops.cast(step, "float32") + 1) / 10)
+
+
+class Configured(Warm):
+    """Has one, and is not registered to be read back."""
+
+    def get_config(self):
+        return {}
+
+
+class OwnRate(keras.optimizers.SGD):
+    """Takes an argument that is not in its config, and fails without."""
+
+    def __init__(self, my_rate=0.01, **options):
+        super().__init__(my_rate, **options)
+
+
+class OwnExtra(keras.optimizers.SGD):
+    """Takes an argument that is not in its config, and does without."""
+
+    def __init__(self, learning_rate=0.01, extra=0.5, **options):
+        super().__init__(learning_rate, **options)
+        self.extra = extra
+
+
+class OwnMetric(keras.metrics.Mean):
+    def __init__(self, threshold=0.5, name="own", **options):
+        super().__init__(name=name, **options)
+        self.threshold = threshold
+
+
+SCHEDULES = {"without a config": Warm, "not registered": Configured}
+
+
+@pytest.mark.parametrize("distill", [False, True])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("wrap", [lambda x: x, keras.optimizers.LossScaleOptimizer])
+def test_a_schedule_of_ones_own_goes_over_to_the_compact_model(wrap, schedule, distill):
+    model = quick(optimizer=wrap(keras.optimizers.Adam(SCHEDULES[schedule]())))
+    for tune in (None, FineTune(distill=distill)):
+        optimizer = quickly(model, finetune=tune).optimizer
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        assert isinstance(inner._learning_rate, Warm)
+        assert inner is not getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
+@pytest.mark.parametrize("optimizer", [OwnRate(0.125), OwnExtra(0.125, extra=0.9)])
+def test_an_optimizer_that_cannot_be_copied_stays_behind_with_a_warning(optimizer):
+    model = quick(optimizer=optimizer, metrics=["accuracy"])
+    with pytest.warns(UserWarning, match="compile settings.*optimizer") as warned:
+        compact = quickly(model)
+    (warning,) = said(warned)
+    assert warning.filename == __file__
+    assert len(compact.evaluate(VECTORS, CLASSES, verbose=0)) == 2
+
+
+@pytest.mark.parametrize("distill", [False, True])
+def test_training_with_an_optimizer_that_cannot_be_copied_is_an_error_first(
+    distill,
+    monkeypatch,
+):
+    monkeypatch.delattr(keras_greedy.stages, "observe")
+    model = quick(optimizer=OwnRate())
+    with pytest.raises(ValueError, match="`optimizer` to be one that can be copied"):
+        quickly(model, finetune=FineTune(distill=distill))
+
+
+def test_a_metric_that_cannot_be_copied_stays_behind_with_a_warning():
+    model = quick(metrics=[OwnMetric(0.9)])
+    with pytest.warns(UserWarning, match="metrics.*lacks 'threshold'"):
+        compact = quickly(model)
+    assert compact.loss == "sparse_categorical_crossentropy"
+
+
+def test_pruning_layer_by_layer_says_once_what_stays_behind():
+    model = quick(optimizer=OwnRate())
+    with pytest.warns(UserWarning, match="optimizer") as warned:
+        prune(model, VECTORS, 0.5, objective="divergence", step="uniform", verbose=0)
+    assert len(said(warned)) == 1
+
+
+def test_functions_and_objects_of_ones_own_go_over():
+    def own_metric(y, p):
+        return ops.max(p, -1)
+
+    class OwnLoss(keras.losses.Loss):
+        def __init__(self, weight):
+            super().__init__()
+            self.weight = weight
+
+        def call(self, y, p):
+            return self.weight * keras.losses.sparse_categorical_crossentropy(y, p)
+
+    top = keras.metrics.SparseTopKCategoricalAccuracy(2, name="top")
+    model = quick(loss=OwnLoss(2.0), metrics=[own_metric, top, "accuracy"])
+    model.fit(VECTORS, CLASSES, verbose=0)
+    for tune in (None, FineTune(), FineTune(distill=True)):
+        compact = quickly(model, finetune=tune)
+        assert compact.loss is model.loss
+        found = compact.evaluate(VECTORS, CLASSES, verbose=0, return_dict=True)
+        assert set(found) == {"loss", "own_metric", "top", "accuracy"}
+    assert model.evaluate(VECTORS[:1], CLASSES[:1], verbose=0)[2] in (0.0, 1.0)
+
+
+def two_heads(**compiled):
+    x = keras.Input((6,))
+    h = layers.Dense(16, activation="relu")(layers.Dense(16, activation="relu")(x))
+    heads = {
+        "one": layers.Dense(3, name="one")(h),
+        "two": layers.Dense(2, name="two")(h),
+    }
+    model = keras.Model(x, heads)
+    model.compile("sgd", **compiled)
+    return model
+
+
+TWO = {"one": VECTORS[:, :3], "two": VECTORS[:, 3:5]}
+
+
+def test_with_a_loss_of_ones_own_the_other_settings_go_over():
+    model = two_heads(
+        loss={"one": "mse", "two": lambda y, p: ops.mean(ops.abs(y - p), -1)},
+        loss_weights={"one": 1.0, "two": 0.25},
+        metrics={"one": ["mae"], "two": ["mse"]},
+    )
+    model.fit(VECTORS, TWO, verbose=0)
+    full = model.evaluate(VECTORS, TWO, verbose=0, return_dict=True)
+    whole = prune(model, (VECTORS, TWO), 1.0, objective="local", verbose=0)
+    own = whole.evaluate(VECTORS, TWO, verbose=0, return_dict=True)
+    assert own == pytest.approx(full, rel=1e-3)
+    tuned = quickly(model, (VECTORS, TWO), finetune=FineTune())
+    own = tuned.evaluate(VECTORS, TWO, verbose=0, return_dict=True)
+    assert set(own) == set(full)
+    assert own["loss"] == pytest.approx(own["one_loss"] + 0.25 * own["two_loss"])
+
+
+def test_a_loss_given_keeps_the_metrics_of_the_compile_settings():
+    model = quick(metrics=[keras.metrics.SparseTopKCategoricalAccuracy(2, name="top")])
+    own = keras.losses.SparseCategoricalCrossentropy()
+    compact = quickly(model, finetune=FineTune(loss=own, optimizer="adam"))
+    found = compact.evaluate(VECTORS, CLASSES, verbose=0, return_dict=True)
+    assert set(found) == {"loss", "top"}
+
+
+class OwnTraining(keras.Model):
+    steps = 0
+
+    def train_step(self, *data):
+        OwnTraining.steps += 1
+        return super().train_step(*data)
+
+
+class OwnCompile(keras.Model):
+    def compile(self, optimizer, my_loss, **options):
+        super().compile(optimizer, **options)
+        self.my_loss = my_loss
+
+    def train_step(self, data):
+        return {"loss": self.my_loss(data[1], self(data[0], training=True))}
+
+
+@pytest.mark.parametrize("tune", [None, FineTune()])
+@pytest.mark.parametrize("objective", ["local", "divergence"])
+def test_a_train_step_of_ones_own_stays_behind_with_one_warning(tune, objective):
+    plain = quick()
+    model = OwnTraining(plain.inputs, plain.outputs)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    settings = {"objective": objective, "step": "uniform", "verbose": 0}
+    with pytest.warns(UserWarning, match="OwnTraining.*train_step") as warned:
+        prune(model, (VECTORS, CLASSES), 0.5, finetune=tune, **settings)
+    assert len(said(warned)) == 1
+    assert OwnTraining.steps == 0
+
+
+def test_a_compile_of_ones_own_stays_behind_with_a_warning():
+    plain = quick()
+    model = OwnCompile(plain.inputs, plain.outputs)
+    model.compile("sgd", my_loss=keras.losses.SparseCategoricalCrossentropy())
+    with pytest.warns(UserWarning, match="compile, train_step"):
+        compact = quickly(model, finetune=FineTune())
+    assert keras_greedy.macs(compact) <= 0.5 * keras_greedy.macs(model)
+
+
+# --- Checked before the search -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings, match",
+    [
+        ({"optimizer": "adamm"}, "`optimizer` to be a name.*optimizer='adamm'"),
+        ({"optimizer": 3}, "`optimizer` to be a name.*optimizer=3"),
+        ({"loss": "sparse_crossentropy"}, "`loss` to be.*loss='sparse_crossentropy'"),
+        ({"loss": {"class": "nonsense"}}, "`loss` to be.*nonsense"),
+        ({"callbacks": 3}, "`callbacks` to be.*callbacks=3"),
+        ({"callbacks": (3,)}, r"`callbacks` to be.*callbacks=\(3,\)"),
+        ({"epochs": True}, "`epochs` to be"),
+    ],
+)
+def test_settings_that_are_none_are_an_error_at_once(settings, match):
+    with pytest.raises(ValueError, match=match):
+        FineTune(**settings)
+
+
+def test_one_callback_need_not_be_in_a_list():
+    history = keras.callbacks.History()
+    quickly(quick(metrics=["accuracy"]), finetune=FineTune(2, callbacks=history))
+    assert len(history.history["loss"]) == 2
+
+
+def rejected(match, data=(VECTORS, CLASSES), model=None, tune=None, **options):
+    """Checks that it is an error before the search."""
+    model = model or quick(metrics=["accuracy"])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delattr(keras_greedy.stages, "observe")
+        with pytest.raises(ValueError, match=match):
+            quickly(model, data, finetune=tune or FineTune(), **options)
+
+
+@pytest.mark.parametrize(
+    "labels, match",
+    [
+        (CLASSES + 9, "labels of `data`.*3 classes.*from 9 to 11"),
+        (CLASSES - 1, "3 classes"),
+        (CLASSES + 0.5, "whole numbers"),
+        (np.eye(3)[CLASSES], "fit the `loss`"),
+        (CLASSES[:9], r"as many as examples.*\(9,\)"),
+        (CLASSES.astype(str), "numbers.*dtype <U"),
+        ([*"ab"] * 32, "numbers.*dtype <U"),
+        (np.where(CLASSES, CLASSES, np.nan), "finite"),
+    ],
+    ids=["high", "low", "fractions", "one-hot", "few", "strings", "list", "NaN"],
+)
+def test_labels_that_do_not_fit_are_an_error_before_the_search(labels, match):
+    rejected(match, (VECTORS, labels))
+    rejected(
+        match.replace("`data`", "`validation_data`"), validation_data=(VECTORS, labels)
+    )
+
+
+def test_the_last_label_of_a_dataset_is_looked_at():
+    labels = np.append(CLASSES[:-1], 3)
+    data = tf.data.Dataset.from_tensor_slices((VECTORS, labels)).batch(16)
+    rejected("3 classes", data)
+
+
+@pytest.mark.parametrize(
+    "loss, labels, match",
+    [
+        ("mse", CLASSES, r"of the output's shape \(None, 3\)"),
+        ("binary_crossentropy", 2.0 * np.eye(3)[CLASSES] - 1, "two classes 0 and 1"),
+        ("categorical_crossentropy", CLASSES, "output's shape"),
+        (lambda y, p: ops.log(ops.cast(y, "float32") - 9), CLASSES, "is finite"),
+    ],
+)
+def test_labels_of_another_loss_are_an_error_before_the_search(loss, labels, match):
+    rejected(match, (VECTORS, labels), quick(loss=loss))
+
+
+def test_a_loss_that_gives_one_number_trains_and_does_not_select():
+    model = quick(loss=lambda y, p: ops.mean(ops.square(p)))
+    quickly(model, finetune=FineTune())
+    with pytest.raises(ValueError, match="a loss of each example"):
+        prune(model, (VECTORS, CLASSES), 0.5, objective="loss", step="uniform")
+
+
+@pytest.mark.parametrize("name", ["crossentropy", "ce"])
+def test_the_cross_entropy_that_keras_chooses_is_chosen_here_too(name):
+    model = quick(loss=name)
+    quickly(model, finetune=FineTune())
+    prune(
+        *(model, (VECTORS, CLASSES), 0.5),
+        objective="loss",
+        step="uniform",
+        verbose=0,
+    )
+
+
+@pytest.mark.parametrize(
+    "validation_data, match",
+    [
+        ((VECTORS[:, :2], CLASSES), r"`validation_data` to give.*\(None, 6\)"),
+        (VECTORS, "`validation_data` to give.*labels are needed"),
+        (3, "`validation_data` to be arrays.*validation_data=3"),
+        ((VECTORS for _ in itertools.count()), "`validation_data` to be finite"),
+    ],
+)
+def test_validation_data_that_do_not_fit_are_an_error_first(validation_data, match):
+    rejected(match, validation_data=validation_data)
+
+
+def test_validation_data_of_a_distillation_must_fit_as_well():
+    tune = FineTune(distill=True)
+    rejected("`validation_data`", validation_data=VECTORS[:, :2], tune=tune)
+
+
+def test_validation_data_without_a_training_are_warned_of():
+    with pytest.warns(UserWarning, match="`validation_data`.*`finetune`"):
+        quickly(quick(), validation_data=(VECTORS, CLASSES))
+
+
+VALIDATION = {
+    "generator": lambda: ((VECTORS[i : i + 8], CLASSES[i : i + 8]) for i in (0, 8)),
+    "two batches": lambda: [(VECTORS[:8], CLASSES[:8]), (VECTORS[8:16], CLASSES[8:16])],
+    "lists": lambda: (VECTORS[:16].tolist(), CLASSES[:16].tolist()),
+    "tf.data": lambda: tf.data.Dataset.from_tensors((VECTORS[:16], CLASSES[:16])),
+}
+
+
+@pytest.mark.parametrize("form", VALIDATION)
+def test_validation_data_may_have_any_form_of_data(form):
+    model = quick(metrics=["accuracy"])
+    history = keras.callbacks.History()
+    tune = FineTune(2, callbacks=history)
+    compact = quickly(model, finetune=tune, validation_data=VALIDATION[form]())
+    expected = compact.evaluate(VECTORS[:16], CLASSES[:16], verbose=0)[0]
+    assert history.history["val_loss"][-1] == pytest.approx(expected, rel=1e-4)
+
+
+# --- Several inputs and outputs, and a fixed batch size ------------------------------
+
+
+def two_inputs():
+    one, two = keras.Input((6,), name="one"), keras.Input((6,), name="two")
+    h = layers.Dense(16, activation="relu")(layers.Concatenate()([one, two]))
+    h = layers.Dense(16, activation="relu")(h)
+    model = keras.Model([one, two], layers.Dense(3)(h))
+    model.compile("sgd", "mse")
+    return model
+
+
+def list_outputs():
+    x = keras.Input((6,))
+    h = layers.Dense(16, activation="relu")(layers.Dense(16, activation="relu")(x))
+    model = keras.Model(x, [layers.Dense(3)(h), layers.Dense(2)(h)])
+    model.compile("sgd", ["mse", "mae"])
+    return model
+
+
+PAIR = [VECTORS, VECTORS + 1]
+THREE, SHORT = VECTORS[:, :3], VECTORS[:, :2]
+HALVES = (slice(0, 32), slice(32, 64))
+
+
+class PairSequence(keras.utils.PyDataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        half = HALVES[index]
+        return [x[half] for x in PAIR], THREE[half]
+
+
+@pytest.mark.parametrize(
+    "build, data, distill",
+    [
+        (two_inputs, PAIR, True),
+        (two_inputs, {"two": PAIR[1], "one": PAIR[0]}, True),
+        (two_inputs, (PAIR, THREE), False),
+        (two_inputs, [([x[h] for x in PAIR], THREE[h]) for h in HALVES], False),
+        (two_inputs, PairSequence(), False),
+        (list_outputs, VECTORS, True),
+        (list_outputs, (VECTORS, [THREE, SHORT]), False),
+        (list_outputs, [(VECTORS[h], [THREE[h], SHORT[h]]) for h in HALVES], False),
+    ],
+)
+def test_lists_of_inputs_and_outputs_are_trained_on(build, data, distill):
+    model = build()
+    untrained = quickly(model, data)
+    tune = FineTune(2, optimizer="adam", distill=distill)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert changed(untrained, quickly(model, data, finetune=tune))
+
+
+@pytest.mark.parametrize("form", ["arrays", "batches", "distilled"])
+def test_a_model_of_a_fixed_batch_size_is_trained(form):
+    x = keras.Input(batch_shape=(8, 6))
+    h = layers.Dense(16, activation="relu")(layers.Dense(16, activation="relu")(x))
+    model = keras.Model(x, layers.Dense(3, activation="softmax")(h))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    batches = [(VECTORS[i : i + 30], CLASSES[i : i + 30]) for i in (0, 30)]
+    data = batches if form == "batches" else (VECTORS[:60], CLASSES[:60])
+    held = (VECTORS[:20], CLASSES[:20])
+    tune = FineTune(distill=form == "distilled")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        tuned = quickly(model, data, finetune=tune, validation_data=held)
+    assert changed(tuned, quickly(model, data))
+    with pytest.raises(ValueError, match="fixed batch size"):
+        prune(model, data, 0.5, objective="divergence", step="uniform", verbose=2)
+
+
+# --- A training that does not get to its end -----------------------------------------
+
+
+class Ends(keras.callbacks.Callback):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def on_epoch_end(self, epoch, logs=None):
+        raise self.error
+
+
+@pytest.mark.parametrize("distill", [False, True])
+def test_an_error_in_the_training_leaves_the_pruned_model(distill):
+    model = quick(metrics=["accuracy"])
+    tune = FineTune(distill=distill, callbacks=Ends(RuntimeError("full disk")))
+    with pytest.warns(UserWarning, match="failed.*not trained.*full disk") as warned:
+        compact = quickly(model, finetune=tune)
+    (warning,) = said(warned)
+    assert warning.filename == __file__
+    assert not changed(compact, quickly(model))
+    assert len(compact.evaluate(VECTORS, CLASSES, verbose=0)) == 2
+
+
+@pytest.mark.parametrize("distill", [False, True])
+def test_an_interrupted_training_leaves_the_model_as_trained_so_far(distill):
+    model = quick(metrics=["accuracy"])
+    tune = FineTune(3, distill=distill, callbacks=Ends(KeyboardInterrupt()))
+    with pytest.warns(UserWarning, match="interrupted.*as trained so far"):
+        compact = quickly(model, finetune=tune)
+    assert changed(compact, quickly(model))
+    assert len(compact.evaluate(VECTORS, CLASSES, verbose=0)) == 2
+
+
+def test_a_training_that_diverges_leaves_the_pruned_model():
+    model = quick(optimizer=keras.optimizers.SGD(1e30))
+    with pytest.warns(UserWarning, match="diverged.*lower learning rate"):
+        compact = quickly(model, finetune=FineTune(3))
+    assert not changed(compact, quickly(model))
 
 
 # --- Distillation --------------------------------------------------------------------

@@ -127,6 +127,7 @@ def test_the_export_does_not_need_the_pruning():
 # These alone look into Keras, and tell where it must be looked for anew.
 LOOK_INTO_KERAS = {
     "keras_greedy.graph.masks",
+    "keras_greedy.graph.nodes",
     "keras_greedy.graph.trace",
     "keras_greedy.interop.legacy",
 }

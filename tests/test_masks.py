@@ -69,8 +69,10 @@ def text_model(tail, start=embedding, padding=0.0, normed=False):
 
 
 @pytest.mark.filterwarnings("ignore:Some channels")
-@pytest.mark.parametrize("objective", ["local", "global"])
-@pytest.mark.parametrize("tail", [pooled, recurrent, attended, tagged])
+@pytest.mark.parametrize(
+    ("tail", "objective"),
+    [(pooled, "local"), (recurrent, "local"), (attended, "global"), (tagged, "global")],
+)
 def test_search_is_the_same_whatever_stands_at_masked_positions(tail, objective):
     found = []
     for padding in (0.0, 30.0):

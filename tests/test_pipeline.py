@@ -2,7 +2,6 @@ import dataclasses
 import functools
 import itertools
 import re
-import sys
 import warnings
 
 import keras
@@ -322,14 +321,13 @@ def test_a_model_that_is_not_compiled_comes_back_not_compiled():
     assert not quiet_prune(small()).compiled
 
 
-def test_a_loss_that_cannot_be_serialized_is_carried_over_with_a_warning():
+def test_a_loss_that_cannot_be_serialized_is_carried_over():
     def own_loss(y, p):
         return ops.mean(ops.square(ops.one_hot(y, 5) - p))
 
     model = small()
     model.compile(keras.optimizers.SGD(0.125), own_loss)
-    with pytest.warns(UserWarning, match="only optimizer and loss"):
-        compact = quiet_prune(model)
+    compact = quiet_prune(model)
     assert compact.loss is own_loss
     assert float(compact.optimizer.learning_rate) == 0.125
     assert np.isfinite(compact.evaluate(IMAGES, LABELS, verbose=0))
@@ -581,8 +579,8 @@ def test_silence(finetune, capfd):
 
 @pytest.fixture
 def terminal(capsys, monkeypatch):
-    """What is printed, to something that says it is a terminal."""
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    """What is printed where bars are drawn."""
+    monkeypatch.setenv("PYCHARM_HOSTED", "1")
     return capsys
 
 
@@ -596,8 +594,7 @@ def test_a_file_or_a_pipe_gets_a_line_per_stage_and_epoch(verbose, capsys):
     assert not {"\b", "\r", "\x1b"} & {*printed}
     titles = [line for line in printed.splitlines() if line in TITLES]
     assert titles == TITLES[::2] + TITLES[3:]
-    assert "/step" not in printed
-    assert len(printed.splitlines()) <= len(titles) + 2 * 2
+    assert printed.count(" - loss: ") == 2
 
 
 @pytest.mark.parametrize("verbose, count", [("auto", 1), (1, 70), (2, 40), (True, 40)])
@@ -708,7 +705,7 @@ def test_a_model_that_makes_infinite_values_is_an_error():
     model = small()
     kernel, bias = model.get_layer("b").get_weights()
     model.get_layer("b").set_weights([kernel, np.full_like(bias, np.inf)])
-    with pytest.raises(ValueError, match=r"finite values.*input of layer 'head'"):
+    with pytest.raises(ValueError, match=r"finite answers.*weights of \['b'\]"):
         quiet_prune(model)
 
 

@@ -1,4 +1,4 @@
-"""What a budget leaves of its limits goes to the groups that it helps most."""
+"""Gives the rest of a budget to the groups that it helps most, by exchanges."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

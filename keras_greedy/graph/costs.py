@@ -9,7 +9,8 @@ import numpy as np
 
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup, Reasons
-from keras_greedy.graph.multiplications import COUNTED, Uncounted, macs_by_call
+from keras_greedy.graph.multiplications import COUNTED, macs_by_call
+from keras_greedy.graph.products import Uncounted
 from keras_greedy.graph.rules.base import IN, OUT, Axes
 from keras_greedy.graph.trace import trace_quietly
 from tflite_export.checks import shown

@@ -6,7 +6,7 @@ behind say by their shapes how much they multiply, and so on for the layers insi
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import keras
@@ -15,10 +15,10 @@ from keras import KerasTensor, layers
 from keras_greedy.graph.calls import Call, Values, run_calls
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.nodes import calls_behind, without_new_nodes
+from keras_greedy.graph.products import RAW, Uncounted, fixed, shapes_of
 from keras_greedy.graph.rules.elementwise import DEPTHWISE
 from keras_greedy.graph.rules.linear import CONVOLUTIONS, SEPARABLE, TRANSPOSED
 
-Shape: TypeAlias = tuple[int, ...]
 # Multiply-accumulates, and the symbolic tensors that a call makes.
 Followed: TypeAlias = tuple[int, Any]
 
@@ -45,10 +45,6 @@ OPERATORS = (
     "__matmul__",
     "__pow__",
 )
-
-
-class Uncounted(Exception):
-    """Raised where multiply-accumulates cannot be counted; says why."""
 
 
 def macs_by_call(graph: ChannelGraph) -> "list[int | Uncounted]":
@@ -117,12 +113,12 @@ def _follow(
     if isinstance(operation, layers.RNN):
         return _macs_of_steps(operation, args[0]), made
     if isinstance(operation, layers.TimeDistributed):
-        _, steps, *rest = _fixed(args[0].shape)
+        _, steps, *rest = fixed(args[0].shape)
         step = KerasTensor((1, *rest), args[0].dtype)
         macs, _ = _follow(operation.layer, (step,), {})
         return steps * macs, made
     if not is_layer and count is not None:
-        return count(operation, _shapes((args, kwargs)), *_shapes(made)), made
+        return count(operation, shapes_of((args, kwargs)), *shapes_of(made)), made
     return 0, made
 
 
@@ -216,14 +212,14 @@ def _macs_of_kernels(
     is_first = getattr(layer, "data_format", "") == "channels_first"
     positions = shape[2:] if is_first else shape[1:-1]
     # An example may have become several, as the windows of an image.
-    count = math.prod(_fixed((shape[0], *positions)))
+    count = math.prod(fixed((shape[0], *positions)))
     kernels = [w for w in layer.weights if w.path.endswith("kernel")]
     return count * sum(math.prod(kernel.shape) for kernel in kernels)
 
 
 def _macs_of_steps(layer: layers.RNN, sequence: KerasTensor) -> int:
     """Returns the multiply-accumulates of a cell, as often as it is called."""
-    _, steps, *rest = _fixed(sequence.shape)
+    _, steps, *rest = fixed(sequence.shape)
     initial = layer.get_initial_state(1)
     states = keras.tree.map_structure(
         lambda state: KerasTensor(state.shape, state.dtype),
@@ -236,88 +232,3 @@ def _macs_of_steps(layer: layers.RNN, sequence: KerasTensor) -> int:
 
 def _is_symbolic(value: Any) -> bool:
     return isinstance(value, KerasTensor)
-
-
-def _fixed(shape: Sequence[int | None]) -> Shape:
-    """Returns a shape, all of whose sizes have to be known."""
-    sizes = []
-    for size in shape:
-        if size is None:
-            raise Uncounted(f"a tensor of shape {tuple(shape)} has no fixed size")
-        sizes.append(size)
-    return tuple(sizes)
-
-
-def _shapes(values: Any) -> list[Shape]:
-    """Returns the shapes of all tensors and weights among values."""
-    shapes = []
-    for leaf in keras.tree.flatten(values):
-        if hasattr(leaf, "shape"):
-            shapes.append(_fixed(leaf.shape))
-    return shapes
-
-
-def _matmul(operation: Any, read: list[Shape], made: Shape) -> int:
-    return math.prod(made) * (read[0][-1] if read[0] else 0)
-
-
-def _contraction(operation: Any, read: list[Shape], made: Shape) -> int:
-    # Of m k, k n and m n entries: the root of their product is m k n.
-    sizes = [math.prod(shape) for shape in (*read[:2], made)]
-    return math.isqrt(math.prod(sizes))
-
-
-def _einsum(operation: Any, read: list[Shape], made: Shape) -> int:
-    if len(read) < 2:
-        return 0
-    indices = operation.subscripts.replace(" ", "").split("->")[0].split(",")
-    sizes: dict[Any, int] = {}
-    for names, shape in zip(indices, read, strict=True):
-        before, dots, behind = names.partition("...")
-        spread = len(shape) - len(before) - len(behind) if dots else 0
-        # The axes of an ellipsis are counted from its end.
-        middle = [str(-place) for place in range(spread, 0, -1)]
-        for name, size in zip([*before, *middle, *behind], shape, strict=True):
-            sizes[name] = max(size, sizes.get(name, 1))
-    return math.prod(sizes.values())
-
-
-def _conv(operation: Any, read: list[Shape], made: Shape) -> int:
-    return math.prod(made) * math.prod(read[1][:-1])
-
-
-def _depthwise(operation: Any, read: list[Shape], made: Shape) -> int:
-    return math.prod(made) * math.prod(read[1][:-2])
-
-
-def _separable(operation: Any, read: list[Shape], made: Shape) -> int:
-    _, depthwise, pointwise = read
-    outputs = pointwise[-1]
-    entries = math.prod(depthwise) + math.prod(pointwise)
-    return math.prod(made) // outputs * entries
-
-
-def _transposed(operation: Any, read: list[Shape], made: Shape) -> int:
-    return math.prod(read[0]) * math.prod(read[1][:-1])
-
-
-def _attention(operation: Any, read: list[Shape], made: Shape) -> int:
-    # Queries (n, T, heads, size) by keys (n, S, ...), and then by the values.
-    query, key = read[:2]
-    return 2 * math.prod(query) * key[1]
-
-
-# By name: their classes have no public one.
-RAW: dict[str, Callable[[Any, list[Shape], Shape], int]] = {
-    "Matmul": _matmul,
-    "Dot": _matmul,
-    "Tensordot": _contraction,
-    "Inner": _contraction,
-    "Vdot": _contraction,
-    "Einsum": _einsum,
-    "Conv": _conv,
-    "DepthwiseConv": _depthwise,
-    "SeparableConv": _separable,
-    "ConvTranspose": _transposed,
-    "DotProductAttention": _attention,
-}

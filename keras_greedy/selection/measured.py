@@ -262,6 +262,7 @@ class Measurement:
         """Adds the divergence of each cut on a batch to the totals."""
         live = [ops.convert_to_tensor(x) for x in batch]
         full = run_segments(self._segments, live, NO_CUT)
+        left = len(cuts)
         for i, segment in enumerate(self._segments):
             rest = self._segments[i:]
             for group in segment.groups:
@@ -269,6 +270,9 @@ class Measurement:
                     found = run_segments(rest, live, cut)
                     lost = _total_divergence(self._outputs, full, found)
                     totals[group.name][j] += lost
+            left -= sum(group.name in cuts for group in segment.groups)
+            if not left:
+                return
             # All later cuts leave this segment as it is: it is run once.
             live = segment.run(live, NO_CUT)
 

@@ -100,13 +100,13 @@ def copied_optimizer(optimizer: keras.Optimizer | None) -> keras.Optimizer | Non
             dynamic_growth_steps=optimizer.dynamic_growth_steps,
             name=optimizer.name,
         )
-    try:
-        return _copied(optimizer)
-    except Exception:
-        rate = getattr(optimizer, "_learning_rate", None)
-        if not callable(rate) or isinstance(rate, keras.Variable):
-            raise
-        return _copied_with(optimizer, rate)
+    rate: Any = getattr(optimizer, "_learning_rate", None)
+    is_function = callable(rate) and not isinstance(rate, keras.Variable)
+    if is_function and not _is_keras(rate):
+        # A schedule of one's own may have no config, or one that cannot be read back.
+        # It is a function of the step: two optimizers can have the same.
+        return _copied(optimizer, _config_with(optimizer, rate))
+    return _copied(optimizer, optimizer.get_config())
 
 
 def warn_of_own_training(model: keras.Model) -> None:
@@ -114,9 +114,9 @@ def warn_of_own_training(model: keras.Model) -> None:
     own = own_training(model)
     if own:
         warn_user(
-            f"The model is a {type(model).__name__} with its own {', '.join(own)}. The "
-            "compact model is an ordinary keras.Model: these stay behind, and a "
-            "`finetune` trains it with Keras' own ones."
+            f"The class {type(model).__name__} of the model has its own "
+            f"{', '.join(own)}. The compact model is an ordinary keras.Model: these "
+            "stay behind, and a `finetune` trains it with Keras' own ones."
         )
 
 
@@ -125,25 +125,20 @@ def own_training(model: keras.Model) -> list[str]:
     own = []
     for name in OWN_TRAINING:
         method = getattr(type(model), name, None)
-        module = (
-            getattr(inspect.unwrap(method), "__module__", "") if method else "keras"
-        )
-        if (module or "").split(".")[0] != "keras":
+        if method is not None and not _is_keras(inspect.unwrap(method)):
             own.append(name)
     return own
 
 
-def _copied_with(optimizer: keras.Optimizer, rate: Callable) -> keras.Optimizer:
-    """Returns a copy with the same learning rate schedule, which has no config.
-
-    A schedule is a function of the step: two optimizers can have the same.
-    """
+def _config_with(optimizer: keras.Optimizer, rate: Callable) -> Settings:
+    """Returns the config of an optimizer, its learning rate schedule as it is."""
     twin = object.__new__(type(optimizer))
     # Keras' own `__setattr__` would track the variables once more.
     vars(twin).update(vars(optimizer), _learning_rate=None)
     config = twin.get_config()
-    config["learning_rate"] = rate
-    return type(optimizer).from_config(config)
+    if "learning_rate" in config:
+        config["learning_rate"] = rate
+    return config
 
 
 def _copied_metrics(structure: Any) -> Any:
@@ -151,16 +146,17 @@ def _copied_metrics(structure: Any) -> Any:
         return {name: _copied_metrics(value) for name, value in structure.items()}
     if isinstance(structure, list | tuple):
         return [_copied_metrics(value) for value in structure]
-    return _copied(structure) if isinstance(structure, keras.Metric) else structure
+    if isinstance(structure, keras.Metric):
+        return _copied(structure, structure.get_config())
+    return structure
 
 
-def _copied(instance: Any) -> Any:
-    """Returns an instance of the same class and config.
+def _copied(instance: Any, config: Settings) -> Any:
+    """Returns an instance of the same class, made from its config.
 
     Raises:
         Exception: Of any class, when its class does not allow that.
     """
-    config = instance.get_config()
     # `from_config` may take entries out of it.
     copy = type(instance).from_config(dict(config))
     for name in _parameters(type(instance)):
@@ -174,7 +170,7 @@ def _copied(instance: Any) -> Any:
 
 def _parameters(kind: type) -> list[str]:
     """Returns the names of the arguments of a class that is not Keras' own."""
-    if kind.__module__.split(".")[0] == "keras":
+    if _is_keras(kind):
         return []
     signature = inspect.signature(kind)
     named = (
@@ -182,6 +178,13 @@ def _parameters(kind: type) -> list[str]:
         inspect.Parameter.KEYWORD_ONLY,
     )
     return [name for name, each in signature.parameters.items() if each.kind in named]
+
+
+def _is_keras(value: Any) -> bool:
+    """Returns whether a function or a class, or that of an instance, is Keras' own."""
+    if not hasattr(value, "__qualname__"):
+        value = type(value)
+    return (getattr(value, "__module__", "") or "").split(".")[0] == "keras"
 
 
 def _first_line(error: Exception) -> str:

@@ -181,7 +181,8 @@ class FineTune:
         settings["loss"] = training_loss(full, batches, self.loss)
         settings["optimizer"] = self._fresh_optimizer(full)
         has_metrics = settings.get("metrics") or settings.get("weighted_metrics")
-        if not is_as_compiled and not has_metrics:
+        is_single = len(check_model(full).outputs) == 1
+        if not is_as_compiled and not has_metrics and is_single:
             settings["metrics"] = ["accuracy"]
         compact.compile(**settings)
 

@@ -17,6 +17,7 @@ from keras_greedy.while_training.running import (
 )
 from keras_greedy.while_training.selector import Selector, unwrapped_readers_of
 from keras_greedy.while_training.strip import ROUNDING
+from tflite_export.checks import check_count
 from tflite_export.user_warnings import warn_user
 
 SETTINGS = ("selection_schedule", "objective", "step")
@@ -109,7 +110,7 @@ class GreedySelectionStep(keras.callbacks.Callback):
         super().__init__()
         # A generator is gone after one `fit`.
         self._data = repeatable(data)
-        self._seed = seed
+        self._seed = check_count("seed", seed, minimum=0)
         self._run: TrainingRun | None = None
 
     def on_train_begin(self, logs: Logs = None) -> None:

@@ -84,9 +84,13 @@ def uniform_draws(
         One array per output of the model, `(n, ...)` of the output's shape.
     """
     draws = []
-    for tensor in graph.outputs:
+    for tensor, output in zip(graph.outputs, outputs_of(graph), strict=True):
         shape = (examples, *tensor.shape[1:])
-        uniform = rng.uniform(LEAST_DRAW, 1 - LEAST_DRAW, shape)
+        if output.kind == "none":
+            # No label is drawn: the draws of the others stay what they were.
+            uniform = np.full(shape, 0.5)
+        else:
+            uniform = rng.uniform(LEAST_DRAW, 1 - LEAST_DRAW, shape)
         draws.append(uniform.astype("float32"))
     return draws
 
