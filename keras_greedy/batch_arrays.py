@@ -13,6 +13,57 @@ NUMBERS = "biufV"
 Arrays: TypeAlias = list[np.ndarray]
 
 
+class NamedInputs:
+    """The inputs of a model in a dict.
+
+    Args:
+        model: The Functional.
+        name: Of the argument that the data are, for the errors.
+    """
+
+    def __init__(self, model: keras.Model, name: str):
+        self._name = name
+        self._structure = model.input
+        if isinstance(self._structure, dict):
+            self._keys = [*self._structure]
+        else:
+            self._keys = [tensor.name for tensor in model.inputs]
+
+    def in_order(self, x: dict) -> Any:
+        """Returns the values of a dict in the order of the model's inputs.
+
+        Raises:
+            ValueError: When one is missing.
+        """
+        self._check(x)
+        if isinstance(self._structure, dict):
+            # Keras flattens a dict in an order that depends on its class.
+            return type(self._structure)((key, x[key]) for key in self._keys)
+        return [x[key] for key in self._keys]
+
+    def alone(self, x: dict) -> dict:
+        """Returns the dict itself, or without what is no input of the model.
+
+        Raises:
+            ValueError: When an input is missing.
+        """
+        self._check(x)
+        if len(x) == len(self._keys):
+            return x
+        return {key: x[key] for key in self._keys}
+
+    def _check(self, x: dict) -> None:
+        if not set(self._keys) <= set(x):
+            first = next(iter(x), "image")
+            raise ValueError(
+                f"Expected `{self._name}` to give a dict with the names of the model's "
+                f"inputs, {self._keys}. Received: a dict with {[*x]}. Map each to "
+                f"(x, y), with `dataset.map(lambda d: (d[{first!r}], d['label']))` for "
+                "example; `tensorflow_datasets` gives such pairs with "
+                "`as_supervised=True`."
+            )
+
+
 def unpacked(batch: Any, name: str = "data") -> tuple[Any, Any, Any]:
     """Returns x, y and sample_weight of a batch; what is like an array is one.
 

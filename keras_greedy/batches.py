@@ -14,6 +14,7 @@ import numpy as np
 from keras_greedy.batch_arrays import (
     NUMBERS,
     Arrays,
+    NamedInputs,
     as_dtype,
     bare,
     fits,
@@ -71,8 +72,8 @@ class Batches:
     ):
         self._model = model
         self._inputs = model.inputs
-        self._structure = model.input
         self.name = name
+        self._named = NamedInputs(model, name)
         sizes = [tensor.shape[0] for tensor in self._inputs if tensor.shape]
         self.fixed_size: int | None = next((size for size in sizes if size), None)
         self._batch_size = self.fixed_size or batch_size
@@ -142,6 +143,10 @@ class Batches:
         """Returns the labels of the first batch as given, or of all of whole arrays."""
         _, labels, _ = unpacked(self.first_as_given(), self.name)
         return labels
+
+    def of_the_inputs(self, x: Any) -> Any:
+        """Returns a dict without the entries that are no inputs of the model."""
+        return self._named.alone(x) if isinstance(x, dict) else x
 
     def check_ends(self) -> None:
         """Raises a ValueError when the data may never end; reads them once for it."""
@@ -231,7 +236,7 @@ class Batches:
         """Returns the inputs of a batch of the source, checked against the model."""
         x, _, _ = unpacked(batch, self.name)
         if isinstance(x, dict):
-            x = self._by_name(x)
+            x = self._named.in_order(x)
         arrays = [to_numpy(leaf) for leaf in keras.tree.flatten(x)]
         expected = [tuple(tensor.shape) for tensor in self._inputs]
         if len(arrays) == len(expected):
@@ -250,24 +255,6 @@ class Batches:
                 f"model's inputs. Received: a batch of shape {bare(received)}."
             )
         return arrays
-
-    def _by_name(self, x: dict) -> Any:
-        """Returns the values of a dict in the order of the model's inputs."""
-        is_named = isinstance(self._structure, dict)
-        names = self._structure if is_named else [t.name for t in self._inputs]
-        if not set(names) <= set(x):
-            first = next(iter(x), "image")
-            raise ValueError(
-                f"Expected `{self.name}` to give a dict with the names of the model's "
-                f"inputs, {[*names]}. Received: a dict with {[*x]}. Map each to "
-                f"(x, y), with `dataset.map(lambda d: (d[{first!r}], d['label']))` for "
-                "example; `tensorflow_datasets` gives such pairs with "
-                "`as_supervised=True`."
-            )
-        if is_named:
-            # Keras flattens a dict in an order that depends on its class.
-            return type(self._structure)((name, x[name]) for name in names)
-        return [x[name] for name in names]
 
     def _converted(self, arrays: Arrays) -> Arrays:
         """Returns the arrays in the dtypes of the model's inputs."""

@@ -17,6 +17,7 @@ from keras_greedy.policies import PruningPolicy, allowed, check_has_groups
 from keras_greedy.progress import Progress, Verbose
 from keras_greedy.selection.cut import costs_of_cuts
 from keras_greedy.selection.methods import LossSearch, Method, method_of
+from keras_greedy.selection.output.layer_by_layer import check_tolerable
 from keras_greedy.stages import prune_to_budget, prune_to_tolerance, search_graph
 from keras_greedy.training.compiling import warn_of_own_training
 from keras_greedy.training.finetune import FineTune, check_finetune
@@ -131,6 +132,11 @@ def prune(
     batches = Batches(data, graph.functional)
     held = validation_batches(validation_data, graph.functional)
     check_answers(graph, batches.first)
+    # Without reading the data to their end, and without timing: first.
+    if limits is None:
+        check_tolerable(graph, batches)
+    elif not _lacks_table(limits):
+        check_reachable(limits, costs_of_cuts(graph), graph.widths)
     if finetune is not None:
         finetune.check(batches, model, held)
     elif held is not None:
@@ -138,11 +144,12 @@ def prune(
             "`validation_data` is of use while fine-tuning: give `finetune`, too."
         )
     method.check(model, batches)
-    if limits is not None:
-        limits = _with_table(limits, model, verbose)
-        check_reachable(limits, costs_of_cuts(graph), graph.widths)
     batches.check_ends()
     warn_of_own_training(model)
+    if limits is not None and _lacks_table(limits):
+        table = measure_latencies(model, verbose=verbose)
+        limits = dataclasses.replace(limits, table=table)
+        check_reachable(limits, costs_of_cuts(graph), graph.widths)
     if limits is None:
         compact = prune_to_tolerance(graph, batches, method, seed, progress)
     else:
@@ -254,10 +261,8 @@ def _checked_budget(budget: float | Budget | None, method: Method) -> Budget | N
     return None
 
 
-def _with_table(budget: Budget, model: keras.Model, verbose: Verbose) -> Budget:
-    if not budget.limits_latency or budget.table is not None:
-        return budget
-    return dataclasses.replace(budget, table=measure_latencies(model, verbose=verbose))
+def _lacks_table(budget: Budget) -> bool:
+    return budget.limits_latency and budget.table is None
 
 
 def _prunable(model: keras.Model, policy: PruningPolicy | None) -> ChannelGraph:

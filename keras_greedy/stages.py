@@ -21,7 +21,6 @@ from keras_greedy.selection.moments import observe
 from keras_greedy.selection.output.layer_by_layer import (
     ToTolerance,
     ToWidths,
-    check_tolerable,
     prune_layer_by_layer,
 )
 from keras_greedy.selection.output.objectives import held_apart
@@ -196,14 +195,10 @@ def prune_to_tolerance(
 ) -> keras.Model:
     """Returns the compact model of a `LossSearch` with a tolerance.
 
-    Arguments are those of `search_graph`.
-
-    Raises:
-        ValueError: When the model is no classifier, or there are too few examples.
+    Arguments are those of `search_graph`; the model is a classifier.
     """
     assert isinstance(method, LossSearch)  # No other method has a tolerance.
     assert method.tolerance is not None
-    check_tolerable(graph, batches)
     searched, held = held_apart(method.objective_on(graph.model, batches))
     return prune_layer_by_layer(
         graph.model,

@@ -634,7 +634,16 @@ def list_outputs():
     return model
 
 
+def named_inputs():
+    inputs = {name: keras.Input((6,), name=name) for name in ("one", "two")}
+    h = layers.Dense(16, activation="relu")(layers.Concatenate()([*inputs.values()]))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Dense(16, activation="relu")(h)))
+    model.compile("sgd", "mse")
+    return model
+
+
 PAIR = [VECTORS, VECTORS + 1]
+NAMED = {"two": PAIR[1], "one": PAIR[0], "id": np.arange(64)}
 THREE, SHORT = VECTORS[:, :3], VECTORS[:, :2]
 HALVES = (slice(0, 32), slice(32, 64))
 
@@ -656,6 +665,14 @@ class PairSequence(keras.utils.PyDataset):
         (two_inputs, (PAIR, THREE), False),
         (two_inputs, [([x[h] for x in PAIR], THREE[h]) for h in HALVES], False),
         (two_inputs, PairSequence(), False),
+        (named_inputs, NAMED, True),
+        (named_inputs, (NAMED, THREE), False),
+        (two_inputs, [(NAMED, THREE)], False),
+        (
+            named_inputs,
+            tf.data.Dataset.from_tensor_slices((NAMED, THREE)).batch(32),
+            False,
+        ),
         (list_outputs, VECTORS, True),
         (list_outputs, (VECTORS, [THREE, SHORT]), False),
         (list_outputs, [(VECTORS[h], [THREE[h], SHORT[h]]) for h in HALVES], False),
@@ -720,6 +737,21 @@ def test_an_interrupted_training_leaves_the_model_as_trained_so_far(distill):
         compact = quickly(model, finetune=tune)
     assert changed(compact, quickly(model))
     assert len(compact.evaluate(VECTORS, CLASSES, verbose=0)) == 2
+
+
+def test_an_error_in_the_training_of_a_layer_does_not_lose_the_others():
+    tune = FineTune(distill=True, callbacks=Ends(RuntimeError("full disk")))
+    method = keras_greedy.DivergenceSearch("uniform", finetune_per_layer=tune)
+    with pytest.warns(UserWarning, match="full disk"):
+        compact = prune(quick(), VECTORS, 0.5, method=method, verbose=0)
+    assert keras_greedy.macs(compact) <= 0.5 * keras_greedy.macs(quick())
+
+
+def test_an_interrupted_training_of_a_layer_ends_the_search():
+    tune = FineTune(distill=True, callbacks=Ends(KeyboardInterrupt()))
+    method = keras_greedy.DivergenceSearch("uniform", finetune_per_layer=tune)
+    with pytest.raises(KeyboardInterrupt):
+        prune(quick(), VECTORS, 0.5, method=method, verbose=0)
 
 
 def test_a_training_that_diverges_leaves_the_pruned_model():
@@ -878,6 +910,12 @@ def test_data_given_to_compact_take_the_place_of_those_of_the_search():
     compact = paths.compact(0.5, data=3 * IMAGES + 1)
     first = norms_of(compact)[0]
     assert_statistics_of(first, read_by(compact, first, 3 * IMAGES + 1))
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, None, "a"])
+def test_a_batch_size_that_is_none_is_an_error(size):
+    with pytest.raises(ValueError, match="`batch_size` to be an integer of at least 1"):
+        reestimate_batch_norm(small(), IMAGES, batch_size=size)
 
 
 def test_weights_that_are_trained_are_left_alone():

@@ -4,11 +4,12 @@ import pytest
 from keras import layers
 from models import conv, head, image, outputs_of, randomize
 
+from keras_greedy import LossSearch, prune
 from keras_greedy.batches import Batches
 from keras_greedy.graph.fold import folded
 from keras_greedy.graph.trace import check_model, trace_quietly
 from keras_greedy.selection.consumers import consumers_of
-from keras_greedy.selection.methods import OUTPUT_SEARCHES, LossSearch
+from keras_greedy.selection.methods import OUTPUT_SEARCHES
 from keras_greedy.selection.moments import observe
 from keras_greedy.selection.output.candidates import EXACT, Candidates
 from keras_greedy.selection.output.search import OutputSelection, cached
@@ -403,3 +404,84 @@ def test_a_group_of_one_channel_has_a_path():
         assert path.order.tolist() == [0]
         assert path.scale(1).tolist() == [1]
         assert path.errors[-1] == 0
+
+
+# --- Weights of the examples ---------------------------------------------------------
+
+VECTORS = np.random.default_rng(5).normal(size=(64, 6)).astype("float32")
+OF_FOUR = np.random.default_rng(6).integers(0, 4, 64)
+
+
+def of_vectors(**compiled):
+    x = keras.Input((6,))
+    h = keras.layers.Dense(24, activation="relu")(x)
+    model = keras.Model(x, keras.layers.Dense(4, activation="softmax")(h))
+    model.compile("sgd", "sparse_categorical_crossentropy", **compiled)
+    return model
+
+
+@pytest.mark.parametrize("step", ["uniform", "line_search"])
+def test_equal_weights_change_nothing_and_others_favour_their_examples(step):
+    model = of_vectors()
+    is_first = OF_FOUR == 0
+
+    def loss_of_first(*weights):
+        data = (VECTORS, OF_FOUR, *weights)
+        method = LossSearch(step, "all")
+        compact = prune(model, data, 0.4, method=method, verbose=0)
+        answers = compact.predict(VECTORS, verbose=0)[is_first, 0]
+        return -np.log(answers).mean()
+
+    plain = loss_of_first()
+    assert loss_of_first(np.full(64, 3.0)) == pytest.approx(plain, rel=1e-5)
+    assert loss_of_first(np.full((64, 1), 3)) == pytest.approx(plain, rel=1e-5)
+    weighed = loss_of_first(np.where(is_first, 1000.0, 0.0))
+    assert weighed < plain
+
+
+def test_examples_without_weight_do_not_count():
+    model = of_vectors()
+    others = (OF_FOUR + np.arange(64) % 4) % 4
+    weights = np.repeat([1.0, 0.0], 32)
+
+    def pruned(labels, **options):
+        settings = {"objective": "loss", "step": "uniform", "verbose": 0}
+        data = (VECTORS, labels, weights)
+        return prune(model, data, **settings, **options).get_weights()
+
+    labels = np.concatenate([OF_FOUR[:32], others[32:]])
+    for options in ({"budget": 0.4}, {"tolerance": 0.2}):
+        pairs = zip(pruned(OF_FOUR, **options), pruned(labels, **options), strict=True)
+        for one, two in pairs:
+            np.testing.assert_array_equal(one, two)
+
+
+def test_each_output_may_have_weights_of_its_own():
+    x = keras.Input((6,))
+    h = keras.layers.Dense(16, activation="relu")(x)
+    heads = {name: keras.layers.Dense(2, name=name)(h) for name in ("one", "two")}
+    model = keras.Model(x, heads)
+    model.compile("sgd", "mse")
+    labels = {"one": VECTORS[:, :2], "two": VECTORS[:, 2:4]}
+    weights = {"one": np.ones(64), "two": np.zeros(64)}
+    batches = Batches((VECTORS, labels, weights), model)
+    objective = LossSearch().objective_on(model, batches)
+    (inputs, targets), *_ = objective.examples()
+    outputs = [model(inputs[0])[name] for name in ("one", "two")]
+    tensors = [keras.ops.convert_to_tensor(target) for target in targets]
+    # The mean of all weights is 1.
+    expected = 2 * np.square(outputs[0] - targets[0]).mean(axis=1)
+    np.testing.assert_allclose(objective.loss(outputs, tensors), expected, rtol=1e-5)
+
+
+def test_weights_that_are_all_0_are_an_error_before_long_work():
+    data = (VECTORS, OF_FOUR, np.zeros(64))
+    with pytest.raises(ValueError, match="not all 0"):
+        prune(of_vectors(), data, 0.5, objective="loss", step="uniform")
+
+
+def test_labels_out_of_range_are_an_error_before_long_work(capsys):
+    data = (VECTORS, OF_FOUR + 9)
+    with pytest.raises(ValueError, match=r"labels of `data`.*4 classes"):
+        prune(of_vectors(), data, 0.5, objective="loss", step="uniform")
+    assert not capsys.readouterr().out

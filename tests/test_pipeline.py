@@ -671,6 +671,9 @@ def without_channels_to_cut():
         ({"objective": None}, "Received: objective=None"),
         ({"step": "exact"}, "'corrective', .* Received: step='exact'"),
         ({"finetune": True}, "`finetune` to be a keras_greedy.FineTune or None"),
+        ({"seed": "a"}, "`seed` to be an integer.*seed='a'"),
+        ({"seed": -1}, "`seed` to be an integer.*seed=-1"),
+        ({"seed": 1.5}, "`seed` to be an integer.*seed=1.5"),
         ({"verbose": 3}, "`verbose` to be 'auto', 0, 1 or 2. Received: 3"),
     ],
     ids=lambda value: str(value)[:40],
@@ -699,6 +702,25 @@ def test_an_image_with_nan_is_found_wherever_it_is():
     images[69, 0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="NaN or infinite"):
         quiet_prune(small(), images)
+
+
+@pytest.mark.parametrize("search_or_prune", [search, prune])
+def test_a_model_that_answers_nan_is_an_error_though_no_search_sees_it(search_or_prune):
+    model = small()
+    kernel, bias = model.get_layer("head").get_weights()
+    model.get_layer("head").set_weights([kernel, np.full_like(bias, np.nan)])
+    with pytest.raises(ValueError, match=r"finite answers.*'head'.*of \['head'\]"):
+        search_or_prune(model, IMAGES, verbose=2)
+
+
+def test_data_without_an_end_are_an_error_before_a_stage_begins(capsys):
+    class WithoutEnd:
+        def __iter__(self):
+            return itertools.repeat(IMAGES[:1])
+
+    with pytest.raises(ValueError, match="`data` to be finite"):
+        prune(small(), WithoutEnd(), verbose=2)
+    assert not capsys.readouterr().out
 
 
 def test_a_model_that_makes_infinite_values_is_an_error():

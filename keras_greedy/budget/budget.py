@@ -140,8 +140,8 @@ class Budget:
         for name, limit in limits.items():
             if limit is not None and not (is_number(limit) and 0 < limit < math.inf):
                 raise ValueError(
-                    f"Expected the budget's `{name}` to be positive and finite: "
-                    f"{_MEANINGS[name]}. Received: {limit!r}"
+                    f"Expected the budget's `{name}` to be positive: "
+                    f"{_MEANINGS[name]}, and finite. Received: {limit!r}"
                 )
         if self.latency is not None and self.latency > 1:
             raise ValueError(

@@ -21,14 +21,14 @@ def training_arguments(batches: Batches, functional: keras.Model) -> dict[str, A
     data = batches.data
     if is_arrays(data):
         x, y, weights = unpacked(data)
-        arguments = {"x": x, "y": y, "sample_weight": weights}
+        arguments = {"x": batches.of_the_inputs(x), "y": y, "sample_weight": weights}
         size = batches.fixed_size
         return _cut(arguments, size) if size else arguments
     if batches.fixed_size:
         examples, steps = _rebatched(batches, functional)
-    elif hasattr(data, "cardinality"):
+    elif hasattr(data, "cardinality") and _is_plain(batches):
         return {"x": data, "shuffle": False}
-    elif isinstance(data, keras.utils.PyDataset) and _is_plain(data[0]):
+    elif isinstance(data, keras.utils.PyDataset) and _is_plain(batches):
         return {"x": data}
     else:
         examples = _for_ever(batches)
@@ -98,6 +98,7 @@ def _for_ever(batches: Batches) -> Iterator[tuple]:
     for _ in itertools.count():
         for batch in batches.as_given():
             x, y, weights = unpacked(batch)
+            x = batches.of_the_inputs(x)
             parts = (x, y) if weights is None else (x, y, weights)
             yield with_tuples(parts)
 
@@ -135,8 +136,12 @@ def _cut(arguments: dict[str, Any], size: int) -> dict[str, Any]:
     return cut | {"batch_size": size}
 
 
-def _is_plain(batch: Any) -> bool:
-    """Returns whether `fit` takes a batch of a `PyDataset` as it is."""
+def _is_plain(batches: Batches) -> bool:
+    """Returns whether `fit` takes the first batch of a data set as it is."""
+    batch = batches.first_as_given()
+    x, _, _ = unpacked(batch)
+    if batches.of_the_inputs(x) is not x:
+        return False
     parts = batch if isinstance(batch, list | tuple) else [batch]
     leaves = [leaf for leaf in keras.tree.flatten(parts) if leaf is not None]
     has_lists = any(isinstance(part, list) for part in parts)

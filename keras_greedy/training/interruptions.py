@@ -17,6 +17,7 @@ def tune_or_keep(
     compact: keras.Model,
     full: keras.Model,
     batches: Batches,
+    may_stop: bool = True,
     **fit: Any,
 ) -> None:
     """Trains as `FineTune.apply`; a training that fails leaves the pruned model.
@@ -29,12 +30,16 @@ def tune_or_keep(
         compact: The model to train.
         full: As for `FineTune.apply`.
         batches: The data.
+        may_stop: Whether the training is the last stage: a `KeyboardInterrupt` ends it
+            alone.
         **fit: As for `FineTune.apply`.
     """
     before = compact.get_weights()
     try:
         finetune.apply(compact, full, batches, **fit)
     except KeyboardInterrupt:
+        if not may_stop:
+            raise
         warn_user(
             "The fine-tuning was interrupted: the compact model is returned as trained "
             "so far."

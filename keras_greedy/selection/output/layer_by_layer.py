@@ -22,6 +22,7 @@ from keras_greedy.selection.output.suffix import Suffix
 from keras_greedy.selection.path import SelectionPath
 from keras_greedy.training.batch_norm import reestimate_batch_norm
 from keras_greedy.training.compiling import compile_alike
+from keras_greedy.training.interruptions import tune_or_keep
 
 ROUND_TO = 8
 """Widths that a selection or a tolerance ends at are multiples of this."""
@@ -168,7 +169,14 @@ def prune_layer_by_layer(
         compile_alike(compact, model, quiet=True)
         reestimate_batch_norm(compact, batches)
         if method.finetune_per_layer is not None:
-            method.finetune_per_layer.apply(compact, model, batches, verbose=0)
+            tune_or_keep(
+                method.finetune_per_layer,
+                compact,
+                model,
+                batches,
+                may_stop=False,
+                verbose=0,
+            )
     return compact
 
 
