@@ -9,6 +9,7 @@ import numpy as np
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.clone import input_layers, remake, replay_flat
+from keras_greedy.graph.masks import Answer
 from keras_greedy.lottery.layers import (
     MaskedConv2D,
     MaskedDense,
@@ -39,6 +40,9 @@ def random_network(graph: ChannelGraph, blocks: Blocks) -> keras.Model:
             for layer in blocks[operation]:
                 x = layer(x)
             return x
+        if isinstance(operation, Answer):
+            # It is there for comparisons only.
+            return args[0]
         # An operation that is called several times stays a single one.
         if operation not in others:
             others[operation] = remake(operation)
