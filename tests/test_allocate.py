@@ -105,6 +105,18 @@ def test_exchanges_find_what_narrowing_alone_does_not(seed, costs, monkeypatch):
     assert again == widths
 
 
+@pytest.mark.parametrize("offset", [0.0, -1e-9], ids=["around 0", "below 0"])
+def test_groups_do_not_exchange_noise_for_ever(offset, costs, monkeypatch):
+    rng = np.random.default_rng(0)
+    curves = {
+        name: offset + 1e-12 * rng.normal(size=size + 1) for name, size in SIZES.items()
+    }
+    module = sys.modules["keras_greedy.budget.allocate"]
+    monkeypatch.setattr(module, "MOST_COMBINATIONS", 0)
+    budget = Budget(macs=0.5)
+    assert fits(budget, costs, allocate(curves, budget, costs))
+
+
 def test_the_budget_is_used_up_where_that_is_as_good(costs):
     """Here cutting group `a` loses a bit less, and saves far more than was asked."""
     curves = {name: np.append(np.full(size, 9.0), 0) for name, size in SIZES.items()}

@@ -274,6 +274,13 @@ def test_a_measured_zero_is_not_free_for_ever():
     assert (curve[16:] < 1e-9).all()
 
 
+@pytest.mark.parametrize("values", [[-1e-9, -2e-9], [0.1, -1e-7]], ids=str)
+def test_rounding_below_zero_does_not_pull_the_curve_below_it(values):
+    errors = np.geomspace(1, 1e-8, 33)
+    curve = Divergence(np.array([16, 24]), np.array(values)).curve(errors)
+    assert (curve >= 0).all()
+
+
 def measured_to_the_end(errors, divergence, count, round_to=8):
     """Measures `divergence`, `(N + 1,)`, at first and wherever there is doubt."""
     widths = widths_to_measure(len(errors) - 1, count, round_to)

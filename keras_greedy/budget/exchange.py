@@ -12,6 +12,8 @@ DISTANCES = np.array([0, 1, 2, 3, 5, 7, 11, 15, 23, 31, 47, 63])
 # Of the present divergence. To follow smaller differences of what was measured on a few
 # images would be to follow their noise.
 LEAST_GAIN = 0.01
+# In nats. A smaller one is rounding, which exchanges could follow in a circle.
+LEAST_DIFFERENCE = 1e-6
 
 
 class WidthChange(NamedTuple):
@@ -95,7 +97,7 @@ def exchange_groups(
                 continue
             best = min(exchanges)
             present = sum(float(curves[own][widths[own]]) for own in names)
-            if best.change < -LEAST_GAIN * present:
+            if best.change < -max(LEAST_GAIN * present, LEAST_DIFFERENCE):
                 widths[name] = best.narrower
                 widths[best.other] = best.wider
                 widen(curves, widths, budget, limits)

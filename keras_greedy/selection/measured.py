@@ -71,7 +71,7 @@ class Divergence:
         wanted = np.log(np.maximum(errors, floor))
 
         falling = self._falling()
-        values = np.log(np.maximum(falling, 0) + SMALLEST_DIVERGENCE)
+        values = np.log(falling + SMALLEST_DIVERGENCE)
 
         # A power is a straight line between logarithms. `interp` needs them
         # increasing, and continues them as constants at both ends, to which the way
@@ -144,12 +144,13 @@ class Divergence:
         return np.array(sorted(wanted))
 
     def _falling(self) -> np.ndarray:
-        """Returns the `(k,)` values without their noise upwards.
+        """Returns the `(k,)` values without their noise.
 
         A narrower width cannot be better than a wider one, so each value is at least
-        that of the widths above it.
+        that of the widths above it, and at least 0: by rounding alone is one below.
         """
-        return np.maximum.accumulate(self.values[::-1])[::-1]
+        falling = np.maximum.accumulate(self.values[::-1])[::-1]
+        return np.maximum(falling, 0)
 
 
 def widths_to_measure(
