@@ -5,6 +5,10 @@ import gc
 import keras
 import models
 import pytest
+import tensorflow as tf
+
+# Graphs run a few times in a test: to optimize them takes longer than they run.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 def pytest_collection_finish():

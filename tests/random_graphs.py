@@ -83,7 +83,8 @@ def random_model(data, most_blocks=5):
         most_blocks: How many blocks there are at most, besides those that every model
             begins and ends with and those of models inside.
     """
-    keras.utils.clear_session()
+    # Names begin anew. To collect garbage for each model would take half the time.
+    keras.utils.clear_session(free_memory=False)
     return randomize(Maker(data).model(most_blocks))
 
 

@@ -147,7 +147,18 @@ def test_free_widths_say_nothing_of_narrower_ones():
     assert np.sqrt((error**2).mean()) < 0.08 * full.std()
 
 
-def test_a_channel_that_nobody_reads_comes_after_all_that_count():
+METHODS = [
+    keras_greedy.Imitation("global"),
+    keras_greedy.Imitation("local"),
+    keras_greedy.Imitation("local", "uniform"),
+    keras_greedy.Imitation("global", "line_search"),
+    keras_greedy.DivergenceSearch("uniform"),
+    keras_greedy.DivergenceSearch("line_search", candidates="all"),
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_a_channel_that_nobody_reads_comes_after_all_that_count(method):
     """Though it is the sum of others, and so tells most of them."""
     keras.utils.set_random_seed(0)
     x = start = keras.Input((12,))
@@ -160,7 +171,11 @@ def test_a_channel_that_nobody_reads_comes_after_all_that_count():
     kernel[5] = 0
     kernel[0] *= 1e-3
     model.get_layer("b").set_weights([kernel, bias])
-    for objective in ("global", "local"):
-        data = inputs(model, 0)
-        paths = keras_greedy.search(model, data, objective=objective, verbose=0)
-        assert paths.paths["a"].order[-1] == 5
+    paths = keras_greedy.search(model, inputs(model, 0), method=method, verbose=0)
+    path = paths.paths["a"]
+    steps_taken = [*getattr(path, "picks", path.order)]
+    if 5 in steps_taken:
+        before = steps_taken[: steps_taken.index(5)]
+        assert {*before} == {*range(12)} - {5}
+    else:
+        assert isinstance(method, keras_greedy.DivergenceSearch), "it ended before"

@@ -180,6 +180,21 @@ def test_data_without_an_end_are_read_as_far_as_needed(one):
             read(one[1], endless)
 
 
+def test_data_that_go_on_and_on_without_a_length_are_said(one, monkeypatch):
+    monkeypatch.setattr(tflite_export.data_forms, "MANY_BATCHES", 3)
+
+    def batches(count):
+        return (X for _ in range(count))
+
+    with pytest.warns(UserWarning, match=r"`data` has given 3 batches.*islice") as said:
+        assert len(values(one[1], batches(5))) == 5 * len(X)
+    assert [warning.filename for warning in said] == [__file__]
+    # These say nothing.
+    values(one[1], batches(3))
+    values(one[1], [X] * 5)
+    values(one[1], batches(5), max_samples=9)
+
+
 @pytest.mark.parametrize(
     ("data", "match"),
     [

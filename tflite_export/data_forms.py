@@ -10,12 +10,16 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tflite_export.checks import shown
+from tflite_export.user_warnings import warn_user
 
 Data: TypeAlias = Any
 """An array, a dict of arrays, a tuple `(x, y)`, or an iterable of batches."""
 
 ENDLESS = -1
 """The cardinality of a `tf.data.Dataset` that repeats for ever."""
+
+MANY_BATCHES = 1024
+"""After so many of data that do not tell their length, they may be endless."""
 
 MOST_PARTS = 3
 """Of a batch: x, y and the sample weights."""
@@ -53,7 +57,8 @@ def batches_of(
         is_limited: Whether the caller stops by itself, so that data may be endless.
 
     Raises:
-        ValueError: When they are none of these, or endless.
+        ValueError: When they are none of these, or tell that they are endless. Of data
+            that do not tell, a warning says so where they go on and on.
     """
     if _is_array(data) or isinstance(data, (tuple, Mapping)):
         return [data]
@@ -80,7 +85,27 @@ def batches_of(
             f"Expected `{name}` to be finite. Received: {name}={shown(data)}, which "
             "repeats for ever; limit it, with `dataset.take(n)` for example"
         )
-    return data if indices is None else (data[index] for index in indices)
+    if indices is not None:
+        return (data[index] for index in indices)
+    return data if is_limited or _tells_its_length(data) else _watched(data, name)
+
+
+def _tells_its_length(data: Data) -> bool:
+    if hasattr(data, "cardinality"):
+        return int(data.cardinality()) >= 0
+    return hasattr(data, "__len__")
+
+
+def _watched(data: Data, name: str) -> Iterator[Any]:
+    """Yields the batches; warns once, after many, that there may be no end to them."""
+    for number, batch in enumerate(data):
+        if number == MANY_BATCHES:
+            warn_user(
+                f"`{name}` has given {number} batches and does not tell its length. If "
+                "it is endless, stop this and limit it, as by `itertools.islice` or "
+                "`dataset.take(n)`."
+            )
+        yield batch
 
 
 def _indices(data: Data) -> Iterable[int] | None:

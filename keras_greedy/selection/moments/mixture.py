@@ -151,6 +151,9 @@ def imitation_path(
 ) -> MixturePath:
     """Takes the step that leaves the least imitation error, until all are in.
 
+    A step towards a channel that contributes nothing would scale the others down, and
+    cost a width for that: such channels come last.
+
     Args:
         gram: `(N, N)` K, summed over the consumers.
         step_sizes: `uniform` or `line_search`.
@@ -167,12 +170,15 @@ def imitation_path(
     sizes: list[float] = []
     errors = [imitation.error]
     is_fresh = np.ones(len(gram), bool)
+    contributes = np.diag(gram) > 0
     while is_fresh.any():
         # Repeats may go on lowering the error for ever, and the path has to end.
         picked = np.count_nonzero(~is_fresh)
         may_repeat = len(picks) < STEPS_PER_CHANNEL * picked
         steps = step_sizes(imitation)
         is_candidate = is_fresh | may_repeat
+        if np.any(is_fresh & contributes):
+            is_candidate &= contributes
         trials = imitation.trials(steps)
         trials = np.where(is_candidate, trials, np.inf)
         best = int(trials.argmin())

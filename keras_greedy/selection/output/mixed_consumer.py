@@ -19,6 +19,9 @@ class MixedConsumer:
         graph: The traced model.
         group: The group whose channels are scaled.
         scatter: Moments of the consumer's rows.
+
+    Attributes:
+        is_read: `(N,)` mask of the channels that have a weight that is not 0.
     """
 
     def __init__(
@@ -36,6 +39,8 @@ class MixedConsumer:
         # Their entries on the last axis of the input, without the kernel's taps.
         per_tap = self._features.shape[1] // consumer.taps
         self._entries = self._features[:, :per_tap]
+        own = matrix[self._features].reshape(group.size, -1)
+        self.is_read: np.ndarray = own.any(axis=1)
         self._kernel = float32(consumer.kernel(matrix))
         self._bias = float32(consumer.bias())
         # `(N, O)`: the mean of what each channel adds to the output. A mixture gives

@@ -151,12 +151,17 @@ class OutputSelection:
         return np.mean(rows, axis=0)
 
     def _allowed(self) -> np.ndarray:
-        """Returns the channels that may be picked: all, or those that never were."""
+        """Returns the channels that may be picked: all, or those that never were.
+
+        Those that nobody reads would only scale the others down: they come last.
+        """
         everything = np.arange(len(self.weights))
         fresh = self.fresh
         picked = len(everything) - len(fresh)
         may_repeat = len(self.picks) < STEPS_PER_CHANNEL * picked
-        return everything if may_repeat or not picked else fresh
+        allowed = everything if may_repeat or not picked else fresh
+        is_read = self.suffix.is_read
+        return allowed[is_read[allowed]] if is_read[fresh].any() else allowed
 
     def _predicted(self, sizes: np.ndarray) -> np.ndarray:
         if not self.picks:

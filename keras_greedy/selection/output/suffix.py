@@ -42,6 +42,7 @@ class Suffix:
 
     Attributes:
         channels: N.
+        is_read: `(N,)` mask of the channels that a consumer has a weight for, not 0.
         kinds: The `Output` of each of the network's outputs.
         prefix: Maps the network's inputs to `live`, the list of the tensors that are
             made before the first consumer and needed from it on.
@@ -67,6 +68,8 @@ class Suffix:
             name: MixedConsumer(consumers[name], graph, group, moments.scatters[name])
             for name in group.consumer_names
         }
+        reads = [consumer.is_read for consumer in self._consumers.values()]
+        self.is_read: np.ndarray = np.any(reads, axis=0)
         self._normalizer_places = {
             call.index: places_of(graph, group, call) for call in group.normalizers
         }
