@@ -325,10 +325,11 @@ def test_a_group_of_one_channel_has_a_curve_without_a_measurement():
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_the_widths_measured_are_few_and_below_the_size(size, count):
     widths = widths_to_measure(size, count, 8)
-    assert 1 <= len(widths) <= count
+    # Two at least, where there are two: one does not tell the slope.
+    assert min(2, count, size - 1) <= len(widths) <= count
     assert 0 < widths.min() <= widths.max() < size
     assert (np.diff(widths) > 0).all()
-    if size >= 16:
+    if size > 24:
         assert (widths % 8 == 0).all()
 
 

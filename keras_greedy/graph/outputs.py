@@ -16,6 +16,9 @@ from keras_greedy.graph.masks import Answer, is_real
 # 1 - 6e-8: with much less here, 1 - SMALLEST would round to 1, and 1 - p to 0.
 SMALLEST = 1e-7
 
+# Through the whole model at once, where all that its layers make is kept to the end.
+EXAMPLES_AT_ONCE = 8
+
 # Above this probability the answer of a binary output is yes.
 BINARY_THRESHOLD = 0.5
 
@@ -150,19 +153,29 @@ def check_answers(graph: ChannelGraph, inputs: list[np.ndarray]) -> None:
         graph: The traced model.
         inputs: A batch, one array per input of the model.
     """
-    tensors = [ops.convert_to_tensor(array) for array in inputs]
-    x = keras.tree.pack_sequence_as(graph.functional.input, tensors)
-    answers = keras.tree.flatten(graph.functional(x, training=False))
-    for name, answer in zip(graph.functional.output_names, answers, strict=True):
-        array = ops.convert_to_numpy(answer)
-        if array.dtype.kind != "f" or np.isfinite(array).all():
-            continue
-        broken = _layers_not_finite(graph.functional)
-        found = f"in the weights of {broken}" if broken else "but not in its weights"
-        raise ValueError(
-            "Expected `model` to give finite answers on `data`. Received: NaN or "
-            f"infinity in the output {name!r}, and {found}."
-        )
+    model = graph.functional
+    examples = len(inputs[0])
+    is_fixed = any(tensor.shape[0] for tensor in model.inputs)
+    at_once = examples if is_fixed else EXAMPLES_AT_ONCE
+    for start in range(0, examples, at_once):
+        tensors = [
+            ops.convert_to_tensor(array[start : start + at_once]) for array in inputs
+        ]
+        x = keras.tree.pack_sequence_as(model.input, tensors)
+        answers = keras.tree.flatten(model(x, training=False))
+        for name, answer in zip(model.output_names, answers, strict=True):
+            if not _is_finite(answer):
+                broken = _layers_not_finite(model)
+                found = f"the weights of {broken}" if broken else "no weight of it"
+                raise ValueError(
+                    "Expected `model` to give finite answers on `data`. Received: NaN "
+                    f"or infinity in the output {name!r}, and in {found}."
+                )
+
+
+def _is_finite(answer: Tensor) -> bool:
+    array = ops.convert_to_numpy(answer)
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
 def _layers_not_finite(model: keras.Model) -> list[str]:

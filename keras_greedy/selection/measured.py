@@ -133,8 +133,9 @@ class Divergence:
         knee = int(np.argmax(without_error))
         if widest < knee <= narrowest:
             # The selection's own errors say where to look first: at the least width
-            # that leaves none, and next to it.
-            wanted = {knee - 1, knee} & between
+            # that leaves none, next to it, and at the next one that budgets go to.
+            beneath = (knee - 1) // round_to * round_to
+            wanted = {beneath, knee - 1, knee} & between
         else:
             wanted = {(widest + narrowest) // 2}
         if not len(costly):
@@ -163,12 +164,22 @@ def widths_to_measure(
     Args:
         size: The group's number of channels.
         count: How many widths to measure at most.
-        round_to: The widths are multiples of it, or of half the size if that is less.
+        round_to: The widths are multiples of it, or of less in a small group, where no
+            two would be left: one alone does not tell how steep the curve is.
     """
-    half = max(1, size // 2)
-    step = min(round_to, half)
     parts = count + 1
     spread = size * np.arange(1, parts) / parts
+    least = min(2, count, size - 1)
+    step = round_to
+    widths = _rounded(spread, step, size)
+    while len(widths) < least:
+        step = step // 2
+        widths = _rounded(spread, step, size)
+    return widths
+
+
+def _rounded(spread: np.ndarray, step: int, size: int) -> np.ndarray:
+    """Returns the multiples of a step next to some widths, of those below `size`."""
     rounded = np.round(spread / step) * step
     widths = np.maximum(step, rounded).astype(int)
     return np.unique(widths[widths < size])
