@@ -8,16 +8,14 @@ import keras
 import numpy as np
 
 from keras_greedy.graph.calls import Call
-from keras_greedy.graph.channels import ChannelGraph, ChannelGroup, Reasons
+from keras_greedy.graph.channels import ChannelGraph, Reasons
 from keras_greedy.graph.multiplications import COUNTED, macs_by_call
 from keras_greedy.graph.products import Uncounted
+from keras_greedy.graph.quadratic import ONE, CountRows, Term, quadratic_form
 from keras_greedy.graph.rules.base import IN, OUT, Axes
 from keras_greedy.graph.trace import trace_quietly
 from tflite_export.checks import shown
 from tflite_export.user_warnings import warn_user
-
-# The row of the counts that is 1 at all widths: the factor of an axis without channels.
-ONE = 0
 
 # Group name -> width, or an array of widths to try.
 Widths: TypeAlias = Mapping[str, Any]
@@ -109,10 +107,6 @@ def count_params(model: keras.Model) -> int:
 class Costs:
     """MACs and parameters as functions of the widths of a graph's groups.
 
-    Each weight contributes `coefficient * n_first * n_second`, where the counts
-    are of the channels along two of its axes. Each count is linear in the widths: a
-    constant plus so many positions per channel of each group.
-
     Args:
         graph: The traced model.
         new_biases: Calls of layers that get a bias as soon as a group that they read is
@@ -130,45 +124,33 @@ class Costs:
         for group in graph.groups:
             self._sizes[group.name] = float(group.size)
         self.uncounted: Reasons = []
-        rows = _CountRows(graph.groups)
-        mac_terms: list[_Term] = []
-        param_terms: list[_Term] = []
+        rows = CountRows(graph.groups)
+        mac_terms: list[Term] = []
+        param_terms: list[Term] = []
         seen: set[keras.Operation] = set()
-        batch = graph.inputs[0].shape[0] or 1
+        examples = graph.inputs[0].shape[0] or 1
         for call, work in zip(graph.calls, macs_by_call(graph), strict=True):
-            counts = _axis_counts(graph, call, rows)
-            matrices = []
-            for name, weight in call.weights.items():
-                term = _term(call, name, weight.shape, counts)
-                # Shared weights are there once, but work at every call.
-                if call.operation not in seen:
-                    param_terms.append(term)
-                is_counted = isinstance(call.operation, COUNTED)
-                is_kernel = name.endswith("kernel") if is_counted else True
-                if is_kernel and len(weight.shape) > 1:
-                    matrices.append((term, math.prod(weight.shape)))
+            weights = _weight_terms(graph, call, rows)
+            # Shared weights are there once, but work at every call.
+            if call.operation not in seen:
+                param_terms.extend(weight.term for weight in weights)
             seen.add(call.operation)
-            if isinstance(work, Uncounted):
-                _check_counted(call, work)
-                if call.rule is None or matrices:
-                    self.uncounted.append((call.name, str(work)))
-            elif work and call.rule and matrices:
-                # A layer multiplies by the entries of its kernels, so often each.
-                entries = sum(size for _, size in matrices)
-                often = work / (entries * batch)
-                for term, _ in matrices:
-                    coefficient = term.coefficient * often
-                    mac_terms.append(term._replace(coefficient=coefficient))
-            elif work:
-                mac_terms.append(_Term(work / batch, ONE, ONE))
+            kernels = [weight for weight in weights if weight.multiplies]
+            if not isinstance(work, Uncounted):
+                is_cut_along = call.rule is not None
+                mac_terms += _work_terms(work / examples, kernels, is_cut_along)
+                continue
+            _check_counted(call, work)
+            if call.rule is None or kernels:
+                self.uncounted.append((call.name, str(work)))
         self._new_biases: list[_NewBias] = []
         for call in new_biases:
             outputs = rows.add(graph.channels_of(call.outputs[0]))
             read = rows.groups_of(graph.channels_of(call.inputs[0]))
             self._new_biases.append(_NewBias(outputs, read))
         self._counts = rows.matrix()
-        self._macs = _quadratic_form(mac_terms, self._counts)
-        self._params = _quadratic_form(param_terms, self._counts)
+        self._macs = quadratic_form(mac_terms, self._counts)
+        self._params = quadratic_form(param_terms, self._counts)
 
     def macs(self, widths: Widths | None = None) -> Cost:
         """Returns the MACs when the named groups have these widths, the others all.
@@ -221,55 +203,6 @@ class Costs:
         return round(float(total))
 
 
-class _CountRows:
-    """Counts of channels, each a row `(G + 1,)` that is linear in the G widths.
-
-    The last entry is the constant. Row `ONE` counts 1 at all widths.
-    """
-
-    def __init__(self, groups: Sequence[ChannelGroup]):
-        self._length = len(groups) + 1
-        # Channel number -> its group, and the part of the group's width that it is.
-        self._share_of: dict[int, tuple[int, float]] = {}
-        for i, group in enumerate(groups):
-            for channel in group.channels:
-                self._share_of[channel] = (i, 1 / group.size)
-        one = np.zeros(self._length)
-        one[-1] = 1.0
-        self._rows = [one]
-
-    def add(self, channels: np.ndarray) -> int:
-        """Adds the count of the positions `(C,)` with these channel numbers.
-
-        Returns:
-            The index of its row.
-        """
-        row = np.zeros(self._length)
-        for channel in channels:
-            # Channels of no group stay: they are part of the constant.
-            group, share = self._share_of.get(channel, (-1, 1))
-            row[group] += share
-        self._rows.append(row)
-        return len(self._rows) - 1
-
-    def groups_of(self, channels: np.ndarray) -> list[int]:
-        """Returns the numbers of the groups that some channel numbers belong to."""
-        groups = {self._share_of[id_][0] for id_ in channels if id_ in self._share_of}
-        return sorted(groups)
-
-    def matrix(self) -> np.ndarray:
-        """Returns the `(K, G + 1)` rows."""
-        return np.array(self._rows)
-
-
-class _Term(NamedTuple):
-    """A weight's part of a cost: `coefficient * counts[first] * counts[second]`."""
-
-    coefficient: float
-    first: int
-    second: int
-
-
 class _NewBias(NamedTuple):
     """A bias that a layer gets when it is to make up for lost channels.
 
@@ -282,22 +215,60 @@ class _NewBias(NamedTuple):
     groups: list[int]
 
 
-def _quadratic_form(terms: Sequence[_Term], counts: np.ndarray) -> np.ndarray:
-    """Returns the sum of terms as a form of the widths w and a 1 behind: w' Q w.
+class _Weight(NamedTuple):
+    """A weight of a call.
+
+    Attributes:
+        term: Its entries, as a function of the widths.
+        entries: How many there are in the whole model.
+        multiplies: Whether they are a matrix that the layer multiplies by.
+    """
+
+    term: Term
+    entries: int
+    multiplies: bool
+
+
+def _weight_terms(
+    graph: ChannelGraph,
+    call: Call,
+    rows: CountRows,
+) -> list[_Weight]:
+    """Returns the weights of a call; adds the counts that they refer to."""
+    counts = _axis_counts(graph, call, rows)
+    weights = []
+    for name, weight in call.weights.items():
+        shape = weight.shape
+        is_kernel = name.endswith("kernel") or not isinstance(call.operation, COUNTED)
+        multiplies = is_kernel and len(shape) > 1
+        term = _term(call, name, shape, counts)
+        weights.append(_Weight(term, math.prod(shape), multiplies))
+    return weights
+
+
+def _work_terms(
+    work: float,
+    kernels: Sequence[_Weight],
+    is_cut_along: bool,
+) -> list[Term]:
+    """Returns the multiply-accumulates of a call as terms.
 
     Args:
-        terms: Of a cost; there may be none.
-        counts: `(K, G + 1)` the counts that they refer to.
-
-    Returns:
-        `(G + 1, G + 1)` Q.
+        work: Their number in the whole model.
+        kernels: What the call multiplies by.
+        is_cut_along: Whether they are cut with the channels.
     """
-    length = counts.shape[1]
-    form = np.zeros((length, length))
-    for term in terms:
-        # Each count is linear in the widths: their product is a form of rank one.
-        form += term.coefficient * np.outer(counts[term.first], counts[term.second])
-    return form
+    if not work:
+        return []
+    if not kernels or not is_cut_along:
+        return [Term(work, ONE, ONE)]
+    # A layer multiplies by the entries of its kernels, so often each.
+    often = work / sum(kernel.entries for kernel in kernels)
+    terms = []
+    for kernel in kernels:
+        coefficient = kernel.term.coefficient * often
+        terms.append(kernel.term._replace(coefficient=coefficient))
+    return terms
 
 
 class _AxisCount(NamedTuple):
@@ -310,7 +281,7 @@ class _AxisCount(NamedTuple):
 def _axis_counts(
     graph: ChannelGraph,
     call: Call,
-    rows: _CountRows,
+    rows: CountRows,
 ) -> dict[str, _AxisCount]:
     """Returns the counts of the channels going `IN` and `OUT`; none without a rule."""
     if not call.rule:
@@ -332,7 +303,7 @@ def _term(
     name: str,
     shape: tuple[int, ...],
     counts: dict[str, _AxisCount],
-) -> _Term:
+) -> Term:
     """Returns the entries of a weight of this shape as a term."""
     axes: Axes = ()
     if call.rule:
@@ -345,7 +316,7 @@ def _term(
     rows = [count.row for count in cut]
     # A weight has two axes of channels at most; the others do not change.
     first, second, *_ = [*rows, ONE, ONE]
-    return _Term(coefficient, first, second)
+    return Term(coefficient, first, second)
 
 
 def _check_counted(call: Call, reason: Uncounted) -> None:
