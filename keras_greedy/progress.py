@@ -78,9 +78,16 @@ class Progress:
             print(line, flush=True)
 
 
+def _is_in_notebook() -> bool:
+    """Returns whether the program is a cell's: others may import IPython as well."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
 def _draws_bars() -> bool:
     """Returns whether a bar is seen as one: in a terminal, a notebook or PyCharm."""
-    if "ipykernel" in sys.modules or PYCHARM in os.environ:
+    if _is_in_notebook() or PYCHARM in os.environ:
         return True
     # There may be no output at all.
     return sys.stdout is not None and sys.stdout.isatty()

@@ -7,8 +7,16 @@ import models
 import pytest
 import tensorflow as tf
 
-# Graphs run a few times in a test: to optimize them takes longer than they run.
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+def pytest_configure(config):
+    """Lets the fast tests run graphs as they are traced.
+
+    They run a few times each: to optimize them takes longer. With the slow tests all is
+    as users have it.
+    """
+    if config.option.markexpr == "not slow":
+        options = {"disable_meta_optimizer": True}
+        tf.config.optimizer.set_experimental_options(options)
 
 
 def pytest_collection_finish():
