@@ -79,7 +79,7 @@ def test_certain_predictions_do_not_make_it_infinite(kind):
 
 
 def with_output(layer, **compile_settings):
-    x = layers.Dense(8, activation="relu")(vector := keras.Input((4,)))
+    x = layers.Dense(8, activation="relu", name="hidden")(vector := keras.Input((4,)))
     model = keras.Model(vector, layer(layers.Dense(3, name="before")(x)))
     if compile_settings:
         model.compile(**compile_settings)

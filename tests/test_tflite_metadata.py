@@ -105,13 +105,13 @@ def test_a_file_with_two_outputs_is_refused(tmp_path):
     ("module", "package"),
     [
         ("flatbuffers", "flatbuffers"),
-        ("ai_edge_litert.tools.flatbuffer_utils", "ai-edge-litert"),
+        ("ai_edge_litert.tools.flatbuffer_utils", "ai-edge-litert>=2.1"),
     ],
 )
 def test_a_missing_package_says_how_to_install_it(file, module, package, monkeypatch):
     before = file.read_bytes()
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=f"pip install {package}"):
+    with pytest.raises(ImportError, match=f"pip install '{package}'"):
         tflite_export.add_metadata(file, labels=LABELS)
     assert file.read_bytes() == before
 

@@ -15,6 +15,8 @@ from tflite_export.runtime import TfliteFile
 
 LABELS_FILE = "labels.txt"
 METADATA_NAME = "TFLITE_METADATA"
+# The first version that has the tools which files are rewritten with.
+RUNTIME = "ai-edge-litert>=2.1"
 
 
 def add_metadata(
@@ -161,9 +163,9 @@ def _is_one_per_channel(values: Numbers, channels: int) -> bool:
 
 def _with_metadata(path: str, packed: bytes) -> bytes:
     """Returns the content of the file with one more buffer, named as the standard's."""
-    schema = import_for_metadata("ai_edge_litert.schema_py_generated", "ai-edge-litert")
+    schema = import_for_metadata("ai_edge_litert.schema_py_generated", RUNTIME)
     flatbuffer_utils = import_for_metadata(
-        "ai_edge_litert.tools.flatbuffer_utils", "ai-edge-litert"
+        "ai_edge_litert.tools.flatbuffer_utils", RUNTIME
     )
     model = flatbuffer_utils.read_model(path)
     entries = list(model.metadata or [])

@@ -86,7 +86,7 @@ def import_for_metadata(module: str, package: str) -> Any:
 
     Args:
         module: The full name of the module.
-        package: The name of its package for pip.
+        package: The name of its package for pip, with the least version that has it.
 
     Raises:
         ImportError: When it is not installed; says how to.
@@ -96,7 +96,7 @@ def import_for_metadata(module: str, package: str) -> Any:
     except ImportError as error:
         raise ImportError(
             f"Expected `{package}`, which metadata are written with. Received: "
-            f"{error}: `pip install {package}`"
+            f"{error}: `pip install '{package}'`"
         ) from error
 
 
