@@ -6,7 +6,7 @@ handed on, and the rooms behind it ask for other batch sizes or for the labels.
 
 import copy
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -78,7 +78,6 @@ class Batches:
         self.fixed_size: int | None = next((size for size in sizes if size), None)
         self._batch_size = self.fixed_size or batch_size
         self._shuffle: np.random.Generator | None = None
-        self._part: Part | None = None
         self.data = repeatable(data, name)
         is_one_batch = self._is_one_array_per_input(self.data)
         self._source = Source((self.data,) if is_one_batch else self.data, name)
@@ -124,22 +123,6 @@ class Batches:
         other = self._changed(_shuffle=rng)
         other.first = next(iter(other))
         return other
-
-    def held_apart(self, every: int) -> tuple["Batches", "Batches"]:
-        """Returns the examples but each one of so many, and these.
-
-        Of data that come in another order in each pass the parts are not the same
-        examples in each.
-
-        Args:
-            every: How many examples there are for each one that is held apart.
-        """
-        parts = []
-        for is_held in (False, True):
-            other = self._changed(_part=Part(every, is_held))
-            other.first = next(iter(other))
-            parts.append(other)
-        return parts[0], parts[1]
 
     def labelled(self) -> "LabelledBatches":
         """Returns the same data with labels.
@@ -213,13 +196,8 @@ class Batches:
     def _read(self) -> Iterator[Arrays]:
         waiting: list[Arrays] = []
         size = 0
-        seen = 0
         for batch in self._source():
-            arrays = self._checked(batch)
-            start, seen = seen, seen + len(arrays[0])
-            if self._part is not None:
-                arrays = self._part.of(arrays, start)
-            arrays = self._in_order(arrays)
+            arrays = self._in_order(self._checked(batch))
             waiting.append(arrays)
             size += len(arrays[0])
             while size >= self._batch_size:
@@ -284,25 +262,6 @@ class Batches:
         for array, tensor in zip(arrays, self._inputs, strict=True):
             converted.append(as_dtype(array, tensor.dtype, self.name))
         return converted
-
-
-class Part(NamedTuple):
-    """Each one of so many examples, or all others.
-
-    Attributes:
-        every: How many.
-        is_held: Whether it is these, and not the others.
-    """
-
-    every: int
-    is_held: bool
-
-    def of(self, arrays: Arrays, start: int) -> Arrays:
-        """Returns the part of a batch whose first example is the `start`-th."""
-        places = start + np.arange(len(arrays[0]))
-        is_last_of_many = places % self.every == self.every - 1
-        is_own = is_last_of_many == self.is_held
-        return [array[is_own] for array in arrays]
 
 
 class LabelledBatches(Batches):

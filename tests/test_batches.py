@@ -232,24 +232,6 @@ def test_a_wrong_shape_is_an_error_that_says_both(data, model):
     )
 
 
-@pytest.mark.parametrize(
-    "data",
-    [IMAGES, np.split(IMAGES, 7), dataset().batch(5)],
-    ids=["array", "list", "tf"],
-)
-def test_each_so_many_th_example_is_held_apart_in_each_pass(data, model):
-    trained, held = Batches(data, model).held_apart(4)
-    for _ in range(2):
-        (own,) = joined_inputs(trained)
-        (others,) = joined_inputs(held)
-        np.testing.assert_array_equal(others, IMAGES[3::4])
-        np.testing.assert_array_equal(own, np.delete(IMAGES, np.s_[3::4], axis=0))
-
-
-def joined_inputs(batches):
-    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
-
-
 def test_too_few_inputs_are_an_error(two_inputs):
     assert_rejected(Z, two_inputs, r"Received: a batch of shape \(5, 3\)")
     assert_rejected({"z": Z}, two_inputs, r"\['z', 'a'\].*a dict with \['z'\]")

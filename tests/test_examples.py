@@ -24,9 +24,6 @@ PACKAGES = [Path(package.__file__).parent for package in (keras_greedy, tflite_e
 MODULES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-# Of random data a network need not learn anything.
-pytestmark = pytest.mark.filterwarnings("ignore:No epoch of the distillation")
-
 FENCE = re.compile(r"^( *)```(.*)\n((?:.*\n)*?)\1```[ ]*$", flags=re.MULTILINE)
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 

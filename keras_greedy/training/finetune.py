@@ -22,7 +22,6 @@ from keras_greedy.training.fit_data import (
     validation_arguments,
     validation_batches,
 )
-from keras_greedy.training.held import HeldDivergence, KeepBest, held_apart
 from keras_greedy.training.labels import check_labels
 from keras_greedy.training.losses import (
     Loss,
@@ -31,7 +30,6 @@ from keras_greedy.training.losses import (
     training_loss,
 )
 from tflite_export.checks import is_count, shown
-from tflite_export.user_warnings import warn_user
 
 DISTILLATION_LOSSES = {
     "categorical": keras.losses.KLDivergence,
@@ -55,10 +53,7 @@ class FineTune:
             cross-entropy that fits the labels. Not used when distilling. Metrics and
             weights of the losses are those of the compile settings.
         distill: Train towards the full model's outputs (KL divergence; squared
-            error for linear outputs, as Ba and Caruana, 2014). No labels needed. Each
-            eighth example is held apart, unless there are `validation_data`; the
-            weights that come closest to the full model there are kept, those before
-            the training among them.
+            error for linear outputs, as Ba and Caruana, 2014). No labels needed.
         callbacks: One or several, passed to `fit`.
 
     Raises:
@@ -152,17 +147,14 @@ class FineTune:
             **fit: Passed to `fit`, as `validation_data` and `verbose`.
 
         Returns:
-            The history that `fit` returns. When distilling it has `held_divergence`,
-            the mean divergence from the full model's answers on the examples that are
-            held apart, in nats where the answers are probabilities.
+            The history that `fit` returns.
         """
         functional = check_model(full)
         batches = Batches.of(data, functional)
         fit |= {"epochs": self.epochs, "callbacks": _callbacks_of(self.callbacks)}
         held = validation_batches(fit.pop("validation_data", None), functional)
-        if self.distill:
-            return self._distill(compact, full, batches, held, fit)
-        history = self._supervise(compact, full, batches, held, fit)
+        train = self._distill if self.distill else self._supervise
+        history = train(compact, full, batches, held, fit)
         # A few epochs move the weights, and a momentum of 0.999 not the statistics.
         reestimate_batch_norm(compact, batches)
         return history
@@ -212,27 +204,13 @@ class FineTune:
         # Keras keeps the metrics it has unless it is told that there are none.
         none = keras.tree.map_structure(lambda _: [], functional.output)
         compact.compile(self._fresh_optimizer(full), losses, metrics=none)
+        shuffled = batches.shuffled(np.random.default_rng(0))
+        examples, steps = answered(full, functional, shuffled)
         if held is not None:
             validation, validation_steps = answered(full, functional, held)
             fit["validation_data"] = validation
             fit["validation_steps"] = validation_steps
-            trained = batches
-        else:
-            trained, held = held_apart(batches)
-        shuffled = trained.shuffled(np.random.default_rng(0))
-        examples, steps = answered(full, functional, shuffled)
-        watched = KeepBest(compact, HeldDivergence(full, held), trained)
-        fit["callbacks"] = [watched, *fit["callbacks"]]
         history = compact.fit(examples, steps_per_epoch=steps, shuffle=False, **fit)
-        watched.restore()
-        if watched.best == watched.before:
-            warn_user(
-                "No epoch of the distillation came closer to the full model on "
-                "examples held apart, where the divergence is "
-                f"{watched.before:.3g}: the compact model is left as pruned. A lower "
-                "learning rate may help, as in "
-                "FineTune(optimizer=keras.optimizers.Adam(1e-4), distill=True)."
-            )
         compile_alike(compact, full, quiet=True)
         return history
 
