@@ -74,8 +74,6 @@ def searches():
             (output,) = outputs_of(paths.compact(budget), data)
             found[f"{objective} output at {budget}"] = output
     student = paths.compact(0.5)
-    # So that it has something to learn.
-    student.set_weights([0.5 * weight for weight in student.get_weights()])
     tune = keras_greedy.FineTune(2, optimizer=keras.optimizers.SGD(0.01), distill=True)
     tune.apply(student, model, data, verbose=0)
     (found["output after distillation"],) = outputs_of(student, data)

@@ -329,6 +329,8 @@ def test_the_widths_measured_are_few_and_below_the_size(size, count):
     assert min(2, count, size - 1) <= len(widths) <= count
     assert 0 < widths.min() <= widths.max() < size
     assert (np.diff(widths) > 0).all()
+    if size >= 16:
+        assert (widths % 4 == 0).all()
     if size > 24:
         assert (widths % 8 == 0).all()
 

@@ -2,6 +2,8 @@ import dataclasses
 import functools
 import itertools
 import re
+import sys
+import types
 import warnings
 
 import keras
@@ -595,6 +597,15 @@ def test_a_file_or_a_pipe_gets_a_line_per_stage_and_epoch(verbose, capsys):
     titles = [line for line in printed.splitlines() if line in TITLES]
     assert titles == TITLES[::2] + TITLES[3:]
     assert printed.count(" - loss: ") == 2
+
+
+@pytest.mark.parametrize("kernel, draws", [(None, False), (object(), True)])
+def test_a_shell_draws_bars_in_a_notebook_alone(kernel, draws, monkeypatch, capsys):
+    shell = types.SimpleNamespace(kernel=kernel)
+    ipython = types.SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    search(small(), IMAGES, objective="local", verbose=1)
+    assert ("\b" in capsys.readouterr().out) == draws
 
 
 @pytest.mark.parametrize("verbose, count", [("auto", 1), (1, 70), (2, 40), (True, 40)])

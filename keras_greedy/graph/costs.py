@@ -137,8 +137,7 @@ class Costs:
             seen.add(call.operation)
             kernels = [weight for weight in weights if weight.multiplies]
             if not isinstance(work, Uncounted):
-                is_cut_along = call.rule is not None
-                mac_terms += _work_terms(work / examples, kernels, is_cut_along)
+                mac_terms += _work_terms(work / examples, kernels)
                 continue
             _check_counted(call, work)
             if call.rule is None or kernels:
@@ -221,7 +220,8 @@ class _Weight(NamedTuple):
     Attributes:
         term: Its entries, as a function of the widths.
         entries: How many there are in the whole model.
-        multiplies: Whether they are a matrix that the layer multiplies by.
+        multiplies: Whether they are a matrix that the layer multiplies by, with a rule
+            that says how it is cut.
     """
 
     term: Term
@@ -240,7 +240,7 @@ def _weight_terms(
     for name, weight in call.weights.items():
         shape = weight.shape
         is_kernel = name.endswith("kernel") or not isinstance(call.operation, COUNTED)
-        multiplies = is_kernel and len(shape) > 1
+        multiplies = call.rule is not None and is_kernel and len(shape) > 1
         term = _term(call, name, shape, counts)
         weights.append(_Weight(term, math.prod(shape), multiplies))
     return weights
@@ -249,18 +249,16 @@ def _weight_terms(
 def _work_terms(
     work: float,
     kernels: Sequence[_Weight],
-    is_cut_along: bool,
 ) -> list[Term]:
     """Returns the multiply-accumulates of a call as terms.
 
     Args:
         work: Their number in the whole model.
-        kernels: What the call multiplies by.
-        is_cut_along: Whether they are cut with the channels.
+        kernels: What the call multiplies by, and is cut with the channels.
     """
     if not work:
         return []
-    if not kernels or not is_cut_along:
+    if not kernels:
         return [Term(work, ONE, ONE)]
     # A layer multiplies by the entries of its kernels, so often each.
     often = work / sum(kernel.entries for kernel in kernels)

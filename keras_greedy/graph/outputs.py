@@ -165,12 +165,18 @@ def check_answers(graph: ChannelGraph, inputs: list[np.ndarray]) -> None:
         answers = keras.tree.flatten(model(x, training=False))
         for name, answer in zip(model.output_names, answers, strict=True):
             if not _is_finite(answer):
-                broken = _layers_not_finite(model)
-                found = f"the weights of {broken}" if broken else "no weight of it"
-                raise ValueError(
-                    "Expected `model` to give finite answers on `data`. Received: NaN "
-                    f"or infinity in the output {name!r}, and in {found}."
-                )
+                _raise_not_finite(model, name)
+
+
+def _raise_not_finite(model: keras.Model, output: str) -> None:
+    broken = _layers_not_finite(model)
+    where = "but in none of its weights"
+    if broken:
+        where = f"and in the weights of {broken}"
+    raise ValueError(
+        "Expected `model` to give finite answers on `data`. Received: NaN or infinity "
+        f"in the output {output!r}, {where}."
+    )
 
 
 def _is_finite(answer: Tensor) -> bool:
