@@ -5,7 +5,7 @@ This is the first module that the package imports: it says so if Keras has no ba
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -54,6 +54,30 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*keras.tree.map_structure(_as_tensor, args))
 
     return on_tensors
+
+
+def compiled_over(
+    variables: Sequence[keras.Variable],
+    function: Callable[..., Any],
+) -> Callable[..., Any]:
+    """Returns `function` compiled, reading variables as they are at each call.
+
+    JAX would take those that a function closes over for constants.
+
+    Args:
+        variables: Those that may have changed between two calls.
+        function: Maps arrays to arrays.
+    """
+    if keras.backend.backend() != "jax":
+        return compiled(function)
+
+    def stateless(values: list[Tensor], *args: Any) -> Any:
+        mapping = [*zip(variables, values, strict=True)]
+        with keras.StatelessScope(state_mapping=mapping):
+            return function(*args)
+
+    on_values = compiled(stateless)
+    return lambda *args: on_values([v.value for v in variables], *args)
 
 
 def _as_tensor(value: Any) -> Any:

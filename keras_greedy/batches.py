@@ -28,9 +28,11 @@ from keras_greedy.data_forms import (
     Data,
     Source,
     is_array_like,
+    is_arrays,
     repeatable,
     to_numpy,
 )
+from keras_greedy.data_parts import Part, one_of
 
 BATCH_SIZE = 32
 
@@ -80,7 +82,8 @@ class Batches:
         self._shuffle: np.random.Generator | None = None
         self.data = repeatable(data, name)
         is_one_batch = self._is_one_array_per_input(self.data)
-        self._source = Source((self.data,) if is_one_batch else self.data, name)
+        whole = (self.data,) if is_one_batch else self.data
+        self._source: Source | Part = Source(whole, name)
         first = next(self._read(), None)
         if first is None:
             least = self.fixed_size
@@ -123,6 +126,27 @@ class Batches:
         other = self._changed(_shuffle=rng)
         other.first = next(iter(other))
         return other
+
+    def held_apart(self) -> "tuple[Batches, Batches] | None":
+        """Returns most of the examples to learn from, and the others to judge by.
+
+        `None` where they are too few for that.
+        """
+        examples = self.examples()
+        every = one_of(examples)
+        if every is None:
+            return None
+        held = Part(self._source, every, is_held=True, name=self.name)
+        rest = Part(self._source, every, is_held=False, name=self.name)
+        count = held.examples()
+        # Of many copies of one example all are on the same side.
+        if min(count, examples - count) < (self.fixed_size or 1):
+            return None
+        return self._of_part(rest), self._of_part(held)
+
+    def examples(self) -> int:
+        """Returns how many examples there are; reads the data for it."""
+        return sum(len(batch[0]) for batch in self)
 
     def labelled(self) -> "LabelledBatches":
         """Returns the same data with labels.
@@ -214,6 +238,13 @@ class Batches:
             "Received: none this time, though there were some before. Give an object "
             "whose `__iter__` begins anew each time, or a list of the batches."
         )
+
+    def _of_part(self, part: Part) -> "Batches":
+        if is_arrays(self.data):
+            return Batches(part.of_arrays(self.data), self._model, name=self.name)
+        other = self._changed(data=part, _source=part)
+        other.first = next(iter(other))
+        return other
 
     def _changed(self, **attributes: Any) -> "Batches":
         other = copy.copy(self)

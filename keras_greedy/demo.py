@@ -235,7 +235,8 @@ def _finetune(
     data = np.concatenate(epochs)
     steps = math.ceil(len(data) / FINETUNE_BATCH_SIZE)
     rate = keras.optimizers.schedules.CosineDecay(FINETUNE_RATE, steps)
-    tuning = keras_greedy.FineTune(optimizer=keras.optimizers.Adam(rate), distill=True)
+    adam = keras.optimizers.Adam(rate)
+    tuning = keras_greedy.FineTune(epochs=1, optimizer=adam, distill=True)
     tuning.apply(compact, full, data, verbose=0)
 
 

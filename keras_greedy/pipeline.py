@@ -20,7 +20,7 @@ from keras_greedy.selection.methods import LossSearch, Method, method_of
 from keras_greedy.selection.output.layer_by_layer import check_tolerable
 from keras_greedy.stages import prune_to_budget, prune_to_tolerance, search_graph
 from keras_greedy.training.compiling import warn_of_own_training
-from keras_greedy.training.finetune import FineTune, check_finetune
+from keras_greedy.training.finetune import FineTune, trainings_of
 from keras_greedy.training.fit_data import validation_batches
 from keras_greedy.training.interruptions import tune_or_keep
 from tflite_export.checks import check_count
@@ -39,7 +39,7 @@ def prune(
     step: str = "corrective",
     tolerance: float | None = None,
     policy: PruningPolicy | None = None,
-    finetune: FineTune | None = None,
+    finetune: FineTune | bool | None = None,
     validation_data: Data | None = None,
     seed: int = 0,
     verbose: Verbose = "auto",
@@ -81,7 +81,12 @@ def prune(
         policy: Which groups may be pruned, as `PruneForLatencyOnXNNPack()`; by default
             all.
         finetune: How to train the compact model afterwards; not at all if `None`.
-        validation_data: Evaluated after each epoch of `finetune`; as `data`.
+            `True` trains it as the full model computes, and then on the labels, if
+            there are any. About an eighth of the examples, at most some thousand, are
+            kept from the search and the training; the weights that are best on them
+            are kept, those before the training among them.
+        validation_data: The examples that `finetune` is judged on after each epoch,
+            instead of a part of `data`; as `data`.
         seed: Of everything random in the search, which is a function of it; the
             training of `finetune` follows Keras' own seeds.
         verbose: `"auto"` or 1 for progress bars, 2 for a line per stage, 0 for
@@ -125,27 +130,30 @@ def prune(
     options = _deprecated_options("prune", deprecated)
     method = method_of(method, objective, step, tolerance=tolerance, **options)
     limits = _checked_budget(budget, method)
-    check_finetune("finetune", finetune)
     seed = check_count("seed", seed, minimum=0)
     progress = Progress(verbose)
     graph = _prunable(model, policy)
     batches = Batches(data, graph.functional)
     held = validation_batches(validation_data, graph.functional)
+    trainings = trainings_of(finetune, batches)
     check_answers(graph, batches.first)
     # Without reading the data to their end, and without timing: first.
     if limits is None:
         check_tolerable(graph, batches)
     elif not _lacks_table(limits):
         check_reachable(limits, costs_of_cuts(graph), graph.widths)
-    if finetune is not None:
-        finetune.check(batches, model, held)
-    elif held is not None:
+    for training in trainings:
+        training.check(batches, model, held)
+    if held is not None and not trainings:
         warn_user(
             "`validation_data` is of use while fine-tuning: give `finetune`, too."
         )
     method.check(model, batches)
     batches.check_ends()
     warn_of_own_training(model)
+    if trainings and held is None:
+        # Before the search: on examples that it has seen, any training looks worse.
+        batches, held = batches.held_apart() or (batches, batches)
     if limits is not None and _lacks_table(limits):
         table = measure_latencies(model, verbose=verbose)
         limits = dataclasses.replace(limits, table=table)
@@ -154,15 +162,17 @@ def prune(
         compact = prune_to_tolerance(graph, batches, method, seed, progress)
     else:
         compact = prune_to_budget(graph, batches, method, limits, seed, progress)
-    if finetune is not None:
-        tune_or_keep(
-            finetune,
+    for training in trainings:
+        is_to_go_on = tune_or_keep(
+            training,
             compact,
             model,
             batches,
             validation_data=held,
             verbose=progress.of_fit,
         )
+        if not is_to_go_on:
+            break
     return compact
 
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_greedy.backend import Tensor, compiled
+from keras_greedy.backend import Tensor, compiled_over
 from keras_greedy.batches import Arrays, Batches, Data
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
@@ -57,24 +57,54 @@ def reestimate_batch_norm(
     ```
     """
     batch_size = check_count("batch_size", batch_size, minimum=1)
-    graph = trace_quietly(model)
-    norms = [
-        call
-        for call in graph.calls
-        if isinstance(call.operation, keras.layers.BatchNormalization)
-    ]
-    if not norms:
-        return
-    sums = _summed_statistics(graph, norms, data, batch_size)
-    layers = dict.fromkeys(call.operation for call in norms)
-    for layer in layers:
-        calls = [i for i, call in enumerate(norms) if call.operation is layer]
-        means = sums.means_of(calls)
-        if means is None:
-            continue
-        mean, square = means
-        layer.moving_mean.assign(mean)
-        layer.moving_variance.assign(np.maximum(square - mean**2, 0))
+    statistics = BatchNormStatistics(model)
+    statistics.measure(Batches.of(data, statistics.functional, batch_size))
+
+
+class BatchNormStatistics:
+    """The moving statistics of a model's BatchNorm layers, to be measured repeatedly.
+
+    Args:
+        model: As for `reestimate_batch_norm`.
+
+    Attributes:
+        functional: The Functional whose inputs the data must fit.
+    """
+
+    def __init__(self, model: keras.Model):
+        graph = trace_quietly(model)
+        self.functional = graph.functional
+        self._norms = [
+            call
+            for call in graph.calls
+            if isinstance(call.operation, keras.layers.BatchNormalization)
+        ]
+        if self._norms:
+            of_batch = _batch_statistics(graph, self._norms)
+            self._of_batch = compiled_over(model.variables, of_batch)
+
+    def measure(self, batches: Iterable[Arrays]) -> None:
+        """Sets the statistics to those of some data.
+
+        Args:
+            batches: One array per input of the model in each.
+        """
+        if not self._norms:
+            return
+        sums = _Sums(len(self._norms))
+        for batch in _even(batches):
+            found = self._of_batch([ops.convert_to_tensor(x) for x in batch])
+            means, variances, shares = map(_to_host, found)
+            sums.add(means, variances, shares, len(batch[0]))
+        layers = dict.fromkeys(call.operation for call in self._norms)
+        for layer in layers:
+            calls = [i for i, call in enumerate(self._norms) if call.operation is layer]
+            moments = sums.means_of(calls)
+            if moments is None:
+                continue
+            mean, square = moments
+            layer.moving_mean.assign(mean)
+            layer.moving_variance.assign(np.maximum(square - mean**2, 0))
 
 
 class _Sums:
@@ -125,21 +155,6 @@ class _Sums:
         x = np.mean([self._x[i] for i in calls], axis=0)
         squares = np.mean([self._squares[i] for i in calls], axis=0)
         return x / examples, squares / examples
-
-
-def _summed_statistics(
-    graph: ChannelGraph,
-    norms: list[Call],
-    data: Data,
-    batch_size: int,
-) -> _Sums:
-    statistics = compiled(_batch_statistics(graph, norms))
-    sums = _Sums(len(norms))
-    for batch in _even(Batches.of(data, graph.functional, batch_size)):
-        found = statistics([ops.convert_to_tensor(x) for x in batch])
-        means, variances, shares = map(_to_host, found)
-        sums.add(means, variances, shares, len(batch[0]))
-    return sums
 
 
 def _even(batches: Iterable[Arrays]) -> Iterator[Arrays]:

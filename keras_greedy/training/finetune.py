@@ -1,4 +1,4 @@
-"""Trains the compact model, on labels or on the answers of the full model."""
+"""Trains the compact model, on labels or towards what the full model computes."""
 
 import dataclasses
 from typing import Any
@@ -8,20 +8,15 @@ import numpy as np
 
 from keras_greedy.batches import Batches, output_keys
 from keras_greedy.data_forms import Data
-from keras_greedy.graph.outputs import outputs_of
-from keras_greedy.graph.trace import check_model, trace_quietly
-from keras_greedy.training.batch_norm import reestimate_batch_norm
+from keras_greedy.graph.trace import check_model
+from keras_greedy.training.amounts import epochs_for, warm_up
 from keras_greedy.training.compiling import (
     compile_alike,
     copied_optimizer,
     settings_of,
 )
-from keras_greedy.training.fit_data import (
-    answered,
-    training_arguments,
-    validation_arguments,
-    validation_batches,
-)
+from keras_greedy.training.fit_data import training_arguments, validation_batches
+from keras_greedy.training.held import HeldDivergence, HeldLoss, KeepBest, fitted
 from keras_greedy.training.labels import check_labels
 from keras_greedy.training.losses import (
     Loss,
@@ -29,16 +24,20 @@ from keras_greedy.training.losses import (
     losses_by_output,
     training_loss,
 )
+from keras_greedy.training.mimicry import Phases, Student, views_of
 from tflite_export.checks import is_count, shown
 
-DISTILLATION_LOSSES = {
-    "categorical": keras.losses.KLDivergence,
-    "binary": keras.losses.BinaryCrossentropy,
-    "logits": keras.losses.MeanSquaredError,
-    "real": keras.losses.MeanSquaredError,
-}
-LEARNING_RATE = 1e-3
-"""Of Adam, where neither the settings nor the full model name an optimizer."""
+LEARNING_RATE = {False: 1e-3, True: 3e-4}
+"""Of Adam, on labels and towards the full model, where no optimizer is named."""
+
+MOST_NORM = 1.0
+"""Gradients of a greater norm are scaled to it."""
+
+OF_RATES = (
+    keras.callbacks.LearningRateScheduler,
+    keras.callbacks.ReduceLROnPlateau,
+)
+"""The callbacks that set the learning rate themselves."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +45,19 @@ class FineTune:
     """The settings of a training of the compact model.
 
     Attributes:
-        epochs: Passes over the data.
-        optimizer: A name or a `keras.Optimizer`, which is copied. By default that
-            of the full model's compile settings, else Adam at 1e-3.
+        epochs: Passes over the data; by default the more, the fewer examples there
+            are.
+        optimizer: A name or a `keras.Optimizer`, which is copied and used as it is. By
+            default, on labels, that of the full model's compile settings, else Adam at
+            1e-3; when distilling Adam at 3e-4. Its learning rate then rises for a
+            twentieth of the steps, and falls as a cosine.
         loss: By default that of the full model's compile settings, else the
             cross-entropy that fits the labels. Not used when distilling. Metrics and
             weights of the losses are those of the compile settings.
-        distill: Train towards the full model's outputs (KL divergence; squared
-            error for linear outputs, as Ba and Caruana, 2014). No labels needed.
+        distill: Train towards what the full model computes: at each position of each
+            layer that reads what no channel was pruned of, or where there is no such
+            layer, towards its outputs. No labels needed. Images are seen in random
+            views.
         callbacks: One or several, passed to `fit`.
 
     Raises:
@@ -80,16 +84,16 @@ class FineTune:
     ```
     """
 
-    epochs: int = 1
+    epochs: int | None = None
     optimizer: str | keras.Optimizer | None = None
     loss: Loss = None
     distill: bool = False
     callbacks: keras.callbacks.Callback | tuple[keras.callbacks.Callback, ...] = ()
 
     def __post_init__(self) -> None:
-        if not is_count(self.epochs):
+        if self.epochs is not None and not is_count(self.epochs):
             raise ValueError(
-                "Expected `epochs` to be a positive integer. "
+                "Expected `epochs` to be a positive integer or None. "
                 f"Received: epochs={shown(self.epochs)}"
             )
         if not isinstance(self.distill, bool | np.bool_):
@@ -140,46 +144,61 @@ class FineTune:
     ) -> keras.callbacks.History:
         """Trains `compact` in place; afterwards it is compiled as `full` is.
 
+        After each epoch it is judged on examples that it does not see, by its loss,
+        or when distilling by its divergence from the full model. The best weights are
+        kept, those before the training among them.
+
         Args:
             compact: The model to train.
             full: The model it was pruned from: teacher and source of settings.
             data: Inputs and labels, or inputs alone with `distill`.
-            **fit: Passed to `fit`, as `validation_data` and `verbose`.
+            **fit: Passed to `fit`, as `validation_data` and `verbose`. The validation
+                data are the examples that it is judged on; by default about an eighth
+                of `data` is held apart for that, at most some thousand examples.
 
         Returns:
-            The history that `fit` returns.
+            The history that `fit` returns, with `val_loss` or `val_divergence`.
         """
         functional = check_model(full)
         batches = Batches.of(data, functional)
-        fit |= {"epochs": self.epochs, "callbacks": _callbacks_of(self.callbacks)}
         held = validation_batches(fit.pop("validation_data", None), functional)
+        if held is None:
+            # Those of a few dozen examples have to judge what they teach.
+            batches, held = batches.held_apart() or (batches, batches)
+        fit["epochs"] = self.epochs or epochs_for(batches.examples())
+        fit["callbacks"] = _callbacks_of(self.callbacks)
         train = self._distill if self.distill else self._supervise
-        history = train(compact, full, batches, held, fit)
-        # A few epochs move the weights, and a momentum of 0.999 not the statistics.
-        reestimate_batch_norm(compact, batches)
-        return history
+        return train(compact, full, batches, held, fit)
 
     def _supervise(
         self,
         compact: keras.Model,
         full: keras.Model,
         batches: Batches,
-        held: Batches | None,
+        held: Batches,
         fit: dict,
     ) -> keras.callbacks.History:
         functional = check_model(full)
-        self._compile(compact, full, batches)
-        if held is not None:
-            fit |= validation_arguments(held, functional)
-        return compact.fit(**training_arguments(batches, functional), **fit)
+        arguments = training_arguments(batches, functional)
+        self._compile(compact, full, batches, _steps(batches, fit))
+        best = KeepBest(compact, HeldLoss(held, functional), batches)
+        history = fitted(compact, best, **arguments, **fit)
+        if self.optimizer is None:
+            # The learning rate is at its end: whoever trains on begins anew.
+            self._compile(compact, full, batches)
+        return history
 
     def _compile(
-        self, compact: keras.Model, full: keras.Model, batches: Batches
+        self,
+        compact: keras.Model,
+        full: keras.Model,
+        batches: Batches,
+        steps: int | None = None,
     ) -> None:
         settings = settings_of(full)[0] if full.compiled else {}
         is_as_compiled = full.loss is not None and not (self.optimizer or self.loss)
         settings["loss"] = training_loss(full, batches, self.loss)
-        settings["optimizer"] = self._fresh_optimizer(full)
+        settings["optimizer"] = self._fresh_optimizer(full, steps)
         has_metrics = settings.get("metrics") or settings.get("weighted_metrics")
         is_single = len(check_model(full).outputs) == 1
         if not is_as_compiled and not has_metrics and is_single:
@@ -191,42 +210,50 @@ class FineTune:
         compact: keras.Model,
         full: keras.Model,
         batches: Batches,
-        held: Batches | None,
+        held: Batches,
         fit: dict,
     ) -> keras.callbacks.History:
-        functional = check_model(full)
-        kinds = [output.kind for output in outputs_of(trace_quietly(full))]
-        losses = []
-        for kind in kinds:
-            # Integers have no derivative to train by.
-            losses.append(None if kind == "none" else DISTILLATION_LOSSES[kind]())
-        losses = keras.tree.pack_sequence_as(functional.output, losses)
-        # Keras keeps the metrics it has unless it is told that there are none.
-        none = keras.tree.map_structure(lambda _: [], functional.output)
-        compact.compile(self._fresh_optimizer(full), losses, metrics=none)
-        shuffled = batches.shuffled(np.random.default_rng(0))
-        examples, steps = answered(full, functional, shuffled)
-        if held is not None:
-            validation, validation_steps = answered(full, functional, held)
-            fit["validation_data"] = validation
-            fit["validation_steps"] = validation_steps
-        history = compact.fit(examples, steps_per_epoch=steps, shuffle=False, **fit)
+        student = Student(compact, full, batches, fit["epochs"])
+        student.compile(self._fresh_optimizer(full, _steps(batches, fit)))
+        best = KeepBest(compact, HeldDivergence(held, full), batches)
+        fit["callbacks"] = [Phases(), *fit["callbacks"]]
+        fit["x"] = views_of(batches, student)
+        fit["steps_per_epoch"] = sum(1 for _ in batches)
+        history = fitted(student, best, shuffle=False, **fit)
         compile_alike(compact, full, quiet=True)
         return history
 
-    def _fresh_optimizer(self, full: keras.Model) -> keras.Optimizer:
+    def _fresh_optimizer(
+        self,
+        full: keras.Model,
+        steps: int | None = None,
+    ) -> keras.Optimizer:
         """Returns the optimizer to train with.
+
+        Args:
+            full: The full model.
+            steps: Of the whole training; without, the learning rate is constant.
 
         Raises:
             ValueError: When the one of the settings or of the full model cannot be
                 copied.
         """
-        own = self.optimizer
-        if own is None and full.compiled:
-            own = full.optimizer
-        if own is None:
-            return keras.optimizers.Adam(LEARNING_RATE)
-        own = _optimizer_of(own)
+        if self.optimizer is not None:
+            return self._copied(self.optimizer)
+        is_theirs = full.compiled and full.optimizer is not None and not self.distill
+        if not is_theirs:
+            rate = LEARNING_RATE[self.distill]
+            own = keras.optimizers.Adam(rate, global_clipnorm=MOST_NORM)
+        else:
+            own = self._copied(full.optimizer)
+        callbacks = _callbacks_of(self.callbacks)
+        sets_rate = any(isinstance(callback, OF_RATES) for callback in callbacks)
+        if steps is not None and not sets_rate:
+            warm_up(own, steps)
+        return own
+
+    def _copied(self, optimizer: str | keras.Optimizer) -> keras.Optimizer:
+        own = _optimizer_of(optimizer)
         try:
             return copied_optimizer(own)
         except Exception as error:
@@ -238,6 +265,10 @@ class FineTune:
             ) from error
 
 
+def _steps(batches: Batches, fit: dict) -> int:
+    return fit["epochs"] * sum(1 for _ in batches)
+
+
 def check_finetune(name: str, finetune: Any) -> None:
     """Raises a ValueError unless `finetune`, of this name, is a `FineTune` or None."""
     if finetune is not None and not isinstance(finetune, FineTune):
@@ -245,6 +276,33 @@ def check_finetune(name: str, finetune: Any) -> None:
             f"Expected `{name}` to be a keras_greedy.FineTune or None. "
             f"Received: {name}={finetune!r}"
         )
+
+
+def trainings_of(finetune: Any, batches: Batches) -> list[FineTune]:
+    """Returns the trainings that the argument `finetune` of `prune` stands for.
+
+    True is one towards the full model, and another one on the labels, if there are any.
+
+    Args:
+        finetune: As given by the user.
+        batches: The data.
+
+    Raises:
+        ValueError: When it is none of a `FineTune`, True, False and None.
+    """
+    if isinstance(finetune, FineTune):
+        return [finetune]
+    if finetune is None or finetune is False:
+        return []
+    if finetune is not True:
+        raise ValueError(
+            "Expected `finetune` to be a keras_greedy.FineTune, True, False or None. "
+            f"Received: finetune={finetune!r}"
+        )
+    trainings = [FineTune(distill=True)]
+    if batches.first_labels() is not None:
+        trainings.append(FineTune())
+    return trainings
 
 
 def _check_labelled(

@@ -51,46 +51,18 @@ def validation_batches(
     return Batches(data, functional, name="validation_data")
 
 
-def validation_arguments(batches: Batches, functional: keras.Model) -> dict[str, Any]:
-    """Returns the data as the arguments of `fit` that say how to validate.
+def evaluation_arguments(batches: Batches, functional: keras.Model) -> dict[str, Any]:
+    """Returns the data with their labels as arguments of `evaluate`.
 
     Args:
         batches: As for `training_arguments`.
         functional: As for `training_arguments`.
     """
     arguments = training_arguments(batches, functional)
-    if "y" not in arguments:
-        steps = arguments.get("steps_per_epoch")
-        return {"validation_data": arguments["x"], "validation_steps": steps}
-    parts = (arguments["x"], arguments["y"], arguments["sample_weight"])
-    held = parts[:2] if parts[2] is None else parts
-    return {"validation_data": held}
-
-
-def answered(
-    full: keras.Model,
-    functional: keras.Model,
-    batches: Batches,
-) -> tuple[Iterator[tuple], int]:
-    """Returns the inputs with the full model's outputs, for ever.
-
-    Args:
-        full: The model to answer.
-        functional: The Functional that holds its graph.
-        batches: The inputs.
-
-    Returns:
-        `(inputs, outputs)` batch by batch, and after how many they begin anew.
-    """
-
-    def examples() -> Iterator[tuple]:
-        while True:
-            for batch in batches:
-                x = keras.tree.pack_sequence_as(functional.input, batch)
-                answers = full.predict_on_batch(x)
-                yield with_tuples(x), with_tuples(answers)
-
-    return examples(), sum(1 for _ in batches)
+    arguments.pop("shuffle", None)
+    if "steps_per_epoch" in arguments:
+        arguments["steps"] = arguments.pop("steps_per_epoch")
+    return arguments
 
 
 def _for_ever(batches: Batches) -> Iterator[tuple]:

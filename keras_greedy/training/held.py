@@ -1,0 +1,168 @@
+"""Watches a training on examples that it does not see, and keeps the best weights."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_greedy.backend import Tensor
+from keras_greedy.batches import Arrays, Batches
+from keras_greedy.graph.outputs import outputs_of
+from keras_greedy.graph.trace import check_model, trace_quietly
+from keras_greedy.training.batch_norm import BATCH_SIZE, BatchNormStatistics
+from keras_greedy.training.fit_data import evaluation_arguments
+from tflite_export.user_warnings import warn_user
+
+BATCHES_NORMALIZED = 4
+"""Those that BatchNorm statistics are measured on after each epoch."""
+
+
+Figures: TypeAlias = dict[str, float]
+"""Of a model on held examples, as in the logs of `fit`; by the first one it is judged,
+and less is better."""
+
+# Computes the figures of a model.
+Judge: TypeAlias = Callable[[keras.Model], Figures]
+
+
+class HeldLoss:
+    """The loss of a compiled model, and its metrics, on some labelled examples.
+
+    Args:
+        held: The examples.
+        functional: The Functional whose inputs and outputs they fit.
+    """
+
+    def __init__(self, held: Batches, functional: keras.Model):
+        self._held = held
+        self._functional = functional
+
+    def __call__(self, model: keras.Model) -> Figures:
+        """Returns the loss, and the metrics behind it."""
+        arguments = evaluation_arguments(self._held, self._functional)
+        found = model.evaluate(**arguments, verbose=0, return_dict=True)
+        loss = {"val_loss": found.pop("loss")}
+        return loss | {f"val_{name}": value for name, value in found.items()}
+
+
+class HeldDivergence:
+    """The divergence of a model from the full one's answers, on some examples.
+
+    Args:
+        held: The examples.
+        full: The model whose answers are wanted.
+    """
+
+    def __init__(self, held: Batches, full: keras.Model):
+        self._functional = check_model(full)
+        self._kinds = outputs_of(trace_quietly(full))
+        self._batches: list[Arrays] = list(held)
+        self._wanted = [self._answers(full, batch) for batch in self._batches]
+
+    def __call__(self, model: keras.Model) -> Figures:
+        """Returns the mean of an example, summed over the outputs."""
+        total = 0.0
+        examples = 0
+        for batch, wanted in zip(self._batches, self._wanted, strict=True):
+            found = self._answers(model, batch)
+            for kind, one, other in zip(self._kinds, wanted, found, strict=True):
+                divergences = kind.divergence(one, other)
+                total += float(ops.sum(divergences))
+            examples += len(batch[0])
+        return {"val_divergence": total / examples}
+
+    def _answers(self, model: keras.Model, batch: Arrays) -> list[Tensor]:
+        x = keras.tree.pack_sequence_as(self._functional.input, batch)
+        answers = keras.tree.flatten(model.predict_on_batch(x))
+        return [ops.convert_to_tensor(answer) for answer in answers]
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Keeps the weights that are best on held examples, those before included.
+
+    The model is judged with BatchNorm statistics measured anew, as those of a few steps
+    lag behind the weights, and training goes on without them: a layer that has been
+    trained on some statistics would have to learn again.
+
+    Args:
+        compact: The model in training.
+        judge: Of that model.
+        batches: The examples that it is trained on.
+    """
+
+    def __init__(self, compact: keras.Model, judge: Judge, batches: Batches):
+        super().__init__()
+        self._compact = compact
+        self._judge = judge
+        few = itertools.islice(batches.of_size(BATCH_SIZE), BATCHES_NORMALIZED)
+        self._normalized: list[Arrays] = list(few)
+        self._statistics = BatchNormStatistics(compact)
+        self._name, self._before = next(iter(judge(compact).items()))
+        self._best = self._before
+        self._best_epoch = 0
+        self._weights: list[np.ndarray] = compact.get_weights()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        trained = self._compact.get_weights()
+        self._statistics.measure(self._normalized)
+        figures = self._judge(self._compact)
+        if figures[self._name] < self._best:
+            self._best = figures[self._name]
+            self._best_epoch = epoch + 1
+            self._weights = self._compact.get_weights()
+        self._compact.set_weights(trained)
+        if logs is not None:
+            logs.update(figures)
+
+    def restore(self) -> None:
+        """Gives the model the best weights."""
+        self._compact.set_weights(self._weights)
+
+    def say(self, verbose: Any) -> None:
+        """Says what was reached; a training of no use is a warning.
+
+        Args:
+            verbose: That of `fit`.
+        """
+        what = self._name.removeprefix("val_")
+        if not self._best_epoch:
+            warn_user(
+                f"No epoch of the fine-tuning was better on examples held apart, where "
+                f"the {what} is {self._before:.3g}: the compact model is left as "
+                "pruned. More data, more epochs or a lower learning rate may help."
+            )
+        elif verbose:
+            line = (
+                f"On examples held apart: {what} {self._before:.3g} as pruned, "
+                f"{self._best:.3g} after epoch {self._best_epoch}, which is kept."
+            )
+            print(line, flush=True)
+
+
+def fitted(
+    trained: keras.Model,
+    best: KeepBest,
+    callbacks: list[keras.callbacks.Callback],
+    verbose: Any = "auto",
+    **fit: Any,
+) -> keras.callbacks.History:
+    """Trains a model, which has the best weights then, or when it is interrupted.
+
+    Args:
+        trained: A compiled model.
+        best: Watches it.
+        callbacks: Others.
+        verbose: As for `fit`.
+        **fit: The arguments of `fit`.
+    """
+    try:
+        # First: what it finds is in the logs that the others see.
+        callbacks = [best, *callbacks]
+        history = trained.fit(callbacks=callbacks, verbose=verbose, **fit)
+    finally:
+        best.restore()
+    best.say(verbose)
+    return history

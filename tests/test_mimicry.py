@@ -1,0 +1,237 @@
+"""Training towards what the full model computes, layer by layer."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from models import conv, depthwise, head, image, norm, outputs_of, randomize
+
+import keras_greedy
+from keras_greedy import FineTune
+from keras_greedy.batches import Batches
+from keras_greedy.graph.fold import folded
+from keras_greedy.graph.rebuild import rebuild
+from keras_greedy.graph.trace import trace, trace_quietly
+from keras_greedy.training.mimicry import Student, views_of
+from keras_greedy.training.streams import streams_of, tensors_of
+from keras_greedy.training.views import LEAST_AREA, Views, has_views
+
+IMAGES = np.random.default_rng(0).normal(size=(96, 16, 16, 3)).astype("float32")
+
+
+def residual(x, width, name):
+    h = norm(conv(x, 3 * width, 1, f"{name}_expand"), "relu")
+    h = norm(depthwise(h), "relu")
+    return layers.Add()([x, norm(conv(h, width, 1, f"{name}_project"))])
+
+
+def blocks():
+    x = norm(conv(picture := image(size=16), 8, name="stem"), "relu")
+    x = residual(residual(x, 8, "a"), 8, "b")
+    return randomize(keras.Model(picture, head(x)))
+
+
+class InsideBlocks(keras_greedy.PruningPolicy):
+    def allow_pruning(self, layer):
+        return layer.name.endswith("_expand")
+
+
+def cut_inside(model):
+    """The model with half of the hidden channels of each block."""
+    graph = trace(model)
+    selection = {
+        group.name: np.arange(group.size // 2)
+        for group in graph.groups
+        if group.name.endswith("_expand")
+    }
+    return rebuild(graph, selection)
+
+
+def graphs(model, compact):
+    return folded(trace_quietly(model)), trace_quietly(compact)
+
+
+def test_the_streams_are_what_keeps_its_width_and_has_positions():
+    model = blocks()
+    streams = streams_of(*graphs(model, cut_inside(model)))
+    names = [stream.name for stream in streams]
+    assert names == ["a_expand", "b_expand"], "the input is none, nor what is pooled"
+    for stream in streams:
+        assert stream.full.shape == stream.compact.shape == (None, 16, 16, 8)
+
+
+def test_the_streams_are_the_tensors_that_the_layers_read():
+    model = blocks()
+    of_full, graph = graphs(model, cut_inside(model))
+    streams = streams_of(of_full, graph)
+    found = tensors_of(of_full, [stream.full for stream in streams])([IMAGES])
+    for stream, value in zip(streams, found, strict=True):
+        read = keras.Model(model.input, model.get_layer(stream.name).input)
+        expected = read.predict(IMAGES, verbose=0)
+        np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_cut_everywhere_has_no_streams():
+    x = conv(picture := image(size=16), 16, activation="relu")
+    model = keras.Model(picture, head(conv(x, 16, activation="relu")))
+    compact = keras_greedy.prune(model, IMAGES, 0.5, verbose=0)
+    assert streams_of(*graphs(model, compact)) == []
+
+
+def loss_of(student, x):
+    return float(student.compute_loss(x, None, student(x)))
+
+
+def test_the_loss_is_the_mean_error_of_the_streams_over_their_variance():
+    model = blocks()
+    compact = cut_inside(model)
+    student = Student(compact, model, Batches(IMAGES, model), epochs=10)
+    student.begin_epoch(0)
+    errors = []
+    for name in ("a_expand", "b_expand"):
+        full, own = (
+            keras.Model(each.input, each.get_layer(name).input).predict(
+                IMAGES, verbose=0
+            )
+            for each in (model, compact)
+        )
+        errors.append(np.mean((full - own) ** 2) / full.var(axis=(0, 1, 2)).mean())
+    assert loss_of(student, IMAGES) == pytest.approx(np.mean(errors), rel=0.02)
+
+
+def test_answers_of_a_classifier_count_in_the_last_epochs_alone():
+    model = blocks()
+    student = Student(cut_inside(model), model, Batches(IMAGES, model), epochs=8)
+    losses = []
+    for epoch in range(8):
+        student.begin_epoch(epoch)
+        losses.append(loss_of(student, IMAGES))
+    assert losses[:6] == [losses[0]] * 6
+    assert losses[6] == losses[7] > losses[0]
+
+
+def test_answers_at_each_position_count_from_the_beginning():
+    x = norm(conv(picture := image(size=16), 8, name="stem"), "relu")
+    x = layers.Conv2D(4, 1, activation="softmax")(residual(x, 8, "a"))
+    model = randomize(keras.Model(picture, x))
+    student = Student(cut_inside(model), model, Batches(IMAGES, model), epochs=8)
+    student.begin_epoch(0)
+    first = loss_of(student, IMAGES)
+    student.begin_epoch(7)
+    assert loss_of(student, IMAGES) == first
+
+
+def test_a_model_that_is_the_full_one_has_nothing_to_learn():
+    model = blocks()
+    student = Student(model, model, Batches(IMAGES, model), epochs=1)
+    student.begin_epoch(0)
+    assert loss_of(student, IMAGES) < 1e-5
+
+
+def test_batch_norm_is_as_for_inference_while_training():
+    model = blocks()
+    compact = cut_inside(model)
+    student = Student(compact, model, Batches(IMAGES, model), epochs=1)
+    statistics = [np.array(v) for v in compact.non_trainable_variables]
+    student.compile(keras.optimizers.SGD(0.0))
+    examples = views_of(Batches(IMAGES, model), student)
+    student.fit(examples, steps_per_epoch=2, shuffle=False, verbose=0)
+    for now, before in zip(compact.non_trainable_variables, statistics, strict=True):
+        np.testing.assert_array_equal(now, before)
+
+
+def test_mimicry_brings_a_pruned_network_closer_on_images_it_has_not_seen():
+    model = blocks()
+    compact = keras_greedy.prune(model, IMAGES, 0.6, policy=InsideBlocks(), verbose=0)
+    unseen = np.random.default_rng(9).normal(size=(64, 16, 16, 3)).astype("float32")
+    student = Student(compact, model, Batches(IMAGES, model), epochs=20)
+    student.begin_epoch(0)
+    before = loss_of(student, unseen)
+    student.compile(keras.optimizers.Adam(3e-3))
+    examples = views_of(Batches(IMAGES, model), student)
+    student.fit(examples, steps_per_epoch=60, shuffle=False, verbose=0)
+    assert loss_of(student, unseen) < 0.8 * before
+
+
+@pytest.mark.filterwarnings("ignore:No epoch of the fine-tuning")
+def test_a_callback_saves_the_compact_model(tmp_path):
+    model = blocks()
+    compact = cut_inside(model)
+    saves = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    FineTune(1, distill=True, callbacks=saves).apply(
+        compact, model, IMAGES, validation_data=IMAGES, verbose=0
+    )
+    saved = keras.models.load_model(tmp_path / "1.keras")
+    assert [w.shape for w in saved.weights] == [w.shape for w in compact.weights]
+
+
+# --- Views ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "shape, expected",
+    [
+        ((32, 32, 3), True),
+        ((None, None, 3), True),
+        ((32, 32, 1), True),
+        ((8, 8, 3), False),
+        ((32, 32, 16), False),
+        ((64,), False),
+        ((100, 6), False),
+    ],
+)
+def test_pictures_have_views(shape, expected):
+    assert has_views([keras.Input(shape)]) is expected
+
+
+def test_a_view_is_a_crop_seen_larger_or_its_mirror_image():
+    height = width = 32
+    rows, columns = np.meshgrid(np.arange(32.0), np.arange(32.0), indexing="ij")
+    pictures = np.repeat(np.stack([rows, columns], -1)[None], 200, 0)
+    pictures = np.concatenate([pictures, pictures[..., :1]], -1).astype("float32")
+    views = Views(np.random.default_rng(0))
+    views._shares = lambda count: np.ones((count, 1, 1, 1), "float32")
+    (seen,) = views.of([pictures])
+    seen = ops.convert_to_numpy(seen)
+    assert seen.shape == pictures.shape
+    down = seen[:, -1, 0, 0] - seen[:, 0, 0, 0]
+    right = seen[:, 0, -1, 1] - seen[:, 0, 0, 1]
+    least = np.sqrt(LEAST_AREA) * (height - 1)
+    assert (down > least - 1e-3).all()
+    assert (down < height).all()
+    np.testing.assert_allclose(np.abs(right), down, rtol=1e-4, err_msg="not stretched")
+    assert 60 < (right < 0).sum() < 140, "half of them are mirrored"
+    assert seen.min() >= 0
+    assert seen.max() <= width - 1
+
+
+def test_half_of_the_views_are_mixed_and_their_own_image_is_the_stronger():
+    pictures = np.zeros((400, 16, 16, 1), "float32")
+    pictures[:200] = 1.0
+    (seen,) = Views(np.random.default_rng(0)).of([pictures])
+    own = ops.convert_to_numpy(seen)[:200].mean(axis=(1, 2, 3))
+    assert own.min() >= 0.5
+    assert 70 < (own < 0.999).sum() < 130
+
+
+def test_a_dataset_of_variable_sizes_is_seen_as_it_is():
+    x = conv(picture := keras.Input((None, None, 3)), 8, 3, "c")
+    model = keras.Model(picture, head(x))
+    student = Student(model, model, Batches(IMAGES, model), epochs=1)
+    (x,) = next(views_of(Batches(IMAGES, model), student))
+    assert x.shape == (32, 16, 16, 3)
+
+
+def test_outputs_alone_are_learned_by_a_model_without_positions():
+    x = keras.Input((6,))
+    h = layers.Dense(16, activation="relu")(layers.Dense(16, activation="relu")(x))
+    model = randomize(keras.Model(x, layers.Dense(3, activation="softmax")(h)))
+    student = keras.models.clone_model(model)
+    student.set_weights([w / 2 for w in model.get_weights()])
+    vectors = np.random.default_rng(1).normal(size=(200, 6)).astype("float32")
+    before = np.abs(outputs_of(model, vectors)[0] - outputs_of(student, vectors)[0])
+    FineTune(20, keras.optimizers.Adam(1e-2), distill=True).apply(
+        student, model, vectors, verbose=0
+    )
+    after = np.abs(outputs_of(model, vectors)[0] - outputs_of(student, vectors)[0])
+    assert after.mean() < 0.5 * before.mean()
