@@ -10,9 +10,10 @@ import keras_greedy
 from keras_greedy import FineTune
 from keras_greedy.batches import Batches
 from keras_greedy.graph.fold import folded
+from keras_greedy.graph.outputs import Output
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace, trace_quietly
-from keras_greedy.training.mimicry import Student, views_of
+from keras_greedy.training.mimicry import WEIGHT_OF_OUTPUTS, Student, views_of
 from keras_greedy.training.streams import streams_of, tensors_of
 from keras_greedy.training.views import LEAST_AREA, Views, has_views
 
@@ -85,8 +86,7 @@ def loss_of(student, x):
 def test_the_loss_is_the_mean_error_of_the_streams_over_their_variance():
     model = blocks()
     compact = cut_inside(model)
-    student = Student(compact, model, Batches(IMAGES, model), epochs=10)
-    student.begin_epoch(0)
+    student = Student(compact, model, Batches(IMAGES[:32], model))
     errors = []
     for name in ("a_expand", "b_expand"):
         full, own = (
@@ -95,47 +95,112 @@ def test_the_loss_is_the_mean_error_of_the_streams_over_their_variance():
             )
             for each in (model, compact)
         )
-        errors.append(np.mean((full - own) ** 2) / full.var(axis=(0, 1, 2)).mean())
+        errors.append(np.mean((full - own) ** 2) / full[:32].var(axis=(0, 1, 2)).mean())
     assert loss_of(student, IMAGES) == pytest.approx(np.mean(errors), rel=0.02)
 
 
-def test_answers_of_a_classifier_count_in_the_last_epochs_alone():
+def answers(student, x):
+    return student(x)[len(student._variances) :]
+
+
+@pytest.mark.parametrize("times, taught", [(0.3, 0), (1, 1)])
+def test_answers_of_a_classifier_are_taught_by_more_examples_than_its_weights(
+    times, taught
+):
     model = blocks()
-    student = Student(cut_inside(model), model, Batches(IMAGES, model), epochs=8)
-    losses = []
-    for epoch in range(8):
-        student.begin_epoch(epoch)
-        losses.append(loss_of(student, IMAGES))
-    assert losses[:6] == [losses[0]] * 6
-    assert losses[6] == losses[7] > losses[0]
+    assert model.layers[-1].count_params() == 45
+    few = IMAGES[: int(96 * times)]
+    student = Student(cut_inside(model), model, Batches(few, model))
+    assert len(answers(student, IMAGES)) == taught
 
 
-def test_answers_at_each_position_count_from_the_beginning():
+def test_answers_at_each_position_are_taught_beside_the_streams():
     x = norm(conv(picture := image(size=16), 8, name="stem"), "relu")
     x = layers.Conv2D(4, 1, activation="softmax")(residual(x, 8, "a"))
     model = randomize(keras.Model(picture, x))
-    student = Student(cut_inside(model), model, Batches(IMAGES, model), epochs=8)
-    student.begin_epoch(0)
-    first = loss_of(student, IMAGES)
-    student.begin_epoch(7)
-    assert loss_of(student, IMAGES) == first
+    compact = cut_inside(model)
+    student = Student(compact, model, Batches(IMAGES, model))
+    (own,) = answers(student, IMAGES)
+    np.testing.assert_allclose(own, compact(IMAGES), rtol=1e-5)
+    student._variances = [np.inf] * len(student._variances)
+    divergence = Output("categorical").divergence(model(IMAGES), compact(IMAGES))
+    expected = WEIGHT_OF_OUTPUTS * float(ops.mean(divergence)) / 16**2
+    assert loss_of(student, IMAGES) == pytest.approx(expected, rel=1e-3)
+
+
+def frozen(model, compact, data=IMAGES):
+    student = Student(compact, model, Batches(data, model))
+    return {layer.name for layer in student.frozen}
+
+
+def fit(student, model, steps, rate):
+    examples = views_of(Batches(IMAGES, model), student)
+    with student.freezing():
+        student.compile(keras.optimizers.Adam(rate))
+        student.fit(examples, steps_per_epoch=steps, shuffle=False, verbose=0)
+
+
+def test_what_nothing_teaches_is_frozen():
+    model = blocks()
+    compact = cut_inside(model)
+    names = frozen(model, compact, IMAGES[:32])
+    behind = model.get_layer("b_expand")
+    late = {layer.name for layer in model.layers[model.layers.index(behind) :]}
+    assert names == {layer.name for layer in compact.layers if layer.weights} & late
+
+
+def test_where_a_layer_would_learn_by_heart_all_of_its_positions_are_frozen():
+    x = norm(conv(picture := image(size=16), 64, name="stem"), "relu")
+    x = norm(conv(x, 64, 3, "large", strides=8), "relu")
+    x = layers.UpSampling2D(8)(residual(x, 64, "a"))
+    x = layers.Conv2D(4, 1, name="answer")(x)
+    model = randomize(keras.Model(picture, x))
+    compact = cut_inside(model)
+    # 3 x 3 x 64 x 64 weights, 96 x 2 x 2 positions; the others have 16 x 16 each.
+    small = {layer.name for layer in compact.layers if layer.output.shape[1] == 2}
+    names = {layer.name for layer in compact.layers if layer.weights}
+    assert frozen(model, compact) == small & names
+    many = np.concatenate([IMAGES] * 100)
+    assert frozen(model, compact, many) == set()
+
+
+def test_training_leaves_the_frozen_layers_as_they_were_and_trainable():
+    model = blocks()
+    compact = cut_inside(model)
+    behind = compact.layers[-1].get_weights()
+    before = compact.get_layer("stem").get_weights()
+    count = len(compact.trainable_variables)
+    fit(Student(compact, model, Batches(IMAGES[:32], model)), model, 2, 1e-3)
+    for now, then in zip(compact.layers[-1].get_weights(), behind, strict=True):
+        np.testing.assert_array_equal(now, then)
+    assert (compact.get_layer("stem").get_weights()[0] != before[0]).any()
+    assert len(compact.trainable_variables) == count
+
+
+def test_a_network_of_large_layers_alone_learns_nevertheless():
+    x = keras.Input((4, 64))
+    h = layers.Dense(256, activation="relu", name="a_expand")(x)
+    h = layers.Dense(64, name="out")(h)
+    h = layers.Dense(256, activation="relu", name="b_expand")(h)
+    model = randomize(keras.Model(x, layers.Dense(3)(layers.Flatten()(h))))
+    vectors = np.random.default_rng(0).normal(size=(64, 4, 64)).astype("float32")
+    compact = cut_inside(model)
+    student = Student(compact, model, Batches(vectors, model))
+    assert compact.get_layer("a_expand") not in student.frozen
 
 
 def test_a_model_that_is_the_full_one_has_nothing_to_learn():
     model = blocks()
-    student = Student(model, model, Batches(IMAGES, model), epochs=1)
-    student.begin_epoch(0)
+    student = Student(model, model, Batches(IMAGES, model))
     assert loss_of(student, IMAGES) < 1e-5
 
 
 def test_batch_norm_is_as_for_inference_while_training():
     model = blocks()
     compact = cut_inside(model)
-    student = Student(compact, model, Batches(IMAGES, model), epochs=1)
+    student = Student(compact, model, Batches(IMAGES, model))
     statistics = [np.array(v) for v in compact.non_trainable_variables]
-    student.compile(keras.optimizers.SGD(0.0))
-    examples = views_of(Batches(IMAGES, model), student)
-    student.fit(examples, steps_per_epoch=2, shuffle=False, verbose=0)
+    fit(student, model, 2, rate=1e-3)
     for now, before in zip(compact.non_trainable_variables, statistics, strict=True):
         np.testing.assert_array_equal(now, before)
 
@@ -144,12 +209,9 @@ def test_mimicry_brings_a_pruned_network_closer_on_images_it_has_not_seen():
     model = blocks()
     compact = keras_greedy.prune(model, IMAGES, 0.6, policy=InsideBlocks(), verbose=0)
     unseen = np.random.default_rng(9).normal(size=(64, 16, 16, 3)).astype("float32")
-    student = Student(compact, model, Batches(IMAGES, model), epochs=20)
-    student.begin_epoch(0)
+    student = Student(compact, model, Batches(IMAGES, model))
     before = loss_of(student, unseen)
-    student.compile(keras.optimizers.Adam(3e-3))
-    examples = views_of(Batches(IMAGES, model), student)
-    student.fit(examples, steps_per_epoch=60, shuffle=False, verbose=0)
+    fit(student, model, 60, rate=3e-3)
     assert loss_of(student, unseen) < 0.8 * before
 
 
@@ -217,7 +279,7 @@ def test_half_of_the_views_are_mixed_and_their_own_image_is_the_stronger():
 def test_a_dataset_of_variable_sizes_is_seen_as_it_is():
     x = conv(picture := keras.Input((None, None, 3)), 8, 3, "c")
     model = keras.Model(picture, head(x))
-    student = Student(model, model, Batches(IMAGES, model), epochs=1)
+    student = Student(model, model, Batches(IMAGES, model))
     (x,) = next(views_of(Batches(IMAGES, model), student))
     assert x.shape == (32, 16, 16, 3)
 

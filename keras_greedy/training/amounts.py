@@ -1,8 +1,13 @@
-"""How long to train, and how fast, by the amount of data."""
+"""What is trained by how many examples, how long, and at what learning rate."""
 
 import math
+from collections.abc import Sequence
 
 import keras
+from keras import KerasTensor
+
+from keras_greedy.graph.calls import Call
+from keras_greedy.graph.channels import ChannelGraph
 
 EXAMPLES_SEEN = 40_000
 """In all passes together, of a data set that is not larger."""
@@ -53,3 +58,55 @@ def warm_up(optimizer: keras.Optimizer, steps: int) -> None:
     if isinstance(getattr(optimizer, "_learning_rate", None), keras.Variable):
         rate = float(optimizer.learning_rate)
         optimizer.learning_rate = warmed_up(rate, steps)
+
+
+def layers_to_freeze(
+    graph: ChannelGraph,
+    taught: Sequence[KerasTensor],
+    examples: float,
+) -> list[keras.Layer]:
+    """Returns the layers that are to keep their weights in a training.
+
+    They are those that nothing would teach, and those of few positions. A layer of more
+    weights than there are positions, in all examples together, would learn them by
+    heart: it is frozen, and whatever has no more positions than it. In an image network
+    these are the last blocks. Where that is all, it has to learn nevertheless.
+
+    Args:
+        graph: Of the model in training.
+        taught: The tensors whose errors are the loss.
+        examples: How many there are; infinite, to freeze only what nothing teaches.
+    """
+    positions = _positions_taught(graph, taught)
+    learning = {layer: own for layer, own in positions.items() if own}
+    few = [own for layer, own in learning.items() if _size(layer) > examples * own]
+    enough = [layer for layer, own in learning.items() if own > max(few, default=0)]
+    trained = enough or [*learning]
+    return [layer for layer in positions if layer not in trained]
+
+
+def _positions_taught(
+    graph: ChannelGraph,
+    taught: Sequence[KerasTensor],
+) -> dict[keras.Layer, float]:
+    """Returns of each layer with weights how many positions teach it, in an example."""
+    wanted = {*taught}
+    positions: dict[keras.Layer, float] = {}
+    for call in reversed(graph.calls):
+        is_taught = any(tensor in wanted for tensor in call.outputs)
+        if is_taught:
+            wanted.update(call.inputs)
+        if call.weights:
+            own = _positions(call) if is_taught else 0
+            positions[call.operation] = positions.get(call.operation, 0) + own
+    return positions
+
+
+def _positions(call: Call) -> float:
+    """Returns the positions of what a call makes; there is no end of unknown ones."""
+    sizes = call.outputs[0].shape[1:-1]
+    return math.inf if None in sizes else math.prod(sizes)
+
+
+def _size(layer: keras.Layer) -> int:
+    return sum(math.prod(weight.shape) for weight in layer.trainable_weights)

@@ -24,7 +24,7 @@ from keras_greedy.training.losses import (
     losses_by_output,
     training_loss,
 )
-from keras_greedy.training.mimicry import Phases, Student, views_of
+from keras_greedy.training.mimicry import Student, views_of
 from tflite_export.checks import is_count, shown
 
 LEARNING_RATE = {False: 1e-3, True: 3e-4}
@@ -213,13 +213,13 @@ class FineTune:
         held: Batches,
         fit: dict,
     ) -> keras.callbacks.History:
-        student = Student(compact, full, batches, fit["epochs"])
-        student.compile(self._fresh_optimizer(full, _steps(batches, fit)))
+        student = Student(compact, full, batches)
         best = KeepBest(compact, HeldDivergence(held, full), batches)
-        fit["callbacks"] = [Phases(), *fit["callbacks"]]
         fit["x"] = views_of(batches, student)
         fit["steps_per_epoch"] = sum(1 for _ in batches)
-        history = fitted(student, best, shuffle=False, **fit)
+        with student.freezing():
+            student.compile(self._fresh_optimizer(full, _steps(batches, fit)))
+            history = fitted(student, best, shuffle=False, **fit)
         compile_alike(compact, full, quiet=True)
         return history
 

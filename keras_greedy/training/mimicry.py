@@ -9,21 +9,24 @@ Shot Network Compression via Cross Distillation, AAAI 2020; Wang et al., Compres
 Models with Few Samples: Mimicking then Replacing, CVPR 2022.
 """
 
+import contextlib
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras import ops
+from keras import KerasTensor, ops
 
 from keras_greedy.backend import Tensor, compiled
 from keras_greedy.batches import Arrays, Batches
 from keras_greedy.data_forms import with_tuples
+from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.fold import folded
 from keras_greedy.graph.outputs import Output, outputs_of
 from keras_greedy.graph.trace import trace_quietly
-from keras_greedy.training.streams import streams_of, tensors_of
+from keras_greedy.training.amounts import layers_to_freeze
+from keras_greedy.training.streams import Stream, streams_of, tensors_of
 from keras_greedy.training.views import Views, has_views
 
 EXAMPLES_MEASURED = 256
@@ -34,65 +37,48 @@ SMALLEST_VARIANCE = 1e-12
 WEIGHT_OF_OUTPUTS = 0.2
 """Of their divergence, beside the mean error of the streams."""
 
-LAST_PHASE = 0.75
-"""Of the epochs, behind which the outputs count, too, if they have no positions."""
-
 
 class Student(keras.Model):
-    """The compact model in training, giving its streams and its outputs.
+    """The compact model in training, giving its streams.
 
-    Its layers are called as for inference: BatchNorm normalises by its moving
-    statistics, and nothing is dropped. All of their weights can be trained.
+    Outputs are taught, too, where they have positions, as of a segmentation, or where
+    there are more examples than weights behind the streams. The layers are called as
+    for inference: BatchNorm normalises by its moving statistics, and nothing is dropped.
 
     Args:
         compact: The compact model, trained in place.
         full: The model that it was pruned from.
-        batches: Some inputs, on which the variances are measured.
-        epochs: Of the training.
+        batches: Inputs, on some of which the variances are measured.
 
     Attributes:
         compact: As given.
         functional: The Functional that holds its graph.
+        frozen: The layers that are to keep their weights, from `layers_to_freeze`.
     """
 
-    def __init__(
-        self,
-        compact: keras.Model,
-        full: keras.Model,
-        batches: Batches,
-        epochs: int,
-    ):
+    def __init__(self, compact: keras.Model, full: keras.Model, batches: Batches):
         super().__init__()
         graph = trace_quietly(compact)
         of_full = folded(trace_quietly(full))
         streams = streams_of(of_full, graph)
+        answers = answers_of(of_full, graph)
+        examples = batches.examples()
+        if streams and _are_learned_by_heart(graph, streams, answers, examples):
+            answers = [answer for answer in answers if answer.has_positions]
+        taught: list[Stream | Answer] = [*streams, *answers]
+        wanted = [each.compact for each in taught]
+        targets = [each.full for each in taught]
         self.compact = compact
         self.functional = graph.functional
-        self._outputs = outputs_of(graph)
-        wanted = [stream.compact for stream in streams]
-        targets = [stream.full for stream in streams]
-        self._tensors = tensors_of(graph, [*wanted, *graph.outputs])
-        self._targets = tensors_of(of_full, [*targets, *of_full.outputs])
+        self.frozen = layers_to_freeze(graph, wanted, examples if streams else math.inf)
+        self._answers = answers
+        self._tensors = tensors_of(graph, wanted)
+        self._targets = tensors_of(of_full, targets)
         self._variances = self._measured(batches, len(streams))
-        # Without positions outputs are learned by heart: last, and at a low rate.
-        has_positions = any(len(tensor.shape) > 2 for tensor in graph.outputs)
-        are_alone = has_positions or not streams
-        self._first_epoch = 0 if are_alone else int(LAST_PHASE * epochs)
-        self._weight = self.add_weight(
-            shape=(), initializer="zeros", trainable=False, name="weight_of_outputs"
-        )
 
     def call(self, inputs: Any) -> list[Tensor]:
         """Returns the tensors that the full model's are compared with."""
         return self._tensors(keras.tree.flatten(inputs))
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Lets the outputs count from some epoch on.
-
-        Args:
-            epoch: Of the training, from 0.
-        """
-        self._weight.assign(WEIGHT_OF_OUTPUTS if epoch >= self._first_epoch else 0.0)
 
     def compute_loss(
         self,
@@ -115,33 +101,98 @@ class Student(keras.Model):
         for (full, own), variance in of_streams:
             error = ops.cast(full, "float32") - ops.cast(own, "float32")
             loss += ops.mean(ops.square(error)) / (variance * streams)
-        for output, (full, own) in zip(self._outputs, pairs[streams:], strict=True):
-            if output.kind != "none":
-                divergence = ops.mean(output.divergence(full, own))
-                loss += self._weight * divergence / _terms(output, own)
+        of_answers = zip(pairs[streams:], self._answers, strict=True)
+        for (full, own), answer in of_answers:
+            loss += WEIGHT_OF_OUTPUTS * answer.divergence(full, own)
         return loss
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Saves the compact model: what a callback wants to be saved."""
         self.compact.save(*args, **kwargs)
 
+    @contextlib.contextmanager
+    def freezing(self) -> Iterator[None]:
+        """Makes these layers not trainable for a time."""
+        frozen = [layer for layer in self.frozen if layer.trainable]
+        for layer in frozen:
+            layer.trainable = False
+        try:
+            yield
+        finally:
+            for layer in frozen:
+                layer.trainable = True
+
     def _measured(self, batches: Batches, streams: int) -> list[float]:
         """Returns the variance of each stream, the mean over its channels."""
         targets = compiled(self._targets)
         sums = np.zeros(streams)
         seen = 0
-        for batch in batches.take(EXAMPLES_MEASURED):
+        for batch in batches.take(EXAMPLES_MEASURED) if streams else ():
             tensors = targets([ops.convert_to_tensor(x) for x in batch])
             sums += len(batch[0]) * np.array([*map(_variance, tensors[:streams])])
             seen += len(batch[0])
         return [max(float(total) / seen, SMALLEST_VARIANCE) for total in sums]
 
 
-class Phases(keras.callbacks.Callback):
-    """Tells a student which epoch begins."""
+class Answer(NamedTuple):
+    """An output of the full model, and the one in its place in the compact model.
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.model.begin_epoch(epoch)
+    Attributes:
+        output: Its kind.
+        full: `(n, ...)`.
+        compact: Of the same shape.
+    """
+
+    output: Output
+    full: KerasTensor
+    compact: KerasTensor
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether there is more of it than one vector for each example."""
+        return len(self.full.shape) > 2
+
+    def divergence(self, full: Tensor, compact: Tensor) -> Tensor:
+        """Returns the mean divergence of a position, or of a number of a real output.
+
+        Args:
+            full: The answers of the full model.
+            compact: Those of the compact one.
+        """
+        is_over_classes = self.output.kind in ("categorical", "logits")
+        shape = ops.shape(compact)
+        terms = math.prod(shape[1:-1] if is_over_classes else shape[1:])
+        divergence = ops.mean(self.output.divergence(full, compact))
+        return divergence / ops.cast(terms, "float32")
+
+
+def answers_of(full: ChannelGraph, compact: ChannelGraph) -> list[Answer]:
+    """Returns the outputs that have a derivative.
+
+    Args:
+        full: The graph of the full model.
+        compact: That of the compact one.
+    """
+    answers = []
+    tensors = zip(full.outputs, compact.outputs, strict=True)
+    for output, pair in zip(outputs_of(compact), tensors, strict=True):
+        if output.kind != "none":
+            answers.append(Answer(output, *pair))
+    return answers
+
+
+def _are_learned_by_heart(
+    graph: ChannelGraph,
+    streams: Sequence[Stream],
+    answers: Sequence[Answer],
+    examples: int,
+) -> bool:
+    """Returns whether a layer that only the answers teach has too few examples."""
+    tensors = [stream.compact for stream in streams]
+    behind = layers_to_freeze(graph, tensors, math.inf)
+    tensors += [answer.compact for answer in answers]
+    frozen = layers_to_freeze(graph, tensors, examples)
+    return any(layer in frozen for layer in behind)
 
 
 def views_of(batches: Batches, student: Student, seed: int = 0) -> Iterator[tuple]:
@@ -161,14 +212,6 @@ def views_of(batches: Batches, student: Student, seed: int = 0) -> Iterator[tupl
             seen: Arrays = batch if views is None else views.of(batch)
             x = keras.tree.pack_sequence_as(functional.input, seen)
             yield (with_tuples(x),)
-
-
-def _terms(output: Output, tensor: Tensor) -> Tensor:
-    """Returns how many terms the divergence of an example is the sum of."""
-    is_over_classes = output.kind in ("categorical", "logits")
-    shape = ops.shape(tensor)
-    terms = math.prod(shape[1:-1] if is_over_classes else shape[1:])
-    return ops.cast(terms, "float32")
 
 
 def _variance(tensor: Tensor) -> float:
