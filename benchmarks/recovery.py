@@ -63,7 +63,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=int, default=1000, help="without their labels")
     parser.add_argument(
-        "--budgets", nargs="+", type=float, default=[0.85, 0.73, 0.6, 0.5, 0.4]
+        "--budgets", nargs="+", type=float, default=[0.5, 0.6, 0.73, 0.85, 0.4]
     )
     parser.add_argument("--write", action="store_true", help="the rows as JSON")
     return parser.parse_args()

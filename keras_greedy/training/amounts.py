@@ -67,10 +67,10 @@ def layers_to_freeze(
 ) -> list[keras.Layer]:
     """Returns the layers that are to keep their weights in a training.
 
-    They are those that nothing would teach, and those of few positions. A layer of more
-    weights than there are positions, in all examples together, would learn them by
-    heart: it is frozen, and whatever has no more positions than it. In an image network
-    these are the last blocks. Where that is all, it has to learn nevertheless.
+    They are those that nothing would teach, and the last blocks of an image network, of
+    many channels and few positions: a layer of more weights than there are positions,
+    in all examples together, would learn them by heart. From the first such layer on,
+    what has no more positions than it is frozen; if nothing would be left, none is.
 
     Args:
         graph: Of the model in training.
@@ -78,11 +78,16 @@ def layers_to_freeze(
         examples: How many there are; infinite, to freeze only what nothing teaches.
     """
     positions = _positions_taught(graph, taught)
-    learning = {layer: own for layer, own in positions.items() if own}
-    few = [own for layer, own in learning.items() if _size(layer) > examples * own]
-    enough = [layer for layer, own in learning.items() if own > max(few, default=0)]
-    trained = enough or [*learning]
-    return [layer for layer in positions if layer not in trained]
+    learning = [layer for layer, own in positions.items() if own]
+    trained = []
+    fewest = 0.0
+    for layer in learning:
+        own = positions[layer]
+        if not fewest and _size(layer) > examples * own:
+            fewest = own
+        if own > fewest:
+            trained.append(layer)
+    return [layer for layer in positions if layer not in (trained or learning)]
 
 
 def _positions_taught(
@@ -99,7 +104,8 @@ def _positions_taught(
         if call.weights:
             own = _positions(call) if is_taught else 0
             positions[call.operation] = positions.get(call.operation, 0) + own
-    return positions
+    # In topological order again.
+    return dict(reversed(positions.items()))
 
 
 def _positions(call: Call) -> float:

@@ -27,7 +27,7 @@ from keras_greedy.training.losses import (
 from keras_greedy.training.mimicry import Student, views_of
 from tflite_export.checks import is_count, shown
 
-LEARNING_RATE = {False: 1e-3, True: 3e-4}
+LEARNING_RATE = {False: 1e-3, True: 6e-4}
 """Of Adam, on labels and towards the full model, where no optimizer is named."""
 
 MOST_NORM = 1.0
@@ -49,7 +49,7 @@ class FineTune:
             are.
         optimizer: A name or a `keras.Optimizer`, which is copied and used as it is. By
             default, on labels, that of the full model's compile settings, else Adam at
-            1e-3; when distilling Adam at 3e-4. Its learning rate then rises for a
+            1e-3; when distilling Adam at 6e-4. Its learning rate then rises for a
             twentieth of the steps, and falls as a cosine.
         loss: By default that of the full model's compile settings, else the
             cross-entropy that fits the labels. Not used when distilling. Metrics and

@@ -43,7 +43,7 @@ class Student(keras.Model):
 
     Outputs are taught, too, where they have positions, as of a segmentation, or where
     there are more examples than weights behind the streams. The layers are called as
-    for inference: BatchNorm normalises by its moving statistics, and nothing is dropped.
+    for inference: BatchNorm normalises by its moving statistics, nothing is dropped.
 
     Args:
         compact: The compact model, trained in place.
