@@ -54,10 +54,10 @@ class FineTune:
         loss: By default that of the full model's compile settings, else the
             cross-entropy that fits the labels. Not used when distilling. Metrics and
             weights of the losses are those of the compile settings.
-        distill: Train towards what the full model computes: at each position of each
-            layer that reads what no channel was pruned of, or where there is no such
-            layer, towards its outputs. No labels needed. Images are seen in random
-            views.
+        distill: Train towards what the full model computes, at each position of each
+            layer that reads what no channel was pruned of. No labels needed. Images are
+            seen in random views. Layers of more weights than there are positions in all
+            examples keep them, and outputs are learned from more examples than weights.
         callbacks: One or several, passed to `fit`.
 
     Raises:
