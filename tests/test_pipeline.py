@@ -681,7 +681,7 @@ def without_channels_to_cut():
         ({"objective": "l1"}, r"\['global', 'local', .*objective='l1'"),
         ({"objective": None}, "Received: objective=None"),
         ({"step": "exact"}, "'corrective', .* Received: step='exact'"),
-        ({"finetune": True}, "`finetune` to be a keras_greedy.FineTune or None"),
+        ({"finetune": 2}, "`finetune` to be a keras_greedy.FineTune, True"),
         ({"seed": "a"}, "`seed` to be an integer.*seed='a'"),
         ({"seed": -1}, "`seed` to be an integer.*seed=-1"),
         ({"seed": 1.5}, "`seed` to be an integer.*seed=1.5"),

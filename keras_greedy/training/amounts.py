@@ -1,4 +1,4 @@
-"""What is trained by how many examples, how long, and at what learning rate."""
+"""The layers to train, how long, and the learning rate, by the amount of data."""
 
 import math
 from collections.abc import Sequence
