@@ -54,8 +54,9 @@ docs: $(DOCS) ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "The documentation is in site/index.html"
 
-bench: $(STAMP) ## run the benchmarks of benchmarks/RESULTS.md, two hours
+bench: $(STAMP) ## run the benchmarks of benchmarks/RESULTS.md, three hours
 	$(BIN)/python benchmarks/imagenet_mobilenet_v2.py
+	$(BIN)/python benchmarks/recovery.py
 	$(BIN)/python benchmarks/tflite.py
 	$(BIN)/python benchmarks/while_training.py
 	$(BIN)/python benchmarks/allocation.py mobilenet_v2
