@@ -22,9 +22,6 @@ import tflite_export
 ROOT = Path(keras_greedy.__file__).parents[1]
 PACKAGES = [Path(package.__file__).parent for package in (keras_greedy, tflite_export)]
 MODULES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
-# Of random data a network need not learn anything.
-pytestmark = pytest.mark.filterwarnings("ignore:No epoch of the fine-tuning")
-
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 FENCE = re.compile(r"^( *)```(.*)\n((?:.*\n)*?)\1```[ ]*$", flags=re.MULTILINE)

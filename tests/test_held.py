@@ -165,7 +165,6 @@ def test_the_search_does_not_see_the_examples_held_apart(monkeypatch):
     assert not rows(held) & set(seen)
 
 
-@pytest.mark.filterwarnings("ignore:No epoch of the fine-tuning")
 @pytest.mark.parametrize("labels", [True, False])
 def test_true_trains_as_the_full_model_computes_then_on_labels(labels, monkeypatch):
     model = network()

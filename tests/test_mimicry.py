@@ -215,7 +215,6 @@ def test_mimicry_brings_a_pruned_network_closer_on_images_it_has_not_seen():
     assert loss_of(student, unseen) < 0.8 * before
 
 
-@pytest.mark.filterwarnings("ignore:No epoch of the fine-tuning")
 def test_a_callback_saves_the_compact_model(tmp_path):
     model = blocks()
     compact = cut_inside(model)
