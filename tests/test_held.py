@@ -12,6 +12,7 @@ from keras_greedy import FineTune
 from keras_greedy.batches import Batches
 from keras_greedy.graph.outputs import Output
 from keras_greedy.training.amounts import epochs_for
+from keras_greedy.training.held import _spread
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.normal(size=(200, 6)).astype("float32")
@@ -113,7 +114,7 @@ def test_a_training_that_makes_it_worse_leaves_the_model_as_pruned(distill):
     before = student.get_weights()
     labels = model.predict(VECTORS, verbose=0).argmax(axis=-1)
     tune = FineTune(2, keras.optimizers.SGD(1000.0), distill=distill)
-    with pytest.warns(UserWarning, match="No epoch.*left as pruned"):
+    with pytest.warns(UserWarning, match="No epoch.*left as it was"):
         history = tune.apply(student, model, (VECTORS, labels), verbose=0)
     for weight, old in zip(student.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, old)
@@ -144,7 +145,7 @@ def test_what_was_reached_is_said(capsys):
     FineTune(3, "adam", distill=True).apply(damaged(model), model, VECTORS, verbose=2)
     out = capsys.readouterr().out
     assert "val_divergence:" in out
-    assert "On examples held apart: divergence" in out
+    assert "On the examples that judge it: divergence" in out
 
 
 def test_the_search_does_not_see_the_examples_held_apart(monkeypatch):
@@ -162,6 +163,7 @@ def test_the_search_does_not_see_the_examples_held_apart(monkeypatch):
     keras_greedy.prune(model, VECTORS, 0.6, finetune=tune, verbose=0)
     _, held = Batches(VECTORS, model).held_apart()
     assert rows(held)
+    assert seen
     assert not rows(held) & set(seen)
 
 
@@ -195,3 +197,40 @@ def test_fewer_examples_are_passed_more_often():
     counts = [epochs_for(n) for n in (1, 200, 1_000, 10_000, 100_000, 10_000_000)]
     assert counts == sorted(counts, reverse=True)
     assert counts[-1] >= 1
+
+
+@pytest.mark.parametrize("form", ["array", "batches of 25"])
+def test_the_learning_rate_falls_over_all_steps_that_fit_makes(form):
+    model = network()
+    model.compile(keras.optimizers.SGD(0.125), "sparse_categorical_crossentropy")
+    labels = model.predict(VECTORS, verbose=0).argmax(axis=-1)
+    rates = []
+
+    class Rates(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            rates.append(float(self.model.optimizer.learning_rate))
+
+    data = (VECTORS, labels)
+    if form == "batches of 25":
+        data = [(VECTORS[i : i + 25], labels[i : i + 25]) for i in range(0, 200, 25)]
+    FineTune(4, callbacks=Rates()).apply(
+        damaged(model), model, data, validation_data=(VECTORS, labels), verbose=0
+    )
+    assert max(rates) == pytest.approx(0.125, rel=0.05)
+    assert rates[-1] < 0.01
+    assert rates[-3] > 0.0, "not before the end"
+
+
+@pytest.mark.parametrize("examples", [100, 1_000])
+def test_statistics_are_those_of_all_data_that_are_in_order_of_class(examples):
+    ordered = np.arange(examples, dtype="float32")[:, None]
+    few = np.concatenate([x for (x,) in _spread(Batches(ordered, linear(1)), 256)])
+    assert min(examples, 200) <= len(few) <= 256
+    assert few.mean() == pytest.approx(ordered.mean(), rel=0.01)
+
+
+def test_a_model_of_a_fixed_batch_size_is_judged_with_whole_batches():
+    x = keras.Input(batch_shape=(24, 6))
+    model = keras.Model(x, layers.Dense(2)(x))
+    sizes = {len(x) for (x,) in _spread(Batches(VECTORS, model), 256)}
+    assert sizes == {24}

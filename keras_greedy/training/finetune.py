@@ -15,7 +15,11 @@ from keras_greedy.training.compiling import (
     copied_optimizer,
     settings_of,
 )
-from keras_greedy.training.fit_data import training_arguments, validation_batches
+from keras_greedy.training.fit_data import (
+    steps_in_an_epoch,
+    training_arguments,
+    validation_batches,
+)
 from keras_greedy.training.held import HeldDivergence, HeldLoss, KeepBest, fitted
 from keras_greedy.training.labels import check_labels
 from keras_greedy.training.losses import (
@@ -27,8 +31,11 @@ from keras_greedy.training.losses import (
 from keras_greedy.training.mimicry import Student, views_of
 from tflite_export.checks import is_count, shown
 
-LEARNING_RATE = {False: 1e-3, True: 6e-4}
-"""Of Adam, on labels and towards the full model, where no optimizer is named."""
+LEARNING_RATE = 1e-3
+"""Of Adam, on labels, where no optimizer is named."""
+
+LEARNING_RATE_DISTILLING = 6e-4
+"""Of Adam, towards the full model, where no optimizer is named."""
 
 MOST_NORM = 1.0
 """Gradients of a greater norm are scaled to it."""
@@ -179,10 +186,11 @@ class FineTune:
         fit: dict,
     ) -> keras.callbacks.History:
         functional = check_model(full)
-        arguments = training_arguments(batches, functional)
-        self._compile(compact, full, batches, _steps(batches, fit))
+        fit = training_arguments(batches, functional) | fit
+        steps = fit["epochs"] * steps_in_an_epoch(fit, batches)
+        self._compile(compact, full, batches, steps)
         best = KeepBest(compact, HeldLoss(held, functional), batches)
-        history = fitted(compact, best, **arguments, **fit)
+        history = fitted(compact, best, **fit)
         if self.optimizer is None:
             # The learning rate is at its end: whoever trains on begins anew.
             self._compile(compact, full, batches)
@@ -217,8 +225,9 @@ class FineTune:
         best = KeepBest(compact, HeldDivergence(held, full), batches)
         fit["x"] = views_of(batches, student)
         fit["steps_per_epoch"] = sum(1 for _ in batches)
+        steps = fit["epochs"] * fit["steps_per_epoch"]
         with student.freezing():
-            student.compile(self._fresh_optimizer(full, _steps(batches, fit)))
+            student.compile(self._fresh_optimizer(full, steps))
             history = fitted(student, best, shuffle=False, **fit)
         compile_alike(compact, full, quiet=True)
         return history
@@ -240,12 +249,11 @@ class FineTune:
         """
         if self.optimizer is not None:
             return self._copied(self.optimizer)
-        is_theirs = full.compiled and full.optimizer is not None and not self.distill
-        if not is_theirs:
-            rate = LEARNING_RATE[self.distill]
-            own = keras.optimizers.Adam(rate, global_clipnorm=MOST_NORM)
-        else:
+        if full.compiled and full.optimizer is not None and not self.distill:
             own = self._copied(full.optimizer)
+        else:
+            rate = LEARNING_RATE_DISTILLING if self.distill else LEARNING_RATE
+            own = keras.optimizers.Adam(rate, global_clipnorm=MOST_NORM)
         callbacks = _callbacks_of(self.callbacks)
         sets_rate = any(isinstance(callback, OF_RATES) for callback in callbacks)
         if steps is not None and not sets_rate:
@@ -263,10 +271,6 @@ class FineTune:
                 f"{type(own).__name__}, whose `get_config` does not give what its "
                 f"`__init__` takes: {error}"
             ) from error
-
-
-def _steps(batches: Batches, fit: dict) -> int:
-    return fit["epochs"] * sum(1 for _ in batches)
 
 
 def check_finetune(name: str, finetune: Any) -> None:

@@ -1,6 +1,7 @@
 """The user's data as the arguments of `fit`, for as many epochs as it asks for."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,9 @@ import keras
 from keras_greedy.batch_arrays import unpacked
 from keras_greedy.batches import Batches
 from keras_greedy.data_forms import Data, is_array_like, is_arrays, with_tuples
+
+FIT_BATCH_SIZE = 32
+"""That of `fit`, for arrays, where none is given."""
 
 
 def training_arguments(batches: Batches, functional: keras.Model) -> dict[str, Any]:
@@ -34,6 +38,23 @@ def training_arguments(batches: Batches, functional: keras.Model) -> dict[str, A
         examples = _for_ever(batches)
         steps = sum(1 for _ in batches.as_given())
     return {"x": examples, "steps_per_epoch": steps, "shuffle": False}
+
+
+def steps_in_an_epoch(arguments: dict[str, Any], batches: Batches) -> int:
+    """Returns how many batches `fit` makes of these arguments.
+
+    Args:
+        arguments: From `training_arguments`, with a `batch_size` if there is one.
+        batches: The data.
+    """
+    steps = arguments.get("steps_per_epoch")
+    if steps is not None:
+        return steps
+    if is_arrays(batches.data):
+        size = arguments.get("batch_size") or FIT_BATCH_SIZE
+        return math.ceil(batches.examples() / size)
+    # `fit` takes a data set's own batches, of whatever size.
+    return sum(1 for _ in batches.as_given())
 
 
 def validation_batches(

@@ -1,6 +1,6 @@
 """Watches a training on examples that it does not see, and keeps the best weights."""
 
-import itertools
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.backend import Tensor
+from keras_greedy.batch_arrays import joined
 from keras_greedy.batches import Arrays, Batches
 from keras_greedy.graph.outputs import outputs_of
 from keras_greedy.graph.trace import check_model, trace_quietly
@@ -16,9 +17,8 @@ from keras_greedy.training.batch_norm import BATCH_SIZE, BatchNormStatistics
 from keras_greedy.training.fit_data import evaluation_arguments
 from tflite_export.user_warnings import warn_user
 
-BATCHES_NORMALIZED = 4
-"""Those that BatchNorm statistics are measured on after each epoch."""
-
+EXAMPLES_NORMALIZED = 256
+"""About so many BatchNorm statistics are measured on after each epoch."""
 
 Figures: TypeAlias = dict[str, float]
 """Of a model on held examples, as in the logs of `fit`; by the first one it is judged,
@@ -97,8 +97,7 @@ class KeepBest(keras.callbacks.Callback):
         super().__init__()
         self._compact = compact
         self._judge = judge
-        few = itertools.islice(batches.of_size(BATCH_SIZE), BATCHES_NORMALIZED)
-        self._normalized: list[Arrays] = list(few)
+        self._normalized = _spread(batches, EXAMPLES_NORMALIZED)
         self._statistics = BatchNormStatistics(compact)
         self._name, self._before = next(iter(judge(compact).items()))
         self._best = self._before
@@ -130,16 +129,39 @@ class KeepBest(keras.callbacks.Callback):
         what = self._name.removeprefix("val_")
         if not self._best_epoch:
             warn_user(
-                f"No epoch of the fine-tuning was better on examples held apart, where "
-                f"the {what} is {self._before:.3g}: the compact model is left as "
-                "pruned. More data, more epochs or a lower learning rate may help."
+                "No epoch of the fine-tuning was better on the examples that judge it, "
+                f"where the {what} is {self._before:.3g}: the compact model is left as "
+                "it was. More data, more epochs or a lower learning rate may help."
             )
         elif verbose:
             line = (
-                f"On examples held apart: {what} {self._before:.3g} as pruned, "
+                f"On the examples that judge it: {what} {self._before:.3g} before, "
                 f"{self._best:.3g} after epoch {self._best_epoch}, which is kept."
             )
             print(line, flush=True)
+
+
+def _spread(batches: Batches, most: int) -> list[Arrays]:
+    """Returns some examples from all over the data, which may be in order of class.
+
+    Args:
+        batches: The data.
+        most: About how many examples.
+    """
+    every = math.ceil(batches.examples() / most)
+    own = []
+    seen = 0
+    for batch in batches:
+        is_own = (seen + np.arange(len(batch[0]))) % every == 0
+        own.append([array[is_own] for array in batch])
+        seen += len(batch[0])
+    together = joined(own)
+    # A model of a fixed batch size takes whole batches alone.
+    size = batches.fixed_size or BATCH_SIZE
+    whole = len(together[0])
+    if batches.fixed_size:
+        whole -= whole % size
+    return [[x[i : i + size] for x in together] for i in range(0, whole, size)]
 
 
 def fitted(

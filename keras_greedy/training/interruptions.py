@@ -49,7 +49,7 @@ def tune_or_keep(
         return False
     except Exception as error:
         warn_user(
-            "The fine-tuning failed: the compact model is returned pruned, but not "
+            "The fine-tuning failed: the compact model is returned as before it, not "
             f"trained. {type(error).__name__}: {error}"
         )
         compact.set_weights(before)

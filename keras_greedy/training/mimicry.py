@@ -110,17 +110,22 @@ class Student(keras.Model):
         """Saves the compact model: what a callback wants to be saved."""
         self.compact.save(*args, **kwargs)
 
+    def save_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Saves the weights of the compact model."""
+        self.compact.save_weights(*args, **kwargs)
+
     @contextlib.contextmanager
     def freezing(self) -> Iterator[None]:
-        """Makes these layers not trainable for a time."""
-        frozen = [layer for layer in self.frozen if layer.trainable]
-        for layer in frozen:
-            layer.trainable = False
+        """Makes the weights of the frozen layers not trainable for a time."""
+        # Not the layers: one of several may have been frozen by the user inside it.
+        frozen = [weight for layer in self.frozen for weight in layer.trainable_weights]
+        for weight in frozen:
+            weight.trainable = False
         try:
             yield
         finally:
-            for layer in frozen:
-                layer.trainable = True
+            for weight in frozen:
+                weight.trainable = True
 
     def _measured(self, batches: Batches, streams: int) -> list[float]:
         """Returns the variance of each stream, the mean over its channels."""
