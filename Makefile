@@ -22,7 +22,7 @@ DOCS  := $(VENV)/.installed-docs
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-backends test-oldest test-all lint docs bench bench-tfmot clean
+.PHONY: help demo test test-backends test-oldest test-all lint docs bench bench-peers bench-tfmot clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -61,6 +61,7 @@ bench: $(STAMP) ## run the benchmarks of benchmarks/RESULTS.md, three hours
 	$(BIN)/python benchmarks/while_training.py
 	$(BIN)/python benchmarks/allocation.py mobilenet_v2
 	$(BIN)/python benchmarks/allocation.py resnet56
+	$(BIN)/python benchmarks/exchanges.py
 	$(BIN)/python benchmarks/loss_search.py
 	$(BIN)/python benchmarks/retraining.py digits
 	$(BIN)/python benchmarks/retraining.py cifar10
@@ -74,8 +75,20 @@ bench-tfmot: ## prune here and go on with TF-MOT, ten minutes
 		CONSTRAINTS=constraints-tfmot.txt EXTRAS=demo,tfmot,test
 	.venv-tfmot/bin/python benchmarks/tfmot.py
 
+# Torch-Pruning needs PyTorch, and nothing of ours: an environment of its own.
+bench-peers: $(STAMP) .venv-peers/.peers ## prune here and by Torch-Pruning, an hour
+	$(BIN)/python benchmarks/peers.py
+
+.venv-peers/.peers: benchmarks/peers.txt
+	@echo "Installing Torch-Pruning into .venv-peers (once; 1 GB on disk or more)"
+	@rm -rf .venv-peers
+	@$(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check \
+		--progress-bar off -r benchmarks/peers.txt
+	@touch $@
+
 clean: ## remove the environments, caches, builds and the demo's output
-	rm -rf .venv .venv-jax .venv-oldest .venv-tfmot .venv-torch
+	rm -rf .venv .venv-jax .venv-oldest .venv-peers .venv-tfmot .venv-torch
 	rm -rf build dist site *.egg-info
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -rf demo_output colab/quickstart_output

@@ -2,24 +2,67 @@
 
     python benchmarks/recovery.py
     python benchmarks/recovery.py --images 512 --budgets 0.5
+    python benchmarks/recovery.py --write
 
 Prunes with images of `imagenet_sample` and `finetune=True`, which trains the compact
-model as the full one computes, and measures on `imagenet_val650`.
+model as the full one computes, and measures on `imagenet_val650`. With `--write` the
+rows become `recovery.json` beside this file, and the picture of the README is drawn
+from them and `imagenet_mobilenet_v2.json`.
 """
 
 import argparse
+import dataclasses
+import json
+import tempfile
 import time
+from pathlib import Path
 
+import keras
 import numpy as np
+import tradeoff
 from imagenet import load_model, read_images
 
 import keras_greedy
+import tflite_export
+from tflite_export.files import replacing
 
 PREDICT_BATCH = 32
 
 HEADER = """\
-| MACs | top-1 as pruned | top-1 recovered | same top-1 as full | search and training |
-|---|---|---|---|---|"""
+| MACs | top-1 as pruned | top-1 trained | same top-1 as full | p50 latency | minutes |
+|---|---|---|---|---|---|"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A compact model as measured.
+
+    Attributes:
+        budget: Share of the multiply-accumulates asked for.
+        macs: Multiply-accumulates.
+        top1_as_pruned: Share of the images classified correctly before training.
+        top1: Share of them classified correctly after training.
+        agreement: Share of them classified as by the full model.
+        latency: Median of the `.tflite`, relative to that of the full model.
+        minutes: Of search and training.
+    """
+
+    budget: float
+    macs: int
+    top1_as_pruned: float
+    top1: float
+    agreement: float
+    latency: float
+    minutes: float
+
+    def markdown(self) -> str:
+        """Returns a row of the table of `HEADER`."""
+        percent = f"{self.budget:.0%}".replace("%", " %")
+        return (
+            f"| {percent} ({self.macs / 1e6:.0f} M) | {self.top1_as_pruned:.1%} "
+            f"| **{self.top1:.1%}** | {self.agreement:.1%} | {self.latency:.2f} x "
+            f"| {self.minutes:.0f} |"
+        )
 
 
 def main():
@@ -32,27 +75,30 @@ def main():
         f"Full model: top-1 {np.mean(answers == held[1]):.1%}\n\n{HEADER}", flush=True
     )
     paths = keras_greedy.search(model, images, verbose=0)
+    rows = []
     for budget in arguments.budgets:
-        pruned = paths.compact(budget)
+        keras.utils.set_random_seed(0)
         start = time.perf_counter()
-        recovered = keras_greedy.prune(model, images, budget, finetune=True, verbose=0)
+        trained = keras_greedy.prune(model, images, budget, finetune=True, verbose=0)
         minutes = (time.perf_counter() - start) / 60
-        before, _ = measure(pruned, held, answers)
-        after, agreement = measure(recovered, held, answers)
-        percent = f"{budget:.0%}".replace("%", " %")
-        print(
-            f"| {percent} ({keras_greedy.macs(recovered) / 1e6:.0f} M) | {before:.1%} "
-            f"| **{after:.1%}** | {agreement:.1%} | {minutes:.0f} min |",
-            flush=True,
-        )
+        as_pruned, _ = measure(paths.compact(budget), held, answers)
+        top1, agreement = measure(trained, held, answers)
+        macs = keras_greedy.macs(trained)
+        latency = latency_ratio(model, trained)
+        row = Row(budget, macs, as_pruned, top1, agreement, latency, minutes)
+        print(row.markdown(), flush=True)
+        rows.append(row)
+    if arguments.write:
+        write(arguments.images, rows)
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=int, default=1000, help="without their labels")
     parser.add_argument(
-        "--budgets", nargs="+", type=float, default=[0.85, 0.73, 0.6, 0.5]
+        "--budgets", nargs="+", type=float, default=[0.85, 0.73, 0.6, 0.5, 0.4]
     )
+    parser.add_argument("--write", action="store_true", help="the rows and the picture")
     return parser.parse_args()
 
 
@@ -62,6 +108,27 @@ def measure(model, held, answers_of_full):
     outputs = model.predict(images, batch_size=PREDICT_BATCH, verbose=0)
     answers = outputs.argmax(-1)
     return float(np.mean(answers == labels)), float(np.mean(answers == answers_of_full))
+
+
+def latency_ratio(full, compact) -> float:
+    """Returns the median latency of one `.tflite` to that of another, run in turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for name, model in {"full": full, "compact": compact}.items():
+            file = Path(folder) / f"{name}.tflite"
+            files.append(tflite_export.convert(model, file))
+        return float(tflite_export.compare(files, runs=200).ratios[1])
+
+
+def write(images, rows) -> None:
+    """Writes the rows as JSON, and draws the picture."""
+    rows = sorted(rows, key=lambda row: -row.budget)
+    content = {"images": images, "rows": [dataclasses.asdict(row) for row in rows]}
+    with replacing(tradeoff.RECOVERY) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    results = json.loads(tradeoff.RESULTS.read_text(encoding="utf-8"))
+    picture = tradeoff.draw(results)
+    print(f"\nWritten: {tradeoff.RECOVERY.name}, {picture.name}")
 
 
 if __name__ == "__main__":

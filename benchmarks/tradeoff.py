@@ -16,6 +16,7 @@ from tflite_export.files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).with_name("imagenet_mobilenet_v2.json")
+RECOVERY = Path(__file__).with_name("recovery.json")
 PICTURE = ROOT / "docs" / "tradeoff.png"
 OBJECTIVE = "global"
 
@@ -43,6 +44,9 @@ def draw(results: dict) -> Path:
     figure = Figure(figsize=(9.6, 3.6), layout="constrained")
     accuracy, latency = figure.subplots(1, 2)
     _draw_accuracy(accuracy, macs, [row["top1"] for row in rows])
+    if RECOVERY.exists():
+        _draw_trained(accuracy, rows[0]["macs"])
+    accuracy.legend(frameon=False, loc="lower right")
     _draw_latency(latency, macs, [row["p50_ms"] for row in rows])
     for axes in (accuracy, latency):
         axes.set_xlabel("multiply-accumulates kept")
@@ -57,13 +61,26 @@ def draw(results: dict) -> Path:
 
 def _draw_accuracy(axes, macs, top1):
     axes.axhline(top1[0], color=FULL_COLOR, lw=1, ls="--", label="full model")
-    axes.plot(macs, top1, "o-", color=OURS_COLOR, label="keras_greedy")
+    axes.plot(
+        macs, top1, "o-", color=OURS_COLOR, label="keras_greedy, without any training"
+    )
     axes.plot(
         list(PEER_TOP1), list(PEER_TOP1.values()), "s-", color=PEER_COLOR, label=PEER
     )
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_title("MobileNetV2, top-1 without any training", loc="left")
-    axes.legend(frameon=False, loc="lower right")
+    axes.set_title("MobileNetV2, top-1", loc="left")
+
+
+def _draw_trained(axes, macs_of_full):
+    """Draws what `recovery.py` measured after a training without labels."""
+    rows = json.loads(RECOVERY.read_text(encoding="utf-8"))["rows"]
+    axes.plot(
+        [row["macs"] / macs_of_full for row in rows],
+        [row["top1"] for row in rows],
+        "o--",
+        color=OURS_COLOR,
+        label="keras_greedy, trained without labels",
+    )
 
 
 def _draw_latency(axes, macs, p50_ms):

@@ -245,16 +245,17 @@ def test_pictures_have_views(shape, expected):
     assert has_views([keras.Input(shape)]) is expected
 
 
-def test_a_view_is_a_crop_seen_larger_or_its_mirror_image():
+@pytest.mark.parametrize("size", [None, (20, 20)])
+def test_a_view_is_a_crop_seen_in_its_size_or_its_mirror_image(size):
     height = width = 32
     rows, columns = np.meshgrid(np.arange(32.0), np.arange(32.0), indexing="ij")
     pictures = np.repeat(np.stack([rows, columns], -1)[None], 200, 0)
     pictures = np.concatenate([pictures, pictures[..., :1]], -1).astype("float32")
-    views = Views(np.random.default_rng(0))
+    views = Views(np.random.default_rng(0), size)
     views._shares = lambda count: np.ones((count, 1, 1, 1), "float32")
     (seen,) = views.of([pictures])
     seen = ops.convert_to_numpy(seen)
-    assert seen.shape == pictures.shape
+    assert seen.shape == (200, *(size or (32, 32)), 3)
     down = seen[:, -1, 0, 0] - seen[:, 0, 0, 0]
     right = seen[:, 0, -1, 1] - seen[:, 0, 0, 1]
     least = np.sqrt(LEAST_AREA) * (height - 1)
@@ -281,6 +282,40 @@ def test_a_dataset_of_variable_sizes_is_seen_as_it_is():
     student = Student(model, model, Batches(IMAGES, model))
     (x,) = next(views_of(Batches(IMAGES, model), student))
     assert x.shape == (32, 16, 16, 3)
+
+
+def large(last):
+    """A model of images of 128 pixels, and the same one with less in its block."""
+    x = norm(conv(picture := keras.Input((128, 128, 3)), 8, 3, "stem"), "relu")
+    x = residual(layers.MaxPooling2D(8)(x), 8, "a")
+    x = residual(layers.MaxPooling2D(4)(x), 8, "b")
+    model = randomize(keras.Model(picture, last(x)))
+    return model, cut_inside(model)
+
+
+def test_views_of_large_images_are_smaller():
+    model, compact = large(head)
+    pictures = np.zeros((4, 128, 128, 3), "float32")
+    data = Batches(pictures, model)
+    (x,) = next(views_of(data, Student(compact, model, data)))
+    assert x.shape == (4, 96, 96, 3)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda x: layers.Dense(3)(layers.Conv2D(3, 4, name="c")(x)),
+        lambda x: layers.Dense(3)(conv(layers.AveragePooling2D(4)(x), 4, 1, "c")),
+        lambda x: layers.Conv1D(4, 3, name="c")(layers.Reshape((16, 8))(x)),
+    ],
+    ids=["kernel of all positions", "pooling of all positions", "reshaping"],
+)
+def test_views_are_as_large_as_the_images_where_a_layer_needs_each_position(last):
+    model, compact = large(last)
+    pictures = np.zeros((4, 128, 128, 3), "float32")
+    data = Batches(pictures, model)
+    (x,) = next(views_of(data, Student(compact, model, data)))
+    assert x.shape == (4, 128, 128, 3)
 
 
 def test_outputs_alone_are_learned_by_a_model_without_positions():

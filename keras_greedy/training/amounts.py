@@ -9,7 +9,7 @@ from keras import KerasTensor
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
 
-EXAMPLES_SEEN = 40_000
+EXAMPLES_SEEN = 60_000
 """In all passes together, of a data set that is not larger."""
 
 FEWEST_EPOCHS = 3

@@ -27,7 +27,7 @@ from keras_greedy.graph.outputs import Output, outputs_of
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.training.amounts import layers_to_freeze
 from keras_greedy.training.streams import Stream, streams_of, tensors_of
-from keras_greedy.training.views import Views, has_views
+from keras_greedy.training.views import Views, has_views, shrunk_size
 
 EXAMPLES_MEASURED = 256
 """Those that the variance of each stream is measured on."""
@@ -210,13 +210,37 @@ def views_of(batches: Batches, student: Student, seed: int = 0) -> Iterator[tupl
     """
     rng = np.random.default_rng(seed)
     functional = student.functional
-    views = Views(rng) if has_views(functional.inputs) else None
+    views = None
+    if has_views(functional.inputs):
+        views = Views(rng, size_of_views(student))
     shuffled = batches.shuffled(rng)
     while True:
         for batch in shuffled:
             seen: Arrays = batch if views is None else views.of(batch)
             x = keras.tree.pack_sequence_as(functional.input, seen)
             yield (with_tuples(x),)
+
+
+def size_of_views(student: Student) -> tuple[int, int] | None:
+    """Returns the height and width of smaller views, if the student can see them.
+
+    Args:
+        student: Of images.
+    """
+    inputs = student.functional.inputs
+    size = shrunk_size(inputs)
+    if size is None:
+        return None
+    view = ops.zeros((1, *size, inputs[0].shape[-1]), inputs[0].dtype)
+    try:
+        # A kernel of all positions, as of a Dense behind a Flatten, needs each of them;
+        # a pooling of a fixed size may leave none.
+        student.compute_loss(view, y_pred=student(view))
+        is_seen = all(math.prod(tensor.shape) for tensor in student(view))
+    except Exception:
+        # Each backend and layer raises errors of its own.
+        is_seen = False
+    return size if is_seen else None
 
 
 def _variance(tensor: Tensor) -> float:
