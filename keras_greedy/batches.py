@@ -80,6 +80,7 @@ class Batches:
         self.fixed_size: int | None = next((size for size in sizes if size), None)
         self._batch_size = self.fixed_size or batch_size
         self._shuffle: np.random.Generator | None = None
+        self._times_parted = 0
         self.data = repeatable(data, name)
         is_one_batch = self._is_one_array_per_input(self.data)
         whole = (self.data,) if is_one_batch else self.data
@@ -136,8 +137,10 @@ class Batches:
         every = one_of(examples)
         if every is None:
             return None
-        held = Part(self._source, every, is_held=True, name=self.name)
-        rest = Part(self._source, every, is_held=False, name=self.name)
+        # Of those that are left of a part others are held apart.
+        turn = self._times_parted
+        held = Part(self._source, every, turn, is_held=True, name=self.name)
+        rest = Part(self._source, every, turn, is_held=False, name=self.name)
         count = held.examples()
         # Of many copies of one example all are on the same side.
         if min(count, examples - count) < (self.fixed_size or 1):
@@ -241,9 +244,11 @@ class Batches:
 
     def _of_part(self, part: Part) -> "Batches":
         if is_arrays(self.data):
-            return Batches(part.of_arrays(self.data), self._model, name=self.name)
-        other = self._changed(data=part, _source=part)
-        other.first = next(iter(other))
+            other = Batches(part.of_arrays(self.data), self._model, name=self.name)
+        else:
+            other = self._changed(data=part, _source=part)
+            other.first = next(iter(other))
+        other._times_parted = self._times_parted + 1
         return other
 
     def _changed(self, **attributes: Any) -> "Batches":

@@ -26,13 +26,22 @@ class Part:
     Args:
         source: The data.
         every: One of so many examples is held apart.
+        turn: How often the source has been parted: other examples each time.
         is_held: Whether the part is these, and not the others.
         name: Of the argument that the data are, for the errors.
     """
 
-    def __init__(self, source: "Source | Part", every: int, is_held: bool, name: str):
+    def __init__(
+        self,
+        source: "Source | Part",
+        every: int,
+        turn: int,
+        is_held: bool,
+        name: str,
+    ):
         self._source = source
         self._every = every
+        self._remainder = turn % every
         self._is_held = is_held
         self._name = name
 
@@ -67,7 +76,7 @@ class Part:
             checksum = 0
             for leaf in leaves:
                 checksum = zlib.crc32(np.asarray(leaf[i]).tobytes(), checksum)
-            is_held[i] = checksum % self._every == 0
+            is_held[i] = checksum % self._every == self._remainder
         return is_held == self._is_held
 
 

@@ -130,23 +130,25 @@ def _plot_measured(axes: Any, measured: Measured) -> None:
     for i, (name, points) in enumerate(measured.items()):
         # By share of MACs, so that the line does not turn back.
         points = sorted(points)
-        axes.plot(
+        (line,) = axes.plot(
             [share for share, _ in points],
             [score for _, score in points],
             marker=MARKERS[i % len(MARKERS)],
             label=name,
         )
-        # Points of two series are often close. The numbers of the first stand to the
-        # lower right, where its own curve does not run; all others above.
+        # Points of two series are often close, either above the other. The numbers of
+        # the first stand to the lower right, where its own curve does not run; all
+        # others to the upper left.
         if i == 0:
             placing = {"xytext": (4, -6), "ha": "left", "va": "top"}
         else:
-            placing = {"xytext": (4, 6), "ha": "center", "va": "bottom"}
+            placing = {"xytext": (-4, 4), "ha": "right", "va": "bottom"}
         for share, score in points:
             axes.annotate(
                 f"{score:.1%}",
                 (share, score),
                 textcoords="offset points",
+                color=line.get_color(),
                 **placing,
             )
     axes.set(ylabel="top-1")

@@ -74,6 +74,15 @@ def test_the_same_examples_are_held_apart_in_each_pass(form):
     assert rows(rest) == ALL - first
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_of_what_a_part_leaves_others_are_held_apart(form):
+    x = keras.Input((6,), name="z")
+    rest, _ = Batches(FORMS[form], keras.Model(x, layers.Dense(2)(x))).held_apart()
+    own_rest, own_held = rest.held_apart()
+    assert len(rows(own_held)) >= 8
+    assert rows(own_rest) == rows(rest) - rows(own_held)
+
+
 def test_parts_keep_the_labels_of_their_examples():
     model = linear()
     for data in ((VECTORS, LABELS), Shuffled()):
