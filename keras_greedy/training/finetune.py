@@ -9,12 +9,8 @@ import numpy as np
 from keras_greedy.batches import Batches, output_keys
 from keras_greedy.data_forms import Data
 from keras_greedy.graph.trace import check_model
-from keras_greedy.training.amounts import epochs_for, warm_up
-from keras_greedy.training.compiling import (
-    compile_alike,
-    copied_optimizer,
-    settings_of,
-)
+from keras_greedy.training.amounts import epochs_for
+from keras_greedy.training.compiling import compile_alike, settings_of
 from keras_greedy.training.fit_data import (
     steps_in_an_epoch,
     training_arguments,
@@ -29,22 +25,14 @@ from keras_greedy.training.losses import (
     training_loss,
 )
 from keras_greedy.training.mimicry import Student, views_of
-from tflite_export.checks import is_count, shown
-
-LEARNING_RATE = 1e-3
-"""Of Adam, on labels, where no optimizer is named."""
-
-LEARNING_RATE_DISTILLING = 6e-4
-"""Of Adam, towards the full model, where no optimizer is named."""
-
-MOST_NORM = 1.0
-"""Gradients of a greater norm are scaled to it."""
-
-OF_RATES = (
-    keras.callbacks.LearningRateScheduler,
-    keras.callbacks.ReduceLROnPlateau,
+from keras_greedy.training.optimizers import (
+    OF_RATES,
+    copy_of,
+    default_optimizer,
+    optimizer_of,
+    warm_up,
 )
-"""The callbacks that set the learning rate themselves."""
+from tflite_export.checks import is_count, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +97,7 @@ class FineTune:
                 f"Received: distill={shown(self.distill)}"
             )
         if self.optimizer is not None:
-            _optimizer_of(self.optimizer)
+            optimizer_of(self.optimizer)
         check_loss(self.loss)
         _callbacks_of(self.callbacks)
 
@@ -248,29 +236,16 @@ class FineTune:
                 copied.
         """
         if self.optimizer is not None:
-            return self._copied(self.optimizer)
+            return copy_of(optimizer_of(self.optimizer))
         if full.compiled and full.optimizer is not None and not self.distill:
-            own = self._copied(full.optimizer)
+            own = copy_of(full.optimizer)
         else:
-            rate = LEARNING_RATE_DISTILLING if self.distill else LEARNING_RATE
-            own = keras.optimizers.Adam(rate, global_clipnorm=MOST_NORM)
+            own = default_optimizer(self.distill)
         callbacks = _callbacks_of(self.callbacks)
         sets_rate = any(isinstance(callback, OF_RATES) for callback in callbacks)
         if steps is not None and not sets_rate:
             warm_up(own, steps)
         return own
-
-    def _copied(self, optimizer: str | keras.Optimizer) -> keras.Optimizer:
-        own = _optimizer_of(optimizer)
-        try:
-            return copied_optimizer(own)
-        except Exception as error:
-            raise ValueError(
-                "Expected `optimizer` to be one that can be copied, in FineTune("
-                "optimizer=...) or the compile settings of the model. Received: a "
-                f"{type(own).__name__}, whose `get_config` does not give what its "
-                f"`__init__` takes: {error}"
-            ) from error
 
 
 def check_finetune(name: str, finetune: Any) -> None:
@@ -329,16 +304,6 @@ def _check_labelled(
     if missing and all(losses[names.index(name)] is None for name in missing):
         return  # Keras trains the other outputs; there is less to compare.
     check_labels(functional, loss, batches.labelled())
-
-
-def _optimizer_of(optimizer: Any) -> keras.Optimizer:
-    try:
-        return keras.optimizers.get(optimizer)
-    except (TypeError, ValueError):
-        raise ValueError(
-            "Expected `optimizer` to be a name that Keras knows, or a keras.Optimizer. "
-            f"Received: optimizer={shown(optimizer)}"
-        ) from None
 
 
 def _callbacks_of(callbacks: Any) -> list[keras.callbacks.Callback]:
