@@ -58,7 +58,7 @@ ON_STREAMS = tuple(f"block_{index}_project" for index in range(1, 16))
 """The convolutions whose outputs are added to others; blocks 0 and 16 stand alone."""
 
 PEER = "Torch-Pruning 1.6.1"
-CRITERIA = {"l1": "L1", "l2": "L2", "taylor": "Taylor (labels)", "bn": "BN scale"}
+CRITERIA = {"l1": "L1", "taylor": "Taylor (labels)", "bn": "BN scale"}
 RANKINGS = ("local", "global", "isomorphic")
 SCOPES = {
     "expanded": "expanded channels",

@@ -254,7 +254,6 @@ def prune(network: Network, method: Method, ratio: float, multiple: int) -> None
     """
     criteria = {
         "l1": lambda: torch_pruning.importance.MagnitudeImportance(p=1),
-        "l2": lambda: torch_pruning.importance.MagnitudeImportance(p=2),
         "taylor": torch_pruning.importance.TaylorImportance,
         "bn": torch_pruning.importance.BNScaleImportance,
     }

@@ -39,6 +39,12 @@ LABELS = np.random.default_rng(1).integers(0, 5, 70)
 ONE_HOT = np.eye(5, dtype="float32")[LABELS]
 
 
+@pytest.fixture(autouse=True)
+def few_epochs(monkeypatch):
+    """Two epochs where none are named: how many there are is tested elsewhere."""
+    monkeypatch.setattr("keras_greedy.training.finetune.epochs_for", lambda n: 2)
+
+
 def pruned(model, data=IMAGES, budget=0.6, **options):
     return prune(model, data, budget, verbose=0, **options)
 
