@@ -233,14 +233,14 @@ def size_of_views(student: Student) -> tuple[int, int] | None:
         return None
     view = ops.zeros((1, *size, inputs[0].shape[-1]), inputs[0].dtype)
     try:
-        # A kernel of all positions, as of a Dense behind a Flatten, needs each of them;
-        # a pooling of a fixed size may leave none.
-        student.compute_loss(view, y_pred=student(view))
-        is_seen = all(math.prod(tensor.shape) for tensor in student(view))
+        seen = student(view)
+        student.compute_loss(view, y_pred=seen)
     except Exception:
-        # Each backend and layer raises errors of its own.
-        is_seen = False
-    return size if is_seen else None
+        # Each backend and layer has errors of its own, as where a Dense behind a
+        # Flatten needs all positions.
+        return None
+    # A pooling of a fixed size may leave no position.
+    return size if all(math.prod(tensor.shape) for tensor in seen) else None
 
 
 def _variance(tensor: Tensor) -> float:
