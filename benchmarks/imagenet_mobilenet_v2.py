@@ -37,8 +37,7 @@ TO_REPLACE = """
 Written: {results}, {picture}.
 Now replace by the above: in README.md the table under "Results" (global), and under the
 picture the forward passes that its search took; in benchmarks/RESULTS.md both tables
-under "MobileNetV2, ImageNet weights", the seconds and memory of each search, and the
-column of "Beside a peer"."""
+under "MobileNetV2, ImageNet weights", and the seconds and memory of each search."""
 
 
 @dataclasses.dataclass(frozen=True)

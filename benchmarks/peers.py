@@ -49,7 +49,7 @@ from tflite_export.files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).with_name("peers.json")
-PICTURE = ROOT / "docs" / "peers.png"
+PICTURE = Path(__file__).with_name("peers.png")
 TORCH_PART = Path(__file__).with_name("peers_torch.py")
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 

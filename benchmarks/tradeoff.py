@@ -21,7 +21,7 @@ PICTURE = ROOT / "docs" / "tradeoff.png"
 OBJECTIVE = "global"
 
 PEERS = Path(__file__).with_name("peers.json")
-PEER = "Torch-Pruning 1.6.1, the best of 27 settings"
+PEER = "Torch-Pruning 1.6.1, at best"
 
 OURS_COLOR = "#1f6fb4"
 PEER_COLOR = "#b0582a"
@@ -44,7 +44,7 @@ def draw(results: dict) -> Path:
     _draw_accuracy(accuracy, macs, [row["top1"] for row in rows])
     if RECOVERY.exists():
         _draw_trained(accuracy, rows[0]["macs"])
-    accuracy.legend(frameon=False, loc="lower right")
+    accuracy.legend(frameon=False, loc="lower right", fontsize="small")
     _draw_latency(latency, macs, [row["p50_ms"] for row in rows])
     for axes in (accuracy, latency):
         axes.set_xlabel("multiply-accumulates kept")
@@ -59,9 +59,7 @@ def draw(results: dict) -> Path:
 
 def _draw_accuracy(axes, macs, top1):
     axes.axhline(top1[0], color=FULL_COLOR, lw=1, ls="--", label="full model")
-    axes.plot(
-        macs, top1, "o-", color=OURS_COLOR, label="keras_greedy, without any training"
-    )
+    axes.plot(macs, top1, "o-", color=OURS_COLOR, label="keras_greedy, no training")
     peer = best_of_peer()
     axes.plot(list(peer), list(peer.values()), "s-", color=PEER_COLOR, label=PEER)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -86,7 +84,7 @@ def _draw_trained(axes, macs_of_full):
         [row["top1"] for row in rows],
         "o--",
         color=OURS_COLOR,
-        label="keras_greedy, trained without labels",
+        label="trained without labels",
     )
 
 
