@@ -29,8 +29,9 @@ from tflite_export.files import replacing
 PREDICT_BATCH = 32
 
 HEADER = """\
-| MACs | top-1 as pruned | top-1 trained | same top-1 as full | p50 latency | minutes |
-|---|---|---|---|---|---|"""
+| MACs | top-1 as pruned | trained | same top-1 as full, as pruned | trained \
+| p50 latency | minutes |
+|---|---|---|---|---|---|---|"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Row:
         macs: Multiply-accumulates.
         top1_as_pruned: Share of the images classified correctly before training.
         top1: Share of them classified correctly after training.
-        agreement: Share of them classified as by the full model.
+        agreement_as_pruned: Share of them classified as by the full model, before.
+        agreement: Likewise, after training.
         latency: Median of the `.tflite`, relative to that of the full model.
         minutes: Of search and training.
     """
@@ -51,6 +53,7 @@ class Row:
     macs: int
     top1_as_pruned: float
     top1: float
+    agreement_as_pruned: float
     agreement: float
     latency: float
     minutes: float
@@ -60,8 +63,8 @@ class Row:
         percent = f"{self.budget:.0%}".replace("%", " %")
         return (
             f"| {percent} ({self.macs / 1e6:.0f} M) | {self.top1_as_pruned:.1%} "
-            f"| **{self.top1:.1%}** | {self.agreement:.1%} | {self.latency:.2f} x "
-            f"| {self.minutes:.0f} |"
+            f"| **{self.top1:.1%}** | {self.agreement_as_pruned:.1%} "
+            f"| **{self.agreement:.1%}** | {self.latency:.2f} x | {self.minutes:.0f} |"
         )
 
 
@@ -81,11 +84,18 @@ def main():
         start = time.perf_counter()
         trained = keras_greedy.prune(model, images, budget, finetune=True, verbose=0)
         minutes = (time.perf_counter() - start) / 60
-        as_pruned, _ = measure(paths.compact(budget), held, answers)
-        top1, agreement = measure(trained, held, answers)
-        macs = keras_greedy.macs(trained)
-        latency = latency_ratio(model, trained)
-        row = Row(budget, macs, as_pruned, top1, agreement, latency, minutes)
+        as_pruned = measure(paths.compact(budget), held, answers)
+        after = measure(trained, held, answers)
+        row = Row(
+            budget,
+            macs=keras_greedy.macs(trained),
+            top1_as_pruned=as_pruned[0],
+            top1=after[0],
+            agreement_as_pruned=as_pruned[1],
+            agreement=after[1],
+            latency=latency_ratio(model, trained),
+            minutes=minutes,
+        )
         print(row.markdown(), flush=True)
         rows.append(row)
     if arguments.write:
