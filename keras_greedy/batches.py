@@ -137,7 +137,7 @@ class Batches:
         every = one_of(examples)
         if every is None:
             return None
-        # Of those that are left of a part others are held apart.
+        # Those of the first turn are no longer in what is left to part again.
         turn = self._times_parted
         held = Part(self._source, every, turn, is_held=True, name=self.name)
         rest = Part(self._source, every, turn, is_held=False, name=self.name)

@@ -26,7 +26,8 @@ class Part:
     Args:
         source: The data.
         every: One of so many examples is held apart.
-        turn: How often the source has been parted: other examples each time.
+        turn: How often the source has been parted before; other examples are held apart
+            each time.
         is_held: Whether the part is these, and not the others.
         name: Of the argument that the data are, for the errors.
     """

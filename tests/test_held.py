@@ -238,8 +238,9 @@ def test_statistics_are_those_of_all_data_that_are_in_order_of_class(examples):
     assert few.mean() == pytest.approx(ordered.mean(), rel=0.01)
 
 
-def test_a_model_of_a_fixed_batch_size_is_judged_with_whole_batches():
-    x = keras.Input(batch_shape=(24, 6))
+@pytest.mark.parametrize("size, most", [(24, 256), (24, 8), (100, 64)])
+def test_a_model_of_a_fixed_batch_size_is_judged_with_whole_batches(size, most):
+    x = keras.Input(batch_shape=(size, 6))
     model = keras.Model(x, layers.Dense(2)(x))
-    sizes = {len(x) for (x,) in _spread(Batches(VECTORS, model), 256)}
-    assert sizes == {24}
+    sizes = {len(x) for (x,) in _spread(Batches(VECTORS, model), most)}
+    assert sizes == {size}

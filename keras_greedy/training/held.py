@@ -148,7 +148,9 @@ def _spread(batches: Batches, most: int) -> list[Arrays]:
         batches: The data.
         most: About how many examples.
     """
-    every = math.ceil(batches.examples() / most)
+    # A model of a fixed batch size takes whole batches alone.
+    size = batches.fixed_size or BATCH_SIZE
+    every = math.ceil(batches.examples() / max(most, size))
     own = []
     seen = 0
     for batch in batches:
@@ -156,8 +158,6 @@ def _spread(batches: Batches, most: int) -> list[Arrays]:
         own.append([array[is_own] for array in batch])
         seen += len(batch[0])
     together = joined(own)
-    # A model of a fixed batch size takes whole batches alone.
-    size = batches.fixed_size or BATCH_SIZE
     whole = len(together[0])
     if batches.fixed_size:
         whole -= whole % size

@@ -26,8 +26,8 @@ LEAST_OWN = 0.5
 """The least weight of the image itself in a mixed view."""
 
 SHRINKING = 5 / 7
-"""Of the sides of large images, in their views: of 160 pixels for 224, which take half
-the time and teach as much."""
+"""Of the sides of large images, in their views, about: 160 pixels of 224, which take
+half the time and teach as much."""
 
 MULTIPLE = 32
 """Of which shrunk sides are multiples: blocks of a network halve them so often."""
@@ -97,13 +97,13 @@ class Views:
     ) -> np.ndarray:
         """Returns `(n, 8)` the affine maps from places in a view to those in an image.
 
+        Each is `(a0, a1, a2, b0, b1, b2, 0, 0)`: what is at `(x, y)` in the view is at
+        `(a0 x + a1 y + a2, b0 x + b1 y + b2)` in the image.
+
         Args:
             count: How many.
             size: Height and width of the images.
             seen: Those of the views.
-
-        Each is `(a0, a1, a2, b0, b1, b2, 0, 0)`: what is at `(x, y)` in the view is at
-        `(a0 x + a1 y + a2, b0 x + b1 y + b2)` in the image.
         """
         rng = self._rng
         height, width = size
