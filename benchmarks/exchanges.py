@@ -11,6 +11,7 @@ import argparse
 
 import numpy as np
 from imagenet import load_model, read_images
+from keras import ops
 
 import keras_greedy
 
@@ -21,7 +22,7 @@ MOST_TRIED = 5
 """Of the channels whose loss costs least, before a set counts as the best."""
 
 HEADER = """\
-| block | kept | error of the output, greedy | behind exchanges | of these |
+| block | kept | error of the output, greedy | behind exchanges | exchanges |
 |---|---|---|---|---|"""
 
 
@@ -58,9 +59,10 @@ def parse_arguments():
 
 def scaled_kernel(model, name):
     """Returns the `(F, columns)` kernel, with the scales of the BatchNorm behind it."""
-    kernel = np.array(model.get_layer(name).kernel)[0, 0]
+    kernel = ops.convert_to_numpy(model.get_layer(name).kernel)[0, 0]
     norm = model.get_layer(f"{name}_BN")
-    return kernel * norm.gamma / np.sqrt(norm.moving_variance + norm.epsilon)
+    scales = norm.gamma / ops.sqrt(norm.moving_variance + norm.epsilon)
+    return kernel * ops.convert_to_numpy(scales)
 
 
 def error_of(covariance, kernel, kept):
@@ -71,7 +73,7 @@ def error_of(covariance, kernel, kept):
 
 
 def exchanged(covariance, kernel, kept):
-    """Returns a set that no single exchange makes better, and how many it took."""
+    """Returns a set that no exchange tried makes better, and how many it took."""
     kept = list(kept)
     exchanges = 0
     while (better := exchanged_once(covariance, kernel, kept)) is not None:
