@@ -3,6 +3,7 @@
 This is the first module that the package imports: it says so if Keras has no backend.
 """
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -78,6 +79,15 @@ def compiled_over(
 
     on_values = compiled(stateless)
     return lambda *args: on_values([v.value for v in variables], *args)
+
+
+def without_gradients() -> contextlib.AbstractContextManager:
+    """Returns a context in which operations leave no record to differentiate by."""
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()  # The others keep one only where asked.
+    import torch
+
+    return torch.no_grad()
 
 
 def _as_tensor(value: Any) -> Any:

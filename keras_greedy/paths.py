@@ -20,7 +20,11 @@ from keras_greedy.selection.cut import costs_of_cuts, cut
 from keras_greedy.selection.measured import FREE, Divergence
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import SelectionPath
+from keras_greedy.selection.reconstruction import least_squares
+from keras_greedy.selection.steps import STEP_RULES
 from keras_greedy.training import compile_alike, reestimate_batch_norm
+from keras_greedy.training.batch_norm import BATCH_SIZE
+from keras_greedy.training.refit import refit
 from tflite_export.checks import check_count
 
 ROUNDING = 1e-9
@@ -124,7 +128,7 @@ class SelectionPaths:
         compact = cut(self.graph, self.moments, self.paths, widths, self.step)
         data = self.data if data is None else data
         if data is not None and not self._is_free(widths):
-            reestimate_batch_norm(compact, data)
+            self._improve(compact, widths, data)
         compile_alike(compact, self.graph.model)
         return compact
 
@@ -288,6 +292,19 @@ class SelectionPaths:
             allocation = allocate_and_measure(self._curves(), budget, self.graph)
             self._allocations[budget] = allocation
         return self._allocations[budget]
+
+    def _improve(
+        self,
+        compact: keras.Model,
+        widths: dict[str, int],
+        data: Data,
+    ) -> None:
+        """Fits weights and statistics to what the compact model computes of data."""
+        if STEP_RULES[self.step].reconstruct is least_squares:
+            selection = {n: path.kept(widths[n]) for n, path in self.paths.items()}
+            batches = Batches.of(data, self.graph.functional, BATCH_SIZE)
+            refit(self.graph, compact, selection, batches)
+        reestimate_batch_norm(compact, data)
 
     @functools.cached_property
     def _allocations(self) -> dict[Budget, Allocation]:

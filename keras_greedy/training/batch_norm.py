@@ -1,7 +1,7 @@
 """Measures BatchNorm statistics anew, as pruning has changed the activations."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -196,36 +196,68 @@ def _batch_statistics(graph: ChannelGraph, norms: list[Call]) -> Callable:
         def apply(call: Call, *args: Any, **kwargs: Any) -> Any:
             if call.index not in indices:
                 return call.operation(*args, **kwargs)
-            layer = call.operation
-            mask = kwargs.get("mask")
-            if mask is None:
-                mask = get_keras_mask(args[0])
-            # As Keras does: statistics of half-precision inputs are in float32.
-            dtype = keras.backend.result_type(args[0].dtype, "float32")
-            x = ops.cast(args[0], dtype)
-            mean, variance, share = _moments(x, layer.axis, mask)
-            means.append(mean)
-            variances.append(variance)
-            shares.append(share)
-            y = ops.batch_normalization(
-                x,
-                mean,
-                variance,
-                axis=layer.axis,
-                offset=layer.beta if layer.center else None,
-                scale=layer.gamma if layer.scale else None,
-                epsilon=layer.epsilon,
-            )
-            y = ops.cast(y, layer.compute_dtype)
-            if mask is not None:
-                # The layer would have handed it on.
-                set_keras_mask(y, mask)
-            return y
+            normalized = normalized_by_batch(call.operation, *args, **kwargs)
+            means.append(normalized.mean)
+            variances.append(normalized.variance)
+            shares.append(normalized.share)
+            return normalized.y
 
         graph.run(graph.feed(inputs), graph.calls[:last], apply)
         return means, variances, shares
 
     return batch_statistics
+
+
+class Normalized(NamedTuple):
+    """What a BatchNorm makes of a batch by its own statistics.
+
+    Attributes:
+        y: The output of the layer.
+        mean: `(C,)` mean of the batch.
+        variance: `(C,)` its variance.
+        share: How much of the batch was counted, up to 1.
+    """
+
+    y: Tensor
+    mean: Tensor
+    variance: Tensor
+    share: Tensor
+
+
+def normalized_by_batch(
+    layer: keras.layers.BatchNormalization,
+    x: Tensor,
+    training: bool | None = None,
+    mask: Tensor | None = None,
+) -> Normalized:
+    """Computes a BatchNorm as in training; its moving statistics stay as they are.
+
+    Args:
+        layer: The layer.
+        x: Its input.
+        training: Of the call; makes no difference.
+        mask: Of the call; by default the one that the input carries.
+    """
+    if mask is None:
+        mask = get_keras_mask(x)
+    # As Keras does: statistics of half-precision inputs are in float32.
+    dtype = keras.backend.result_type(x.dtype, "float32")
+    x = ops.cast(x, dtype)
+    mean, variance, share = _moments(x, layer.axis, mask)
+    y = ops.batch_normalization(
+        x,
+        mean,
+        variance,
+        axis=layer.axis,
+        offset=layer.beta if layer.center else None,
+        scale=layer.gamma if layer.scale else None,
+        epsilon=layer.epsilon,
+    )
+    y = ops.cast(y, layer.compute_dtype)
+    if mask is not None:
+        # The layer would have handed it on.
+        set_keras_mask(y, mask)
+    return Normalized(y, mean, variance, share)
 
 
 def _moments(

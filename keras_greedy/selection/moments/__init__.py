@@ -1,5 +1,5 @@
 """Selection on the second moments of the consumers' inputs."""
 
-from keras_greedy.selection.moments.scatter import Moments, Scatter, observe
+from keras_greedy.selection.moments.scatter import Moments, Scatter, observe, scatter_of
 
-__all__ = ["Moments", "Scatter", "observe"]
+__all__ = ["Moments", "Scatter", "observe", "scatter_of"]

@@ -222,6 +222,12 @@ def _batch_scatters(
     return batch_scatters
 
 
+def scatter_of(rows: Tensor) -> Scatter:
+    """Returns the scatter of `(n, F)` rows."""
+    count, mean, scatter = map(ops.convert_to_numpy, _scatter_of(rows[:, None], None))
+    return Scatter(int(count), mean.astype(float), scatter.astype(float))
+
+
 def _scatter_of(
     rows: Tensor,
     counted: Tensor | None,
