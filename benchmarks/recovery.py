@@ -6,8 +6,8 @@
 
 Prunes with images of `imagenet_sample` and `finetune=True`, which trains the compact
 model as the full one computes, and measures on `imagenet_val650`. With `--write` the
-rows become `recovery.json` beside this file, and the picture of the README is drawn
-from them and `imagenet_mobilenet_v2.json`.
+rows go into `recovery.json` beside this file, each as soon as it is measured, and the
+picture of the README is drawn from them and `imagenet_mobilenet_v2.json`.
 """
 
 import argparse
@@ -78,7 +78,6 @@ def main():
         f"Full model: top-1 {np.mean(answers == held[1]):.1%}\n\n{HEADER}", flush=True
     )
     paths = keras_greedy.search(model, images, verbose=0)
-    rows = []
     for budget in arguments.budgets:
         keras.utils.set_random_seed(0)
         start = time.perf_counter()
@@ -97,9 +96,8 @@ def main():
             minutes=minutes,
         )
         print(row.markdown(), flush=True)
-        rows.append(row)
-    if arguments.write:
-        write(arguments.images, rows)
+        if arguments.write:
+            write(arguments.images, row)
 
 
 def parse_arguments():
@@ -130,15 +128,23 @@ def latency_ratio(full, compact) -> float:
         return float(tflite_export.compare(files, runs=200).ratios[1])
 
 
-def write(images, rows) -> None:
-    """Writes the rows as JSON, and draws the picture."""
-    rows = sorted(rows, key=lambda row: -row.budget)
-    content = {"images": images, "rows": [dataclasses.asdict(row) for row in rows]}
+def write(images, row) -> None:
+    """Writes a row into the JSON, in the place of an older one, and draws the picture.
+
+    The rows of other budgets stay, if they are of as many images.
+    """
+    content = {"images": images, "rows": []}
+    if tradeoff.RECOVERY.exists():
+        older = json.loads(tradeoff.RECOVERY.read_text(encoding="utf-8"))
+        if older["images"] == images:
+            content = older
+    others = [other for other in content["rows"] if other["budget"] != row.budget]
+    rows = [*others, dataclasses.asdict(row)]
+    content["rows"] = sorted(rows, key=lambda row: -row["budget"])
     with replacing(tradeoff.RECOVERY) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     results = json.loads(tradeoff.RESULTS.read_text(encoding="utf-8"))
-    picture = tradeoff.draw(results)
-    print(f"\nWritten: {tradeoff.RECOVERY.name}, {picture.name}")
+    tradeoff.draw(results)
 
 
 if __name__ == "__main__":
