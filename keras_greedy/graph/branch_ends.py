@@ -13,10 +13,8 @@ import keras
 import numpy as np
 from keras import KerasTensor, activations, layers, ops
 
-# Keras has no public way to the mask of a tensor.
-from keras.src.backend import get_keras_mask
-
 from keras_greedy.graph.calls import Call
+from keras_greedy.graph.masks import get_keras_mask
 from keras_greedy.graph.rules.elementwise import (
     ACTIVATIONS,
     ELEMENTWISE,
