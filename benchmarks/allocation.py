@@ -55,7 +55,8 @@ def roads(model, data):
                 paths, own(measured, budget, paths)
             ),
         )
-    fisher = {n: p.errors for n, p in paths.paths.items()}
+    # At width 0, which is not measured by it, it is infinite: no branch goes.
+    fisher = {n: np.append(np.inf, p.errors[1:]) for n, p in paths.paths.items()}
     yield (
         "Fisher error per MAC",
         lambda budget: at_widths(paths, by_price(fisher, budget, paths)),

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_greedy.batches import Batches, Data
 from keras_greedy.budget import Allocation, Budget, allocate_and_measure, descent
+from keras_greedy.budget.exchange import choices_of
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.trace import trace
 from keras_greedy.latency import LatencyTable, measure_latencies
@@ -152,8 +153,7 @@ class SelectionPaths:
         costs = costs_of_cuts(self.graph)
         any_budget = Budget(macs=1.0)
         least_widths = {
-            name: any_budget.widths_of(len(curve) - 1)[0]
-            for name, curve in curves.items()
+            name: choices_of(any_budget, curve)[0] for name, curve in curves.items()
         }
         least = costs.macs(least_widths)
         narrowings = []
@@ -312,8 +312,12 @@ class SelectionPaths:
 
     def _is_free(self, widths: dict[str, int]) -> bool:
         """Returns whether the output is what it was: no statistics have to follow."""
-        curves = self._curves()
-        return sum(curves[name][width] for name, width in widths.items()) <= FREE
+        total = 0.0
+        for name, curve in self._curves().items():
+            # What goes with a branch is part of what the branch is worth.
+            if widths[name] > 0 or np.isfinite(curve[0]):
+                total += curve[widths[name]]
+        return total <= FREE
 
     def _curves(self) -> dict[str, np.ndarray]:
         """Returns each group's `(N + 1,)` divergence at every width, by its name."""

@@ -16,7 +16,7 @@ from keras_greedy.paths import SelectionPaths
 from keras_greedy.policies import PruningPolicy, allowed, check_has_groups
 from keras_greedy.progress import Progress, Verbose
 from keras_greedy.selection.cut import costs_of_cuts
-from keras_greedy.selection.methods import LossSearch, Method, method_of
+from keras_greedy.selection.methods import Imitation, LossSearch, Method, method_of
 from keras_greedy.selection.output.layer_by_layer import check_tolerable
 from keras_greedy.stages import prune_to_budget, prune_to_tolerance, search_graph
 from keras_greedy.training.compiling import warn_of_own_training
@@ -141,7 +141,7 @@ def prune(
     if limits is None:
         check_tolerable(graph, batches)
     elif not _lacks_table(limits):
-        check_reachable(limits, costs_of_cuts(graph), graph.widths)
+        _check_reachable(limits, graph)
     for training in trainings:
         training.check(batches, model, held)
     if held is not None and not trainings:
@@ -157,7 +157,7 @@ def prune(
     if limits is not None and _lacks_table(limits):
         table = measure_latencies(model, verbose=verbose)
         limits = dataclasses.replace(limits, table=table)
-        check_reachable(limits, costs_of_cuts(graph), graph.widths)
+        _check_reachable(limits, graph)
     if limits is None:
         compact = prune_to_tolerance(graph, batches, method, seed, progress)
     else:
@@ -262,13 +262,23 @@ def _checked_budget(budget: float | Budget | None, method: Method) -> Budget | N
     """Returns the budget, or `None` where the method's tolerance takes its place."""
     tolerance = method.tolerance if isinstance(method, LossSearch) else None
     if tolerance is None:
-        return Budget.of(DEFAULT_BUDGET if budget is None else budget)
+        limits = Budget.of(DEFAULT_BUDGET if budget is None else budget)
+        if isinstance(method, Imitation):
+            return limits
+        # Of a group without channels there is nothing to select, layer by layer.
+        return dataclasses.replace(limits, remove_branches=False)
     if budget is not None:
         raise ValueError(
             "Expected either `budget` or `tolerance`: each says when to stop. "
             f"Received: budget={budget!r}, tolerance={tolerance!r}"
         )
     return None
+
+
+def _check_reachable(budget: Budget, graph: ChannelGraph) -> None:
+    """Raises a ValueError when the graph's groups cannot meet the budget."""
+    costs = costs_of_cuts(graph)
+    check_reachable(budget, costs, graph.widths, graph.branches.ends)
 
 
 def _lacks_table(budget: Budget) -> bool:

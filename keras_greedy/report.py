@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 import keras
 
+from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.trace import trace_quietly
 
@@ -170,18 +171,40 @@ def compare(model: keras.Model, compact: keras.Model) -> Report:
     """
     full = trace_quietly(model)
     small = trace_quietly(compact)
-    if full.widths.keys() != small.widths.keys():
+    names = _names_left(full, small)
+    unknown = small.widths.keys() - names.values()
+    gone = full.widths.keys() - names.keys()
+    if unknown or not gone <= full.branches.of_groups.keys():
         raise ValueError(
             "Expected `compact` to be pruned from `model`, with the same groups of "
             f"channels, {[*full.widths]}. Received: a model with {[*small.widths]}"
         )
+    left = dict.fromkeys(gone, 0)
+    for name, name_left in names.items():
+        left[name] = small.widths[name_left]
     before = Costs(full)
     after = Costs(small)
     return Report(
-        widths=_changes(full.widths, small.widths),
+        widths=_changes(full.widths, left),
         macs=Change(before.macs(), after.macs()),
         params=Change(before.params(), after.params()),
     )
+
+
+def _names_left(full: ChannelGraph, small: ChannelGraph) -> dict[str, str]:
+    """Returns name of a group -> its name in the compact model, if it is left there.
+
+    That is another one where the layer that it is named after went with a branch.
+    """
+    names: dict[str, str] = {}
+    for group in full.groups:
+        for call in group.producers:
+            is_of_other = call.name in full.widths and call.name != group.name
+            if call.name in small.widths and not is_of_other:
+                names.setdefault(group.name, call.name)
+        if group.name in small.widths:
+            names[group.name] = group.name
+    return names
 
 
 def planned(

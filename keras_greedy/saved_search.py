@@ -20,8 +20,11 @@ Fields: TypeAlias = dict[str, Any]
 
 WRITER = "SelectionPaths.save"
 
-FORMAT = 1
-"""The version of the file's layout. Files of keras_greedy 0.1.0 do not tell one."""
+FORMAT = 2
+"""The version of the file's layout. Files of keras_greedy 0.1.0 do not tell one.
+
+Since 2 a divergence may be measured at width 0.
+"""
 
 OF_ALL = ("format", "examples", "step")
 """The entries that are of the whole search; the others are of a group or consumer."""
@@ -96,6 +99,13 @@ class SavedSearch:
             expected[name] = (consumer.folds, len(consumer.features))
         rows = {name: own.mean.shape for name, own in self.moments.scatters.items()}
         _check_same("input of layer", expected, rows)
+        for name, divergence in self.divergence.items():
+            if 0 in divergence.widths and name not in graph.branches.ends:
+                raise ValueError(
+                    "Expected `model` to be the one the search was made on. Received: "
+                    f"a model whose group '{name}' ends no branch that may go, as in "
+                    "the search"
+                )
 
     @classmethod
     def _of(cls, arrays: dict[str, np.ndarray]) -> "SavedSearch":
@@ -209,7 +219,7 @@ def _path(prefix: str, fields: Fields) -> SelectionPath:
 
 def _divergence(prefix: str, fields: Fields, size: int) -> Divergence:
     fields = _exactly(prefix, fields, Divergence)
-    widths = _integers(f"{prefix}/widths", fields["widths"], 1, size - 1)
+    widths = _integers(f"{prefix}/widths", fields["widths"], 0, size - 1)
     if (np.diff(widths) <= 0).any():
         raise ValueError(f"its entry '{prefix}/widths' does not increase")
     values = _finite(f"{prefix}/values", fields["values"], widths.shape)

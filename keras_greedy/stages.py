@@ -65,10 +65,11 @@ def search_graph(
     all_batches = progress.over(batches, "Observing what each layer reads")
     apart, others = observe(inference, all_batches, seed, images)
     moments = apart.merge(others)
-    widths = {
-        group.name: widths_to_measure(group.size, count, ROUND_TO)
-        for group in graph.groups
-    }
+    widths = {}
+    for group in graph.groups:
+        widths[group.name] = widths_to_measure(group.size, count, ROUND_TO)
+        if group.name in graph.branches.ends:
+            widths[group.name] = np.append(0, widths[group.name])
     # An overfitted reconstruction shows only on examples it has not seen.
     unseen = others if others.examples >= apart.examples else moments
     reconstruct = STEP_RULES[method.step].reconstruct

@@ -32,14 +32,17 @@ def costs():
 
 
 def random_curves(seed, sizes=SIZES):
-    """Falling curves of very different heights, with an end at 0."""
+    """Falling curves of very different heights, with an end at 0; no branch may go."""
     rng = np.random.default_rng(seed)
     return {
-        name: np.append(
-            np.sort(rng.exponential(size=size) ** 3 * rng.exponential())[::-1], 0.0
-        )
+        name: without_0(np.sort(rng.exponential(size=size) ** 3 * rng.exponential()))
         for name, size in sizes.items()
     }
+
+
+def without_0(rising):
+    """A curve that falls to 0 at the full width, and that no width of 0 is part of."""
+    return np.concatenate([[np.inf], rising[-2::-1], [0.0]])
 
 
 def loss(curves, widths):

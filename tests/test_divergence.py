@@ -251,10 +251,11 @@ def test_the_curve_only_falls_and_ends_at_zero(seed):
     widths = widths_to_measure(24, 5, 1)
     curve = Divergence(widths, rng.exponential(size=len(widths))).curve(errors)
     assert curve.shape == (25,)
-    assert (np.diff(curve) <= 0).all()
+    assert (np.diff(curve[1:]) <= 0).all()
+    assert curve[0] == np.inf
     assert curve[-1] == 0
     assert (curve >= 0).all()
-    assert np.isfinite(curve).all()
+    assert np.isfinite(curve[1:]).all()
 
 
 @pytest.mark.parametrize(
@@ -262,15 +263,15 @@ def test_the_curve_only_falls_and_ends_at_zero(seed):
 )
 def test_errors_that_do_not_fall_still_make_a_curve(errors):
     curve = Divergence(np.array([2, 4]), np.array([0.1, 0.0])).curve(errors)
-    assert np.isfinite(curve).all()
-    assert (np.diff(curve) <= 0).all()
+    assert np.isfinite(curve[1:]).all()
+    assert (np.diff(curve[1:]) <= 0).all()
     assert curve[-1] == 0
 
 
 def test_a_measured_zero_is_not_free_for_ever():
     errors = np.append(np.geomspace(1, 1e-8, 16), np.zeros(17))
     curve = Divergence(np.array([16, 24]), np.zeros(2)).curve(errors)
-    np.testing.assert_allclose(curve[:16], errors[:16])
+    np.testing.assert_allclose(curve[1:16], errors[1:16])
     assert (curve[16:] < 1e-9).all()
 
 
@@ -318,7 +319,16 @@ def test_nothing_more_is_measured_where_all_cuts_cost_something():
 def test_a_group_of_one_channel_has_a_curve_without_a_measurement():
     nothing = np.array([], int)
     assert not len(widths_to_measure(1, 5, 8))
-    assert Divergence(nothing, nothing).curve(np.array([2.0, 0.0])).tolist() == [0, 0]
+    curve = Divergence(nothing, nothing).curve(np.array([2.0, 0.0]))
+    assert curve.tolist() == [np.inf, 0]
+
+
+def test_at_width_0_the_curve_is_what_was_measured():
+    errors = np.geomspace(1, 1e-4, 33)
+    measured = Divergence(np.array([0, 8, 24]), np.array([0.3, 0.2, 0.01]))
+    curve = measured.curve(errors)
+    np.testing.assert_allclose(curve[[0, 8, 24]], measured.values, rtol=1e-6)
+    assert (np.diff(curve) <= 0).all()
 
 
 @pytest.mark.parametrize("size", [2, 3, 8, 9, 16, 17, 100, 1000])

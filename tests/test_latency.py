@@ -261,7 +261,10 @@ def test_times_that_are_none_are_an_error(broken):
 def falling_curves(seed, sizes):
     rng = np.random.default_rng(seed)
     return {
-        name: np.append(np.sort(rng.exponential(size=size) ** 3)[::-1], 0.0)
+        # No branch may go: at 0 it is infinite.
+        name: np.concatenate(
+            [[np.inf], np.sort(rng.exponential(size=size - 1) ** 3)[::-1], [0.0]]
+        )
         for name, size in sizes.items()
     }
 

@@ -154,6 +154,44 @@ def test_the_laws_hold_for_many_random_graphs_of_every_rule(tmp_path):
     assert ours - rules == set()
 
 
+def check_branches(count, path):
+    """Returns how many branches of the examples have gone."""
+    gone = []
+
+    @examples(count)
+    @given(st.data(), st.integers(0, 99))
+    def branches_go(data, seed):
+        model = random_model(data)
+        graph = trace_quietly(model)
+        ends = [*graph.branches.ends]
+        assume(ends)
+        empty = data.draw(st.lists(st.sampled_from(ends), min_size=1, unique=True))
+        widths = {n: len(kept) for n, kept in some_of_each(graph, 2, seed).items()}
+        widths = graph.branches.settled(widths | dict.fromkeys(empty, 0))
+        selection = {name: np.arange(width) for name, width in widths.items()}
+        compact, x = rebuild(graph, selection), inputs_of(model)
+        assert_same(compact, gated(graph, selection), x)
+        assert_costs_are_predicted(graph, selection, compact)
+        assert_saves_and_loads(compact, path, x)
+        # With one channel left, a grouped convolution is like any other.
+        if 1 not in widths.values():
+            left = keras_greedy.compare(model, compact).widths
+            assert {name: change.after for name, change in left.items()} == widths
+        gone.extend(empty)
+
+    branches_go()
+    return len(gone)
+
+
+def test_the_laws_hold_for_random_graphs_without_their_branches(tmp_path):
+    assert check_branches(20, tmp_path / "compact.keras") >= 20
+
+
+@pytest.mark.slow
+def test_the_laws_hold_for_many_random_graphs_without_their_branches(tmp_path):
+    assert check_branches(200, tmp_path / "compact.keras") >= 200
+
+
 def assert_search_works(model, graph, objective, step):
     x, before = inputs_of(model, 24), state_of(model)
     names = [tensor.name for tensor in model.inputs]

@@ -174,7 +174,7 @@ def load(fields, model, tmp_path):
 
 
 def test_a_file_of_the_first_version_is_read(fields, model, paths, tmp_path):
-    assert fields["format"] == 1
+    assert fields["format"] == 2
     first = {name: array for name, array in fields.items() if name != "format"}
     loaded = load(first, model, tmp_path)
     assert loaded.widths(0.5) == paths.widths(0.5)
@@ -183,7 +183,7 @@ def test_a_file_of_the_first_version_is_read(fields, model, paths, tmp_path):
 ORDER, ERRORS = "path/a/order", "path/a/errors"
 
 WRONG_FIELDS = {
-    "a later version": {"format": 2},
+    "a later version": {"format": 3},
     "no version": {"format": "new"},
     "no step": {"step": None},
     "an unknown step": {"step": "other"},

@@ -6,7 +6,7 @@ each share of a limit that it saves.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -34,6 +34,7 @@ def check_reachable(
     budget: Budget,
     costs: Costs,
     sizes: dict[str, int],
+    may_go: Collection[str] = (),
 ) -> None:
     """Raises a ValueError that tells the least possible cost, if `budget` is below it.
 
@@ -41,12 +42,13 @@ def check_reachable(
         budget: The limits to meet.
         costs: The costs of the graph.
         sizes: Group name -> its number of channels, of the groups that may be cut.
+        may_go: Names of those of them that may have no channels.
     """
     if budget.table is not None:
         budget.table.check(sizes)
     narrowest = {}
     for name, size in sizes.items():
-        choices = budget.widths_of(size)
+        choices = budget.widths_of(size, name in may_go)
         narrowest[name] = choices[0]
     for limit in budget.limits(costs):
         full = limit.cost()
@@ -85,7 +87,8 @@ def allocate(
     the divergence falls.
 
     Args:
-        curves: Group name -> `(N + 1,)` divergence at every width.
+        curves: Group name -> `(N + 1,)` divergence at every width, infinite at 0 where
+            that is no choice.
         budget: The limits to meet.
         costs: The costs of the graph.
 
@@ -147,7 +150,8 @@ def descent(
     """Yields the full widths, then those after each narrowing, the last fitting.
 
     Args:
-        curves: Group name -> `(N + 1,)` divergence at every width.
+        curves: Group name -> `(N + 1,)` divergence at every width, infinite at 0 where
+            that is no choice.
         budget: The limits to meet.
         costs: The costs of the graph.
 
@@ -157,7 +161,8 @@ def descent(
     widths = {}
     for name, curve in curves.items():
         widths[name] = len(curve) - 1
-    check_reachable(budget, costs, widths)
+    may_go = [name for name, curve in curves.items() if np.isfinite(curve[0])]
+    check_reachable(budget, costs, widths, may_go)
     limits = budget.limits(costs)
     while True:
         yield dict(widths)

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from keras_greedy.graph.branches import Branches
 from keras_greedy.graph.costs import Cost, Costs, Widths
 from keras_greedy.latency.table import LatencyTable
 from tflite_export.checks import check_number, is_number
@@ -87,10 +88,13 @@ class Budget:
         latency_ms: Likewise in milliseconds.
         table: Where the latencies are from: `measure_latencies` or a file. By default
             they are measured here, once for each `search`, in one thread.
+        remove_branches: Whether a residual branch may go as a whole, where that costs
+            the least; a constant is added in its place.
 
     Raises:
-        ValueError: When a limit is not positive, none is given, `round_to < 1`, or
-            `table` is none, or is one without a limit on latency.
+        ValueError: When a limit is not positive, none is given, `round_to < 1`,
+            `remove_branches` is no bool, or `table` is none, or is one without a limit
+            on latency.
 
     Example:
 
@@ -121,6 +125,7 @@ class Budget:
     latency: float | None = None
     latency_ms: float | None = None
     table: LatencyTable | None = None
+    remove_branches: bool = True
 
     def __post_init__(self) -> None:
         self._check_limits()
@@ -129,6 +134,11 @@ class Budget:
         rounds = is_number(self.round_to) and self.round_to >= 1
         rounds = rounds and self.round_to % 1 == 0
         check_number("round_to", self.round_to, "a positive integer", rounds)
+        if not isinstance(self.remove_branches, bool):
+            raise ValueError(
+                "Expected the budget's `remove_branches` to be True or False. "
+                f"Received: {self.remove_branches!r}"
+            )
 
     def _check_limits(self) -> None:
         limits = {name: getattr(self, name) for name in _MEANINGS}
@@ -205,11 +215,12 @@ class Budget:
             most = _absolute(self.params, costs.params)
             limits.append(Limit(costs.params, most, Unit.PARAMETERS))
         if self.limits_latency:
-            limits.extend(self._latency_limits())
+            limits.extend(self._latency_limits(costs.branches))
         return limits
 
-    def _latency_limits(self) -> list[Limit]:
-        if self.table is None:
+    def _latency_limits(self, branches: Branches) -> list[Limit]:
+        table = self.table
+        if table is None:
             raise ValueError(
                 "Expected a budget of latency to have a `table`: a search that was "
                 "loaded from a file does not tell the device. Measure one here by "
@@ -217,7 +228,10 @@ class Budget:
                 "the device, and give it: `Budget(latency=0.5, table=table)`. "
                 f"Received: {self}"
             )
-        cost = self.table.ms
+
+        def cost(widths: Widths | None = None) -> Cost:
+            return table.ms(branches.settled(widths or {}))
+
         limits = []
         if self.latency is not None:
             limits.append(Limit(cost, self.latency * cost(), Unit.MILLISECONDS))
@@ -225,14 +239,16 @@ class Budget:
             limits.append(Limit(cost, self.latency_ms, Unit.MILLISECONDS))
         return limits
 
-    def widths_of(self, size: int) -> list[int]:
+    def widths_of(self, size: int, may_go: bool = False) -> list[int]:
         """Returns the widths a group of this size may be cut to, increasing.
 
         Args:
             size: The group's number of channels; the last of the widths.
+            may_go: Whether it may have no channels, as the branch that it ends may go.
         """
         step = int(self.round_to)
-        return [*range(step, size, step), size]
+        least = 0 if may_go and self.remove_branches else step
+        return [*range(least, size, step), size]
 
 
 def shortest(limits: Sequence[Limit], widths: Widths) -> Any:

@@ -167,6 +167,13 @@ def _widenings(
 
 
 def choices_of(budget: Budget, curve: np.ndarray) -> np.ndarray:
-    """Returns the widths that the group of a curve may have, increasing."""
+    """Returns the widths that the group of a curve may have, increasing.
+
+    Args:
+        budget: The limits.
+        curve: `(N + 1,)` divergence at every width, infinite at 0 for a group that must
+            have some channels.
+    """
     size = len(curve) - 1
-    return np.array(budget.widths_of(size), int)
+    may_go = bool(np.isfinite(curve[0]))
+    return np.array(budget.widths_of(size, may_go), int)

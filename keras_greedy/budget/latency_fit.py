@@ -91,7 +91,8 @@ def allocate_and_measure(
         ValueError: When the budget cannot be met.
     """
     costs = costs_of_cuts(graph)
-    widths = allocate(curves, budget, costs)
+    settled = graph.branches.settled
+    widths = settled(allocate(curves, budget, costs))
     table = budget.table
     if table is None:
         return Allocation(widths)
@@ -104,7 +105,7 @@ def allocate_and_measure(
         table = _corrected(table, trials[-1])
         budget = dataclasses.replace(budget, table=table)
         try:
-            widths = allocate(curves, budget, costs)
+            widths = settled(allocate(curves, budget, costs))
         except ValueError:
             # By the corrected table the budget is out of reach: the trials so far are
             # the closest.

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import KerasTensor
 
+from keras_greedy.graph.branches import Branches
 from keras_greedy.graph.calls import Apply, Call, Values, run_calls
 
 # Tensor -> `(C,)` channel numbers of its last axis.
@@ -151,6 +152,11 @@ class ChannelGraph:
         return {group.name: group.size for group in self.groups}
 
     @functools.cached_property
+    def branches(self) -> Branches:
+        """The branches that may go, with the last channel of a group."""
+        return Branches(self.calls, self.channels, self.groups, self.outputs)
+
+    @functools.cached_property
     def _channel_count(self) -> int:
         """Returns the length of an array over all channel numbers."""
         greatest = max(ids.max() for ids in self.channels.values())
@@ -188,7 +194,8 @@ class ChannelGraph:
 
         Args:
             selection: Group name -> indices of its kept channels; a group that
-                is not named is kept whole.
+                is not named is kept whole. None is left of a group whose branch may
+                go, and of those that go with it.
 
         Returns:
             Boolean array over all channel numbers of the graph.
@@ -198,6 +205,8 @@ class ChannelGraph:
         """
         groups = {group.name: group for group in self.groups}
         kept = np.ones(self._channel_count, bool)
+        empty = [name for name, indices in selection.items() if not np.size(indices)]
+        going = self.branches.groups_gone(empty)
         for name, indices in selection.items():
             if name not in groups:
                 raise ValueError(
@@ -205,6 +214,9 @@ class ChannelGraph:
                     f"{', '.join(groups)}. Received: {name!r}"
                 )
             group = groups[name]
+            if name in going:
+                kept[group.channels] = False
+                continue
             indices = _checked_indices(name, indices, group.size)
             kept[group.channels] = False
             kept[group.channels[indices]] = True

@@ -1,5 +1,6 @@
 """Multiply-accumulates and parameters, of a model or of hypothetical widths."""
 
+import collections
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -7,11 +8,18 @@ from typing import Any, NamedTuple, TypeAlias
 import keras
 import numpy as np
 
+from keras_greedy.graph.branches import ALWAYS, Condition, both, holds
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph, Reasons
 from keras_greedy.graph.multiplications import COUNTED, macs_by_call
 from keras_greedy.graph.products import Uncounted
-from keras_greedy.graph.quadratic import ONE, CountRows, Term, quadratic_form
+from keras_greedy.graph.quadratic import (
+    ONE,
+    CountRows,
+    Forms,
+    Term,
+    TermsByCondition,
+)
 from keras_greedy.graph.rules.base import IN, OUT, Axes
 from keras_greedy.graph.trace import trace_quietly
 from tflite_export.checks import shown
@@ -114,6 +122,7 @@ class Costs:
 
     Attributes:
         uncounted: `(layer name, reason)` of each layer whose MACs cannot be counted.
+        branches: Those of the graph, which cost nothing when they have gone.
 
     Raises:
         ValueError: When the model has no fixed input size.
@@ -124,20 +133,24 @@ class Costs:
         for group in graph.groups:
             self._sizes[group.name] = float(group.size)
         self.uncounted: Reasons = []
+        self.branches = graph.branches
         rows = CountRows(graph.groups)
-        mac_terms: list[Term] = []
-        param_terms: list[Term] = []
+        mac_terms: TermsByCondition = collections.defaultdict(list)
+        param_terms: TermsByCondition = collections.defaultdict(list)
+        goes = _conditions_of_operations(graph)
         seen: set[keras.Operation] = set()
         examples = graph.inputs[0].shape[0] or 1
         for call, work in zip(graph.calls, macs_by_call(graph), strict=True):
             weights = _weight_terms(graph, call, rows)
             # Shared weights are there once, but work at every call.
             if call.operation not in seen:
-                param_terms.extend(weight.term for weight in weights)
+                own = param_terms[goes[call.operation]]
+                own.extend(weight.term for weight in weights)
             seen.add(call.operation)
             kernels = [weight for weight in weights if weight.multiplies]
             if not isinstance(work, Uncounted):
-                mac_terms += _work_terms(work / examples, kernels)
+                own = mac_terms[self.branches.conditions[call.index]]
+                own += _work_terms(work / examples, kernels)
                 continue
             _check_counted(call, work)
             if call.rule is None or kernels:
@@ -146,10 +159,10 @@ class Costs:
         for call in new_biases:
             outputs = rows.add(graph.channels_of(call.outputs[0]))
             read = rows.groups_of(graph.channels_of(call.inputs[0]))
-            self._new_biases.append(_NewBias(outputs, read))
+            self._new_biases.append(_NewBias(outputs, read, goes[call.operation]))
         self._counts = rows.matrix()
-        self._macs = quadratic_form(mac_terms, self._counts)
-        self._params = quadratic_form(param_terms, self._counts)
+        self._macs = Forms(mac_terms, self._counts)
+        self._params = Forms(param_terms, self._counts)
 
     def macs(self, widths: Widths | None = None) -> Cost:
         """Returns the MACs when the named groups have these widths, the others all.
@@ -175,7 +188,7 @@ class Costs:
 
     def _total(
         self,
-        form: np.ndarray,
+        forms: Forms,
         widths: Widths,
         new_biases: Sequence["_NewBias"] = (),
     ) -> Cost:
@@ -185,15 +198,17 @@ class Costs:
         # (G + 1, ...): the widths of the G groups, and 1 for the constants. Arrays of
         # widths to try add their axes behind.
         columns = np.array(np.broadcast_arrays(*chosen, 1.0))
-        # (G + 1, G + 1) x (G + 1, ...) -> (G + 1, ...): the form with the widths on one
-        # side, and then on the other.
-        products = columns * np.tensordot(form, columns, axes=1)
-        total = products.sum(axis=0)
+        is_empty = {}
+        for column, name in zip(columns, self._sizes, strict=False):
+            if name in self.branches.ends and not column.all():
+                is_empty[name] = column == 0
+        total = forms.value(columns, is_empty)
         sizes = [*self._sizes.values()]
         for bias in new_biases:
             is_made = False
             for group in bias.groups:
                 is_made = is_made | (columns[group] < sizes[group])
+            is_made = is_made & np.logical_not(holds(bias.goes, is_empty))
             outputs = np.tensordot(self._counts[bias.outputs], columns, axes=1)
             total = total + outputs * is_made
         # Costs are whole numbers; a group's share of a count need not be.
@@ -202,16 +217,28 @@ class Costs:
         return round(float(total))
 
 
+def _conditions_of_operations(
+    graph: ChannelGraph,
+) -> dict[keras.Operation, Condition]:
+    """Returns what each operation takes to go: that all of its calls do."""
+    goes: dict[keras.Operation, Condition] = {}
+    for call, condition in zip(graph.calls, graph.branches.conditions, strict=True):
+        goes[call.operation] = both(goes.get(call.operation, ALWAYS), condition)
+    return goes
+
+
 class _NewBias(NamedTuple):
     """A bias that a layer gets when it is to make up for lost channels.
 
     Attributes:
         outputs: The row of the counts that is its length.
         groups: The numbers of the groups that the layer reads.
+        goes: What the layer takes to go.
     """
 
     outputs: int
     groups: list[int]
+    goes: Condition
 
 
 class _Weight(NamedTuple):

@@ -5,7 +5,7 @@ something else than the layer has computed is lost: the search gives masks as ar
 """
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import KerasTensor, layers, ops
@@ -15,7 +15,10 @@ from keras.src.backend import get_keras_mask, set_keras_mask
 
 from keras_greedy.backend import Tensor
 from keras_greedy.graph.calls import Call
-from keras_greedy.graph.channels import ChannelGraph
+
+if TYPE_CHECKING:
+    # Graphs look at masks; masks need graphs for their annotations alone.
+    from keras_greedy.graph.channels import ChannelGraph
 
 __all__ = [
     "Answer",
@@ -100,7 +103,7 @@ def masks_given(
     return masks
 
 
-def depends_on_masked(graph: ChannelGraph, call: Call) -> bool:
+def depends_on_masked(graph: "ChannelGraph", call: Call) -> bool:
     """Returns whether an output of the model may depend on a call's masked positions.
 
     It does not if the mask gets to all layers that let positions flow together.

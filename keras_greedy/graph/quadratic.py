@@ -5,11 +5,12 @@ channels along two of its axes. Each count is linear in the widths: a constant p
 many positions per channel of each group.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from keras_greedy.graph.branches import NEVER, Condition, holds
 from keras_greedy.graph.channels import ChannelGroup
 
 # The row of the counts that is 1 at all widths: the factor of an axis without channels.
@@ -63,6 +64,54 @@ class Term(NamedTuple):
     coefficient: float
     first: int
     second: int
+
+
+# What terms take to go -> those that go together.
+TermsByCondition: TypeAlias = dict[Condition, list[Term]]
+
+
+class Forms:
+    """A cost as quadratic forms: that of the whole model, those of what may go.
+
+    Args:
+        terms: Of the cost.
+        counts: `(K, G + 1)` the counts that they refer to.
+    """
+
+    def __init__(self, terms: TermsByCondition, counts: np.ndarray):
+        every: list[Term] = []
+        self._of_condition = {}
+        for condition, own in terms.items():
+            every += own
+            if condition != NEVER:
+                self._of_condition[condition] = quadratic_form(own, counts)
+        self._of_all = quadratic_form(every, counts)
+
+    def value(self, columns: np.ndarray, is_empty: Mapping[str, Any]) -> Any:
+        """Returns the cost at some widths.
+
+        Args:
+            columns: `(G + 1, ...)` the widths, and a 1 behind.
+            is_empty: Group name -> where it has no channels, of those that take what
+                else goes with it, `(...)` each.
+
+        Returns:
+            `(...)`.
+        """
+        total = _value(self._of_all, columns)
+        for condition, form in self._of_condition.items():
+            is_gone = holds(condition, is_empty)
+            if np.any(is_gone):
+                total = total - is_gone * _value(form, columns)
+        return total
+
+
+def _value(form: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Returns the `(...)` value of a form at `(G + 1, ...)` widths and a 1 behind."""
+    # (G + 1, G + 1) x (G + 1, ...) -> (G + 1, ...): the form with the widths on one
+    # side, and then on the other.
+    products = columns * np.tensordot(form, columns, axes=1)
+    return products.sum(axis=0)
 
 
 def quadratic_form(terms: Sequence[Term], counts: np.ndarray) -> np.ndarray:

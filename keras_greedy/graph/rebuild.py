@@ -6,11 +6,15 @@ import keras
 import numpy as np
 from keras import KerasTensor
 
+from keras_greedy.graph.branch_ends import BranchEnd
 from keras_greedy.graph.calls import Call, named_weights
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.clone import Copier, remake
 from keras_greedy.graph.rules.base import IN, OUT
 from keras_greedy.graph.state import copy_weights, full_weights
+
+# In place of what a call that goes would make.
+GONE = object()
 
 # Layer name -> weight name -> array in the full shape.
 Weights: TypeAlias = dict[str, dict[str, np.ndarray]]
@@ -26,7 +30,8 @@ def rebuild(
     Args:
         graph: The traced model, which is left as it is.
         selection: Group name -> indices of its kept channels; groups that are
-            not named stay whole.
+            not named stay whole. Of one with no indices the branch goes, if it is one
+            that may: a constant is added in its place, by a `Rescaling`.
         weights: Layer name -> weight name -> array, in the *full* shape, that
             takes the place of the layer's own before cutting. A `"bias"` given
             to a layer without one adds it.
@@ -85,6 +90,10 @@ class Cutter(Copier):
         for call in graph.calls:
             self._calls[call.operation] = call
             self._makers[call.outputs[0]] = call
+        self._gone: set[int] = set()
+        # Index of the call of a sum -> the ends of the branches that it does without.
+        self._cut_off: dict[int, list[BranchEnd]] = {}
+        self._find_branches_gone()
         _check_names(graph, weights)
 
     def apply(
@@ -93,7 +102,11 @@ class Cutter(Copier):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Makes a call of the graph with the new operation."""
+        """Makes a call of the graph with the new operation, if it does not go."""
+        if call.index in self._gone:
+            return [GONE] * len(call.outputs)
+        if call.index in self._cut_off:
+            return self._without_branches(call, args)
         if call.rule:
             kept_out = self._kept_out(call)
             args = call.rule.cut_arguments(call, args, kept_out)
@@ -109,7 +122,8 @@ class Cutter(Copier):
     def copy_weights(self) -> None:
         """Gives the new layers their weights, cut where the call has a rule."""
         for operation, call in self._calls.items():
-            if not call.is_layer:
+            # An operation that has gone was not made.
+            if not call.is_layer or operation not in self._made:
                 continue
             if call.rule:
                 self._cut_weights(call, self._made[operation])
@@ -173,6 +187,39 @@ class Cutter(Copier):
         width = int(kept.sum())
         shape = (*tensor.shape[:-1], width)
         return remake(layer, {"batch_shape": shape}).output
+
+    def _find_branches_gone(self) -> None:
+        """Finds what goes with the groups that have no channel."""
+        empty = []
+        for group in self._graph.groups:
+            if not self._kept[group.channels].any():
+                empty.append(group.name)
+        branches = self._graph.branches
+        self._gone = branches.calls_gone(empty)
+        for name in empty:
+            for end in branches.ends.get(name, ()):
+                self._cut_off.setdefault(end.sum.index, []).append(end)
+
+    def _without_branches(self, call: Call, args: tuple) -> KerasTensor:
+        """Adds what is left of a sum, and the constants in place of what has gone.
+
+        The layer that adds the constants has the sum's name, if that itself has gone.
+        """
+        operation = call.operation
+        # (C,): what the branches would add at every position.
+        ends = self._cut_off[call.index]
+        constant = np.sum([end.constant(self._weights) for end in ends], axis=0)
+        constant = constant[self._kept_out(call)]
+        left = [value for value in keras.tree.flatten(args) if value is not GONE]
+        name = operation.name
+        if len(left) == 1:
+            (total,) = left
+        else:
+            total = self.operation(operation)(left)
+            name = f"{name}_constant"
+        dtype = operation.dtype_policy if call.is_layer else call.outputs[0].dtype
+        shift = keras.layers.Rescaling(1.0, constant.tolist(), name=name, dtype=dtype)
+        return shift(total)
 
     def _config_changes(self, call: Call) -> dict[str, Any]:
         """Returns the entries of an operation's config that the cut changes."""

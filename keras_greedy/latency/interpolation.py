@@ -87,6 +87,9 @@ class PackedBlocks:
     def total(self, widths: np.ndarray) -> np.ndarray:
         """Returns the time of all blocks together, interpolated bilinearly.
 
+        A block takes no time without channels, be it those that it reads or all others:
+        it has gone with its branch.
+
         Args:
             widths: `(G, K)` widths of the groups, `K` choices of them.
 
@@ -107,6 +110,7 @@ class PackedBlocks:
         ms = _between(low, high, row.share)
         # Widths below the least measured one are extrapolated: no time is below 0.
         ms = np.maximum(ms, 0)
+        ms = np.where(row.is_empty | column.is_empty, 0, ms)
         return ms.sum(axis=0)
 
     def _at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -124,11 +128,13 @@ class _Position:
         low: `(B, K)` index of the measured number where its cell begins.
         high: `(B, K)` index of the one where the cell ends.
         share: `(B, K)`, 0 at the cell's beginning, 1 at its end.
+        is_empty: `(B, K)` whether the block has groups here, and no channel of them.
     """
 
     low: np.ndarray
     high: np.ndarray
     share: np.ndarray
+    is_empty: np.ndarray
 
 
 class _Axis:
@@ -179,7 +185,10 @@ class _Axis:
             where=end > begin,
             out=np.zeros_like(channels),
         )
-        return _Position(low, high, share)
+        # (B, 1), against the (B, K) channels.
+        has_groups = self._members.sum(axis=1, keepdims=True) > 0
+        is_empty = has_groups & (channels == 0)
+        return _Position(low, high, share, is_empty)
 
 
 def _between(

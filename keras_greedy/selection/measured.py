@@ -42,7 +42,8 @@ class Divergence:
     """The measured divergence of one group at a few widths.
 
     Attributes:
-        widths: `(k,)` increasing, below the group's size; none for one channel.
+        widths: `(k,)` increasing, below the group's size; none for one channel. The
+            first is 0 where the group's branch may go.
         values: `(k,)` mean divergence per example.
     """
 
@@ -53,7 +54,10 @@ class Divergence:
         return f"<Divergence at {len(self.widths)} widths>"
 
     def curve(self, errors: np.ndarray) -> np.ndarray:
-        """Returns the `(N + 1,)` divergence at every width.
+        """Returns the `(N + 1,)` divergence at every width, infinite at 0.
+
+        At 0 it is finite where it has been measured: no curve tells what a whole
+        branch is worth.
 
         Between two measured widths the divergence is taken as a power of the
         selection's own error, the one that fits both. Beyond the measured widths it
@@ -64,7 +68,9 @@ class Divergence:
             errors: The path's `(N + 1,)` errors, which fall with the width.
         """
         if not len(self.widths):
-            return np.zeros(len(errors))
+            curve = np.zeros(len(errors))
+            curve[0] = np.inf
+            return curve
         largest = max(errors[0], np.finfo(float).tiny)
         floor = largest * RELATIVE_FLOOR
         measured = np.log(np.maximum(errors[self.widths], floor))
@@ -90,7 +96,10 @@ class Divergence:
             known = falling[falling <= FREE][0] + SMALLEST_DIVERGENCE
             curve[free[0] :] = np.minimum(curve[free[0] :], known)
         curve[-1] = 0.0
-        return np.minimum.accumulate(curve)
+        curve = np.minimum.accumulate(curve)
+        if self.widths[0] > 0:
+            curve[0] = np.inf
+        return curve
 
     def with_more(self, other: "Divergence") -> "Divergence":
         """Returns the divergence at the widths of both, which are different ones."""
