@@ -209,7 +209,7 @@ def _batch_statistics(graph: ChannelGraph, norms: list[Call]) -> Callable:
 
 
 class Normalized(NamedTuple):
-    """What a BatchNorm makes of a batch by its own statistics.
+    """The output of a BatchNorm by the statistics of the batch, and these.
 
     Attributes:
         y: The output of the layer.

@@ -17,7 +17,7 @@ from keras_greedy.selection.moments import Scatter
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stream:
-    """What the output of a layer is added to: the other operand of an Add.
+    """The other operand of the Add that the output of a layer goes into.
 
     Attributes:
         full: The tensor in the full model.
