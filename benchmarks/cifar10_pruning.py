@@ -1,5 +1,6 @@
 """The methods of `cifar10_resnet56.py`: one network each, all of the same widths."""
 
+import collections
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -151,14 +152,21 @@ def l1_reconstructed(pruning: Pruning, widths: Widths) -> keras.Model:
 
 def l1_orders(pruning: Pruning) -> dict[str, np.ndarray]:
     """Returns each group's channels, those of the greatest kernels first."""
-    orders = {}
-    for group in pruning.paths().graph.groups:
-        norms = np.zeros(group.size)
-        for call in group.producers:
-            # (height, width, inputs, N)
+    graph = pruning.paths().graph
+    # By channel number. A stream's channels are made by several layers, and one layer
+    # may make those of two streams, as a shortcut pads the narrower one.
+    norms: collections.Counter[int] = collections.Counter()
+    for call in graph.calls:
+        if isinstance(call.operation, keras.layers.Conv2D):
+            # (height, width, inputs, outputs)
             kernel = keras.ops.convert_to_numpy(call.operation.kernel)
-            norms += np.abs(kernel).sum(axis=(0, 1, 2))
-        orders[group.name] = np.argsort(-norms, kind="stable")
+            own = np.abs(kernel).sum(axis=(0, 1, 2))
+            numbers = graph.channels_of(call.outputs[0])
+            norms.update(dict(zip(numbers.tolist(), own.tolist(), strict=True)))
+    orders = {}
+    for group in graph.groups:
+        of_group = np.array([norms[number] for number in group.channels.tolist()])
+        orders[group.name] = np.argsort(-of_group, kind="stable")
     return orders
 
 
