@@ -54,7 +54,7 @@ docs: $(DOCS) ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "The documentation is in site/index.html"
 
-bench: $(STAMP) ## run the benchmarks of benchmarks/RESULTS.md, three hours
+bench: $(STAMP) ## run the benchmarks of benchmarks/RESULTS.md, four hours
 	$(BIN)/python benchmarks/imagenet_mobilenet_v2.py
 	$(BIN)/python benchmarks/recovery.py
 	$(BIN)/python benchmarks/tflite.py
@@ -65,6 +65,7 @@ bench: $(STAMP) ## run the benchmarks of benchmarks/RESULTS.md, three hours
 	$(BIN)/python benchmarks/loss_search.py
 	$(BIN)/python benchmarks/retraining.py digits
 	$(BIN)/python benchmarks/retraining.py cifar10
+	$(BIN)/python benchmarks/cifar10_resnet56.py
 	$(BIN)/python benchmarks/theory.py
 	$(BIN)/python benchmarks/lottery.py
 	$(BIN)/python benchmarks/applications.py
