@@ -14,6 +14,7 @@ from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.selection.cut import cut
 from keras_greedy.selection.output.layer_by_layer import ToWidths, prune_layer_by_layer
 from keras_greedy.selection.path import SelectionPath
+from keras_greedy.training.refit import refit
 
 Widths: TypeAlias = dict[str, int]
 """Name of a group -> how many channels it keeps."""
@@ -71,6 +72,15 @@ class Pruning:
 
 
 def ours(pruning: Pruning, widths: Widths) -> keras.Model:
+    """Prunes as `prune` does: fitted again to what the compact model computes."""
+    paths = pruning.paths()
+    kept = {name: path.kept(widths[name]) for name, path in paths.paths.items()}
+    compact = cut(paths.graph, paths.moments, paths.paths, widths, "corrective")
+    refit(paths.graph, compact, kept, Batches(pruning.data.images, pruning.full))
+    return pruning.normalized(compact)
+
+
+def fitted_once(pruning: Pruning, widths: Widths) -> keras.Model:
     return imitating(pruning, widths, "global", "corrective")
 
 
@@ -137,7 +147,7 @@ def as_they_are(
 
 
 def l1_reconstructed(pruning: Pruning, widths: Widths) -> keras.Model:
-    """Keeps the channels of `l1`, and makes up for the others as the default does."""
+    """Keeps the channels of `l1`, and fits once what makes up for the others."""
     paths = pruning.paths()
     orders = {
         name: SelectionPath(order, np.zeros(len(order) + 1))
@@ -169,13 +179,14 @@ def l1_orders(pruning: Pruning) -> dict[str, np.ndarray]:
 
 def anew(pruning: Pruning, widths: Widths) -> keras.Model:
     """Builds what the default leaves, with new weights."""
-    compact = ours(pruning, widths)
+    compact = fitted_once(pruning, widths)
     keras.utils.set_random_seed(pruning.seed)
     return keras.models.clone_model(compact)
 
 
 METHODS: dict[str, Callable[[Pruning, Widths], keras.Model]] = {
     "keras_greedy, default": ours,
+    "keras_greedy, fitted once": fitted_once,
     "NeurIPS, global": neurips_global,
     "NeurIPS, local": neurips_local,
     "ICML, training after each layer": icml,
