@@ -107,7 +107,7 @@ def test_a_fit_that_brings_nothing_is_taken_back(monkeypatch):
     graph, compact, selection = halved_inside()
     before = compact.get_weights()
 
-    def spoiled(reader, scatter):
+    def spoiled(reader, scatter, ridges):
         yield 0 * reader.compact.matrix(), np.full(len(reader.kept), 100.0)
 
     monkeypatch.setattr(refitting, "_fits", spoiled)
@@ -117,9 +117,7 @@ def test_a_fit_that_brings_nothing_is_taken_back(monkeypatch):
 
 
 @pytest.mark.parametrize("ridge", RIDGES)
-def test_a_fit_is_the_least_squares_solution_of_rows_with_the_ridge_below(
-    ridge, monkeypatch
-):
+def test_a_fit_is_the_least_squares_solution_of_rows_with_the_ridge_below(ridge):
     graph, compact, selection = halved_inside()
     reader = readers_of_cuts(graph, trace_quietly(compact), graph.kept_mask(selection))[
         0
@@ -129,8 +127,7 @@ def test_a_fit_is_the_least_squares_solution_of_rows_with_the_ridge_below(
     scatter = scatter_of(keras.ops.convert_to_tensor(np.hstack([x, y]), "float32"))
     covariance = scatter.covariance()[: x.shape[1], : x.shape[1]]
     before = reader.matrix(covariance)
-    monkeypatch.setattr(refitting, "RIDGES", (ridge,))
-    ((matrix, bias),) = refitting._fits(reader, scatter)
+    ((matrix, bias),) = refitting._fits(reader, scatter, [ridge])
 
     # An example for each weight, that asks for what the weight was.
     variances = x.var(0) + refitting.LEAST_VARIANCE * x.var(0).mean()
@@ -314,6 +311,22 @@ def test_only_as_many_examples_are_read_as_are_looked_at():
 
     refit(graph, compact, selection, endless())
     assert sum(read) <= refitting.MOST_EXAMPLES + 64
+
+
+def test_of_many_readers_a_few_held_examples_judge_one_ridge(monkeypatch):
+    graph, compact, selection = halved_inside()
+    judged = []
+    by_divergence = SideBySide.divergence
+
+    def counted(models):
+        judged.append(len(models._held.values))
+        return by_divergence(models)
+
+    monkeypatch.setattr(SideBySide, "divergence", counted)
+    monkeypatch.setattr(refitting, "MANY", 2)
+    monkeypatch.setattr(refitting, "MOST_PASSES", 0.1)
+    refit(graph, compact, selection, batches(size=16))
+    assert judged == [1] * (1 + 3), "one batch, as it is and with each reader"
 
 
 def test_twice_the_same_is_the_same():

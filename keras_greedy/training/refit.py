@@ -44,6 +44,14 @@ POSITIONS = 64
 RIDGES = (1.0, 0.1, 0.01)
 """Of the variance of each feature; the more, the closer to the weights before."""
 
+RIDGE_OF_MANY = (0.1,)
+"""That of networks of more than `MANY` readers, each of which takes part of a pass."""
+
+MANY = 32
+
+MOST_PASSES = 10
+"""Of as much work as a forward pass over all examples, to judge the fits."""
+
 LEAST_VARIANCE = 1e-3
 """Of the mean one, added to each: features that never vary can be solved for."""
 
@@ -81,12 +89,20 @@ def refit(
         return []
     held = taken[HELD - 1 :: HELD] or taken[-1:]
     seen = [batch for batch in taken if not any(batch is other for other in held)]
+    ridges = RIDGES if len(readers) <= MANY else RIDGE_OF_MANY
+    # Behind a reader there is half of the network, in the mean.
+    passes = len(readers) * len(ridges) / 2
+    affordable = int(len(taken) * MOST_PASSES / passes)
     with without_gradients():
-        models = SideBySide(graph, smaller, seen, held)
-        return _refit_in_order(readers, models)
+        models = SideBySide(graph, smaller, seen, held[: max(1, affordable)])
+        return _refit_in_order(readers, models, ridges)
 
 
-def _refit_in_order(readers: Sequence[Reader], models: SideBySide) -> list[str]:
+def _refit_in_order(
+    readers: Sequence[Reader],
+    models: SideBySide,
+    ridges: Sequence[float],
+) -> list[str]:
     """Fits each reader and keeps what brings the outputs closer; returns the names."""
     rng = np.random.default_rng(0)
     refitted = []
@@ -98,7 +114,7 @@ def _refit_in_order(readers: Sequence[Reader], models: SideBySide) -> list[str]:
         if scatter is None:
             continue
         best = reader.weights()
-        for matrix, bias in _fits(reader, scatter):
+        for matrix, bias in _fits(reader, scatter, ridges):
             reader.place(matrix, bias, scatter)
             divergence = models.divergence()
             if divergence < least:
@@ -109,7 +125,11 @@ def _refit_in_order(readers: Sequence[Reader], models: SideBySide) -> list[str]:
     return list(dict.fromkeys(refitted))
 
 
-def _fits(reader: Reader, scatter: Scatter) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _fits(
+    reader: Reader,
+    scatter: Scatter,
+    ridges: Sequence[float],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the least-squares matrix and bias for each of the ridges.
 
     Minimises `E ||x W + b - y||^2 + ||D (W - W_0)||^2`, where W_0 is the matrix as it
@@ -120,6 +140,7 @@ def _fits(reader: Reader, scatter: Scatter) -> Iterator[tuple[np.ndarray, np.nda
         reader: The layer.
         scatter: Moments of its rows x, `(F,)`, and targets y, `(outputs,)`, side by
             side.
+        ridges: Those to try.
     """
     features = len(reader.compact.features)
     covariance = scatter.covariance()
@@ -130,7 +151,7 @@ def _fits(reader: Reader, scatter: Scatter) -> Iterator[tuple[np.ndarray, np.nda
     variances = variances + LEAST_VARIANCE * variances.mean() + SMALLEST_VARIANCE
     before = reader.matrix(of_rows)
     missing = across - of_rows @ before
-    for ridge in RIDGES:
+    for ridge in ridges:
         penalized = of_rows + ridge * np.diag(variances)
         matrix = before + np.linalg.solve(penalized, missing)
         yield matrix, mean_target - mean_row @ matrix
