@@ -11,13 +11,14 @@ from keras_greedy.batches import Batches, Data
 from keras_greedy.budget import Allocation, Budget, allocate_and_measure, descent
 from keras_greedy.budget.exchange import choices_of
 from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace
 from keras_greedy.latency import LatencyTable, measure_latencies
 from keras_greedy.plots import checked_series, picture, plot_curve
 from keras_greedy.policies import of_groups
 from keras_greedy.report import Report, planned
 from keras_greedy.saved_search import SavedSearch
-from keras_greedy.selection.cut import costs_of_cuts, cut
+from keras_greedy.selection.cut import costs_of_cuts, reconstructed
 from keras_greedy.selection.measured import FREE, Divergence
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import SelectionPath
@@ -130,10 +131,13 @@ class SelectionPaths:
         ```
         """
         widths = self.widths(budget)
-        compact = cut(self.graph, self.moments, self.paths, widths, self.step)
+        selection, weights = reconstructed(
+            self.graph, self.moments, self.paths, widths, self.step
+        )
+        compact = rebuild(self.graph, selection, weights)
         data = self.data if data is None else data
         if data is not None and not self._is_free(widths):
-            self._improve(compact, widths, data)
+            self._improve(compact, selection, data)
         compile_alike(compact, self.graph.model)
         return compact
 
@@ -300,12 +304,11 @@ class SelectionPaths:
     def _improve(
         self,
         compact: keras.Model,
-        widths: dict[str, int],
+        selection: dict[str, np.ndarray],
         data: Data,
     ) -> None:
         """Fits weights and statistics to what the compact model computes of data."""
         if STEP_RULES[self.step].reconstruct is least_squares:
-            selection = {n: path.kept(widths[n]) for n, path in self.paths.items()}
             batches = Batches.of(data, self.graph.functional, BATCH_SIZE)
             refit(self.graph, compact, selection, batches)
         reestimate_batch_norm(compact, data)

@@ -1,6 +1,7 @@
 """The layers that read what was cut, in the full model and in the compact one."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import keras
@@ -11,6 +12,7 @@ from keras_greedy.backend import Tensor, float32
 from keras_greedy.graph.calls import Call, named_weights
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.fold import foldable_norms
+from keras_greedy.graph.state import full_weights
 from keras_greedy.selection.consumers import Consumer, consumer_of, consumers_of
 from keras_greedy.selection.moments import Scatter
 
@@ -62,15 +64,9 @@ class Reader:
             x: What the layer reads in the full model.
             positions: `(P,)` numbers of output positions.
         """
-        kernel = self.full.kernel(self.full.matrix())
-        made = self.full.linear(x, float32(kernel)) + float32(self.full.bias())
-        rows = ops.take(rows_at(made, positions), self.kept, axis=1)
-        if self.full_norm is None:
-            return rows
-        norm = self.full_norm
-        scale = norm.gamma / ops.sqrt(norm.moving_variance + norm.epsilon)
-        shift = norm.beta - norm.moving_mean * scale
-        return rows * ops.take(scale, self.kept) + ops.take(shift, self.kept)
+        kernel, scale, shift = self._in_full
+        rows = rows_at(self.full.linear(x, kernel), positions)
+        return ops.take(rows * scale + shift, self.kept, axis=1)
 
     def matrix(self, covariance: np.ndarray) -> np.ndarray:
         """Returns the `(F, outputs)` kernel, with the scale of the BatchNorm in it.
@@ -82,7 +78,7 @@ class Reader:
         if self.norm is None:
             return matrix
         variance = _variance(matrix, covariance)
-        gamma = ops.convert_to_numpy(self.norm.gamma)
+        gamma = full_weights(self.norm)["gamma"]
         return matrix * gamma / np.sqrt(variance + self.norm.epsilon)
 
     def place(self, matrix: np.ndarray, bias: np.ndarray, scatter: Scatter) -> None:
@@ -118,6 +114,18 @@ class Reader:
         """Sets the values that `weights` returned."""
         for variable, value in zip(self._variables(), weights, strict=True):
             variable.assign(value)
+
+    @functools.cached_property
+    def _in_full(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The full model's kernel, and the scale and shift `(outputs,)` behind it."""
+        kernel = self.full.kernel(self.full.matrix())
+        scale, shift = np.ones(1), self.full.bias()
+        if self.full_norm is not None:
+            norm = full_weights(self.full_norm)
+            deviation = np.sqrt(norm["moving_variance"] + self.full_norm.epsilon)
+            scale = norm["gamma"] / deviation
+            shift = (shift - norm["moving_mean"]) * scale + norm["beta"]
+        return float32(kernel), float32(scale), float32(shift)
 
     def _variables(self) -> list[keras.Variable]:
         layer = self.compact.call.operation

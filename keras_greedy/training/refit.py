@@ -44,13 +44,14 @@ POSITIONS = 64
 RIDGES = (1.0, 0.1, 0.01)
 """Of the variance of each feature; the more, the closer to the weights before."""
 
-RIDGE_OF_MANY = (0.1,)
-"""That of networks of more than `MANY` readers, each of which takes part of a pass."""
-
 MANY = 32
+"""Of more readers, each of which takes a part of a pass, one ridge is tried."""
+
+RIDGE_OF_MANY = (0.1,)
+"""That one."""
 
 MOST_PASSES = 10
-"""Of as much work as a forward pass over all examples, to judge the fits."""
+"""Forward passes over all examples that the judgement of the fits may cost."""
 
 LEAST_VARIANCE = 1e-3
 """Of the mean one, added to each: features that never vary can be solved for."""
