@@ -1,7 +1,6 @@
 """Multiply-accumulates and parameters, of a model or of hypothetical widths."""
 
 import collections
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,14 +12,8 @@ from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph, Reasons
 from keras_greedy.graph.multiplications import COUNTED, macs_by_call
 from keras_greedy.graph.products import Uncounted
-from keras_greedy.graph.quadratic import (
-    ONE,
-    CountRows,
-    Forms,
-    Term,
-    TermsByCondition,
-)
-from keras_greedy.graph.rules.base import IN, OUT, Axes
+from keras_greedy.graph.quadratic import CountRows, Forms, TermsByCondition
+from keras_greedy.graph.terms import weight_terms, work_terms
 from keras_greedy.graph.trace import trace_quietly
 from tflite_export.checks import shown
 from tflite_export.user_warnings import warn_user
@@ -141,7 +134,7 @@ class Costs:
         seen: set[keras.Operation] = set()
         examples = graph.inputs[0].shape[0] or 1
         for call, work in zip(graph.calls, macs_by_call(graph), strict=True):
-            weights = _weight_terms(graph, call, rows)
+            weights = weight_terms(graph, call, rows)
             # Shared weights are there once, but work at every call.
             if call.operation not in seen:
                 own = param_terms[goes[call.operation]]
@@ -150,7 +143,7 @@ class Costs:
             kernels = [weight for weight in weights if weight.multiplies]
             if not isinstance(work, Uncounted):
                 own = mac_terms[self.branches.conditions[call.index]]
-                own += _work_terms(work / examples, kernels)
+                own += work_terms(work / examples, kernels)
                 continue
             _check_counted(call, work)
             if call.rule is None or kernels:
@@ -239,109 +232,6 @@ class _NewBias(NamedTuple):
     outputs: int
     groups: list[int]
     goes: Condition
-
-
-class _Weight(NamedTuple):
-    """A weight of a call.
-
-    Attributes:
-        term: Its entries, as a function of the widths.
-        entries: How many there are in the whole model.
-        multiplies: Whether they are a matrix that the layer multiplies by, with a rule
-            that says how it is cut.
-    """
-
-    term: Term
-    entries: int
-    multiplies: bool
-
-
-def _weight_terms(
-    graph: ChannelGraph,
-    call: Call,
-    rows: CountRows,
-) -> list[_Weight]:
-    """Returns the weights of a call; adds the counts that they refer to."""
-    counts = _axis_counts(graph, call, rows)
-    weights = []
-    for name, weight in call.weights.items():
-        shape = weight.shape
-        is_kernel = name.endswith("kernel") or not isinstance(call.operation, COUNTED)
-        multiplies = call.rule is not None and is_kernel and len(shape) > 1
-        term = _term(call, name, shape, counts)
-        weights.append(_Weight(term, math.prod(shape), multiplies))
-    return weights
-
-
-def _work_terms(
-    work: float,
-    kernels: Sequence[_Weight],
-) -> list[Term]:
-    """Returns the multiply-accumulates of a call as terms.
-
-    Args:
-        work: Their number in the whole model.
-        kernels: What the call multiplies by, and is cut with the channels.
-    """
-    if not work:
-        return []
-    if not kernels:
-        return [Term(work, ONE, ONE)]
-    # A layer multiplies by the entries of its kernels, so often each.
-    often = work / sum(kernel.entries for kernel in kernels)
-    terms = []
-    for kernel in kernels:
-        coefficient = kernel.term.coefficient * often
-        terms.append(kernel.term._replace(coefficient=coefficient))
-    return terms
-
-
-class _AxisCount(NamedTuple):
-    """The channels that an axis runs over: how many in the whole model, and a row."""
-
-    full: int
-    row: int
-
-
-def _axis_counts(
-    graph: ChannelGraph,
-    call: Call,
-    rows: CountRows,
-) -> dict[str, _AxisCount]:
-    """Returns the counts of the channels going `IN` and `OUT`; none without a rule."""
-    if not call.rule:
-        return {}
-    tensors = {
-        IN: call.inputs[0],
-        OUT: call.outputs[0],
-    }
-    counts = {}
-    for axis, tensor in tensors.items():
-        channels = graph.channels_of(tensor)
-        row = rows.add(channels)
-        counts[axis] = _AxisCount(len(channels), row)
-    return counts
-
-
-def _term(
-    call: Call,
-    name: str,
-    shape: tuple[int, ...],
-    counts: dict[str, _AxisCount],
-) -> Term:
-    """Returns the entries of a weight of this shape as a term."""
-    axes: Axes = ()
-    if call.rule:
-        axes = call.rule.axes_of(name, len(shape))
-    cut = [counts[axis] for axis in axes if axis]
-    # All entries over those of the axes that are cut: an axis may have several entries
-    # for each channel, or, in a grouped convolution, fewer.
-    entries_cut = math.prod(count.full for count in cut)
-    coefficient = math.prod(shape) / entries_cut
-    rows = [count.row for count in cut]
-    # A weight has two axes of channels at most; the others do not change.
-    first, second, *_ = [*rows, ONE, ONE]
-    return Term(coefficient, first, second)
 
 
 def _check_counted(call: Call, reason: Uncounted) -> None:

@@ -1,0 +1,114 @@
+"""Weights and multiply-accumulates of a call as terms in the widths of the groups."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from keras_greedy.graph.calls import Call
+from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.multiplications import COUNTED
+from keras_greedy.graph.quadratic import ONE, CountRows, Term
+from keras_greedy.graph.rules.base import IN, OUT, Axes
+
+
+class Weight(NamedTuple):
+    """A weight of a call.
+
+    Attributes:
+        term: Its entries, as a function of the widths.
+        entries: How many there are in the whole model.
+        multiplies: Whether they are a matrix that the layer multiplies by, with a rule
+            that says how it is cut.
+    """
+
+    term: Term
+    entries: int
+    multiplies: bool
+
+
+def weight_terms(
+    graph: ChannelGraph,
+    call: Call,
+    rows: CountRows,
+) -> list[Weight]:
+    """Returns the weights of a call; adds the counts that they refer to."""
+    counts = _axis_counts(graph, call, rows)
+    weights = []
+    for name, weight in call.weights.items():
+        shape = weight.shape
+        is_kernel = name.endswith("kernel") or not isinstance(call.operation, COUNTED)
+        multiplies = call.rule is not None and is_kernel and len(shape) > 1
+        term = _term(call, name, shape, counts)
+        weights.append(Weight(term, math.prod(shape), multiplies))
+    return weights
+
+
+def work_terms(
+    work: float,
+    kernels: Sequence[Weight],
+) -> list[Term]:
+    """Returns the multiply-accumulates of a call as terms.
+
+    Args:
+        work: Their number in the whole model.
+        kernels: What the call multiplies by, and is cut with the channels.
+    """
+    if not work:
+        return []
+    if not kernels:
+        return [Term(work, ONE, ONE)]
+    # A layer multiplies by the entries of its kernels, so often each.
+    often = work / sum(kernel.entries for kernel in kernels)
+    terms = []
+    for kernel in kernels:
+        coefficient = kernel.term.coefficient * often
+        terms.append(kernel.term._replace(coefficient=coefficient))
+    return terms
+
+
+class _AxisCount(NamedTuple):
+    """The channels that an axis runs over: how many in the whole model, and a row."""
+
+    full: int
+    row: int
+
+
+def _axis_counts(
+    graph: ChannelGraph,
+    call: Call,
+    rows: CountRows,
+) -> dict[str, _AxisCount]:
+    """Returns the counts of the channels going `IN` and `OUT`; none without a rule."""
+    if not call.rule:
+        return {}
+    tensors = {
+        IN: call.inputs[0],
+        OUT: call.outputs[0],
+    }
+    counts = {}
+    for axis, tensor in tensors.items():
+        channels = graph.channels_of(tensor)
+        row = rows.add(channels)
+        counts[axis] = _AxisCount(len(channels), row)
+    return counts
+
+
+def _term(
+    call: Call,
+    name: str,
+    shape: tuple[int, ...],
+    counts: dict[str, _AxisCount],
+) -> Term:
+    """Returns the entries of a weight of this shape as a term."""
+    axes: Axes = ()
+    if call.rule:
+        axes = call.rule.axes_of(name, len(shape))
+    cut = [counts[axis] for axis in axes if axis]
+    # All entries over those of the axes that are cut: an axis may have several entries
+    # for each channel, or, in a grouped convolution, fewer.
+    entries_cut = math.prod(count.full for count in cut)
+    coefficient = math.prod(shape) / entries_cut
+    rows = [count.row for count in cut]
+    # A weight has two axes of channels at most; the others do not change.
+    first, second, *_ = [*rows, ONE, ONE]
+    return Term(coefficient, first, second)
