@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "demo",
         help="prune a small network, export it, check and time it",
         description="Trains a small MobileNetV2 on handwritten digits, takes half of "
-        "its multiply-accumulates away, fine-tunes, exports and times it.",
+        "its multiply-accumulates away, exports and times it.",
         # Options that are not given are left out: their defaults are those of `run`.
         argument_default=argparse.SUPPRESS,
     )

@@ -31,23 +31,21 @@ PEAK_RATE = 5e-3
 WARMUP_SHARE = 10
 WEIGHT_DECAY = 0.05
 CALIBRATION_IMAGES = 512
-# The share of MACs of the model that is fine-tuned and exported, and of all those that
+# The share of MACs of the model that is exported, and of all those that
 # are measured as pruned.
 BUDGET = 0.5
 BUDGETS = (0.8, 0.65, BUDGET, 0.35)
-FINETUNE_EPOCHS = 8
 TIMED_RUNS = 500
 # Images are moved by up to a tenth of their size.
 SHIFT_SHARE = 10
 
-# Label, key of the full and of the compact model's facts, number format.
+# Label, key of the facts, number format.
 TABLE = (
-    ("top-1, as pruned", "top1", "top1_as_pruned", ".1%"),
-    ("top-1, fine-tuned", "top1", "top1", ".1%"),
-    ("MACs", "macs", "macs", ","),
-    ("parameters", "params", "params", ","),
-    (".tflite bytes", "tflite_bytes", "tflite_bytes", ","),
-    (".tflite p50 latency, ms", "p50_ms", "p50_ms", ".4f"),
+    ("top-1", "top1", ".1%"),
+    ("MACs", "macs", ","),
+    ("parameters", "params", ","),
+    (".tflite bytes", "tflite_bytes", ","),
+    (".tflite p50 latency, ms", "p50_ms", ".4f"),
 )
 
 
@@ -56,7 +54,7 @@ def run(
     epochs: int = EPOCHS,
     seed: int = 0,
 ) -> Facts:
-    """Trains, prunes, fine-tunes, exports and times; prints one table.
+    """Trains, prunes, exports and times; prints one table.
 
     Writes `full.keras`, `compact.keras`, `full.tflite`, `compact.tflite`,
     `report.json` and `tradeoff.png`. It takes some minutes.
@@ -95,19 +93,17 @@ def run(
     models = {1.0: full}
     for budget in BUDGETS:
         models[budget] = paths.compact(budget)
-    pruned = _top1_as_pruned(models, test, say)
-    compact = models[BUDGET]
-    _finetune(compact, full, images, say)
+    pruned = _top1_of_each(models, test, say)
 
     say("Exporting both, comparing the files with Keras, timing them in turns")
+    compact = models[BUDGET]
     before, after = _exported({"full": full, "compact": compact}, folder, test)
-    after["top1_as_pruned"] = pruned[BUDGET]
     facts = {
         "seed": seed,
         "epochs": epochs,
         "before": before,
         "after": after,
-        "tradeoff": [{"macs": m, "top1_as_pruned": top1} for m, top1 in pruned.items()],
+        "tradeoff": [{"macs": m, "top1": top1} for m, top1 in pruned.items()],
         "predicted": paths.curve(),
         "report": json.loads(keras_greedy.compare(full, compact).to_json()),
     }
@@ -205,7 +201,7 @@ def _top1(model: keras.Model, test: Labelled) -> float:
     return float((predictions.argmax(axis=-1) == labels).mean())
 
 
-def _top1_as_pruned(
+def _top1_of_each(
     models: dict[float, keras.Model],
     test: Labelled,
     say: Say,
@@ -214,20 +210,8 @@ def _top1_as_pruned(
     found = {}
     for share, model in models.items():
         found[share] = _top1(model, test)
-        say(f"  {share:4.0%} of the MACs: top-1 {found[share]:.1%}, not fine-tuned")
+        say(f"  {share:4.0%} of the MACs: top-1 {found[share]:.1%}")
     return found
-
-
-def _finetune(
-    compact: keras.Model,
-    full: keras.Model,
-    images: np.ndarray,
-    say: Say,
-) -> None:
-    """Trains the compact model, in place, towards what the full one computes."""
-    say(f"Fine-tuning the one of {BUDGET:.0%} towards the full model, without labels")
-    tuning = keras_greedy.FineTune(epochs=FINETUNE_EPOCHS, distill=True)
-    tuning.apply(compact, full, images, verbose=0)
 
 
 def _exported(
@@ -274,17 +258,15 @@ def _exported(
 def _write(facts: Facts, folder: Path) -> None:
     with replacing(folder / "report.json") as temporary:
         temporary.write_text(json.dumps(facts, indent=2), encoding="utf-8")
-    pruned = [(point["macs"], point["top1_as_pruned"]) for point in facts["tradeoff"]]
-    tuned = (facts["report"]["macs"]["kept"], facts["after"]["top1"])
-    measured = {"as pruned": pruned, "fine-tuned": [tuned]}
-    plot_curve(facts["predicted"], folder / "tradeoff.png", measured)
+    pruned = [(point["macs"], point["top1"]) for point in facts["tradeoff"]]
+    plot_curve(facts["predicted"], folder / "tradeoff.png", {"measured": pruned})
 
 
 def _table(before: Facts, after: Facts) -> str:
     rows = [("", "before", "after", "ratio")]
-    for label, key_before, key_after, number_format in TABLE:
-        old = before[key_before]
-        new = after[key_after]
+    for label, key, number_format in TABLE:
+        old = before[key]
+        new = after[key]
         row = (
             label,
             format(old, number_format),

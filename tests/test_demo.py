@@ -47,7 +47,6 @@ def small_run(folder, seed=0):
         patch.setattr(demo, "_network", inverted_residual)
         patch.setattr(demo, "IMAGE_SIZE", 16)
         patch.setattr(demo, "CALIBRATION_IMAGES", 64)
-        patch.setattr(demo, "FINETUNE_EPOCHS", 1)
         patch.setattr(demo, "TIMED_RUNS", 5)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
@@ -110,7 +109,7 @@ def test_the_tflite_files_compute_what_the_models_do(folder, facts, models):
 
 def test_the_tradeoff_has_a_measured_point_per_budget(facts):
     assert [point["macs"] for point in facts["tradeoff"]] == [1.0, *demo.BUDGETS]
-    assert facts["tradeoff"][0]["top1_as_pruned"] == facts["before"]["top1"]
+    assert facts["tradeoff"][0]["top1"] == facts["before"]["top1"]
     assert facts["predicted"][0] == {"macs": 1.0, "params": 1.0, "divergence": 0.0}
 
 
@@ -119,15 +118,14 @@ def test_the_demo_ends_with_one_table(facts, result):
     assert header.split() == ["before", "after", "ratio"]
     before, after = facts["before"], facts["after"]
     assert [row.split("  ")[0] for row in rows] == [
-        "top-1, as pruned",
-        "top-1, fine-tuned",
+        "top-1",
         "MACs",
         "parameters",
         ".tflite bytes",
         ".tflite p50 latency, ms",
     ]
-    assert rows[1].split()[-3:-1] == [f"{before['top1']:.1%}", f"{after['top1']:.1%}"]
-    assert rows[2].split()[-3:] == [
+    assert rows[0].split()[-3:-1] == [f"{before['top1']:.1%}", f"{after['top1']:.1%}"]
+    assert rows[1].split()[-3:] == [
         f"{before['macs']:,}",
         f"{after['macs']:,}",
         f"{after['macs'] / before['macs']:.3f}",
@@ -183,7 +181,6 @@ def test_a_missing_package_is_named_before_any_work(tmp_path, monkeypatch, packa
 
 def test_a_file_that_computes_another_thing_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(tflite_export.Parity, "ok", lambda self: False)
-    monkeypatch.setattr(demo, "_finetune", lambda *_: None)
     with pytest.raises(
         RuntimeError, match="The file computes another thing than Keras"
     ):

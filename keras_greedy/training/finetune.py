@@ -53,7 +53,8 @@ class FineTune:
             layer that reads what no channel was pruned of. No labels needed. Images are
             seen in random views. Layers of more weights than there are positions in all
             examples keep them, and outputs are learned from more examples than weights.
-        callbacks: One or several, passed to `fit`.
+        callbacks: One or several, passed to `fit`. When distilling, the compact model
+            is the attribute `compact` of their `model`.
 
     Raises:
         ValueError: When an attribute is not as described.
