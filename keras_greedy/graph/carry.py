@@ -1,7 +1,7 @@
 """Carries channel numbers through the calls of a model."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import keras
 import numpy as np
@@ -18,20 +18,25 @@ class Carrier:
 
     Args:
         inputs: The model's input tensors.
+        reasons: Operations that keep all channels they touch -> why.
 
     Attributes:
         calls: The calls carried so far; those whose channels are all kept lose
             their rule in `finish`.
     """
 
-    def __init__(self, inputs: Iterable[KerasTensor]):
+    def __init__(
+        self,
+        inputs: Iterable[KerasTensor],
+        reasons: Mapping[keras.Operation, str],
+    ):
         self.calls: list[Call] = []
         self._space = ChannelSpace()
         self._channels: Channels = {}
         # The first call of each operation; a layer may be called several times.
         self._first: dict[keras.Operation, Call] = {}
         # Operation -> the reason why all channels that it touches are kept.
-        self._whole: dict[keras.Operation, str] = {}
+        self._whole = dict(reasons)
         for tensor in inputs:
             self._channels[tensor] = self._space.fresh(_width(tensor))
             self._pin_boundary([tensor], Boundary.INPUT)
@@ -39,6 +44,8 @@ class Carrier:
     def carry(self, call: Call) -> None:
         """Gives the call's outputs their channel numbers."""
         try:
+            if call.operation in self._whole:
+                raise Unprunable(self._whole[call.operation])
             rule = _applicable_rule(call)
             inputs = [self._channels[tensor] for tensor in call.channel_inputs]
             carried = rule.carry(call, inputs, self._space)

@@ -11,6 +11,7 @@ from keras import KerasTensor
 
 from keras_greedy.graph.branches import Branches
 from keras_greedy.graph.calls import Apply, Call, Values, run_calls
+from keras_greedy.graph.composites import Composite
 
 # Tensor -> `(C,)` channel numbers of its last axis.
 Channels: TypeAlias = dict[KerasTensor, np.ndarray]
@@ -99,6 +100,7 @@ class ChannelGraph:
         outputs: The symbolic tensors the model returns, as the calls make them.
         stand_ins: A tensor as the model it is part of has it -> the tensor of the
             calls that it is, the first time that model is called.
+        inside: Layer made of layers -> the calls that it makes of them.
         channels: Tensor -> `(C,)` channel numbers of its last axis.
         groups: The prunable groups, in the order of their first producer.
         unprunable: `(layer name, reason)` of each layer that keeps the channels it
@@ -130,6 +132,7 @@ class ChannelGraph:
     calls: list[Call]
     outputs: list[KerasTensor]
     stand_ins: dict[KerasTensor, KerasTensor]
+    inside: dict[keras.Operation, Composite]
     channels: Channels
     groups: list[ChannelGroup]
     unprunable: Reasons

@@ -53,6 +53,7 @@ def folded(graph: ChannelGraph) -> ChannelGraph:
         calls=copies.in_order,
         outputs=outputs,
         stand_ins={},
+        inside={},
         channels=copies.channels,
         groups=[copies.group(group) for group in graph.groups],
     )

@@ -1,17 +1,21 @@
 """From a graph and the channels to keep, a smaller ordinary Keras model."""
 
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 from keras import KerasTensor
+from keras.src.models.functional import Functional
 
 from keras_greedy.graph.branch_ends import BranchEnd
-from keras_greedy.graph.calls import Call, named_weights
+from keras_greedy.graph.calls import Call, named_weights, run_calls
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.clone import Copier, remake
+from keras_greedy.graph.composites import INPUT, Composite, tensors_among
 from keras_greedy.graph.rules.base import IN, OUT
 from keras_greedy.graph.state import copy_weights, full_weights
+from keras_greedy.graph.trace import calls_of, check_model, has_graph, wrapped
 
 # In place of what a call that goes would make.
 GONE = object()
@@ -64,7 +68,11 @@ def rebuild(
     ```
     """
     cutter = Cutter(graph, graph.kept_mask(selection), weights or {})
-    compact = cutter.model(graph.model)
+    whole = wrapped(graph.functional)
+    if whole in graph.inside:
+        compact = cutter.opened(graph.inside[whole])
+    else:
+        compact = cutter.model(graph.model)
     cutter.copy_weights()
     return compact
 
@@ -90,10 +98,12 @@ class Cutter(Copier):
         for call in graph.calls:
             self._calls[call.operation] = call
             self._makers[call.outputs[0]] = call
+        self._opened: dict[keras.Operation, keras.Model] = {}
         self._gone: set[int] = set()
         # Index of the call of a sum -> the ends of the branches that it does without.
         self._cut_off: dict[int, list[BranchEnd]] = {}
         self._find_branches_gone()
+        self._touched = self._operations_touched()
         _check_names(graph, weights)
 
     def apply(
@@ -114,21 +124,30 @@ class Cutter(Copier):
 
     def new(self, operation: keras.Operation) -> keras.Operation:
         """Makes the new one of an operation, cut if it is one of the graph's calls."""
+        inside = self._graph.inside.get(operation)
+        if inside is not None:
+            return self._block(operation, inside)
         if operation not in self._calls:
             return self.model(operation)
         call = self._calls[operation]
-        return remake(operation, self._config_changes(call))
+        new = remake(operation, self._config_changes(call))
+        new.name = call.name.split("/")[-1]
+        return new
 
     def copy_weights(self) -> None:
         """Gives the new layers their weights, cut where the call has a rule."""
         for operation, call in self._calls.items():
-            # An operation that has gone was not made.
+            # One that has gone was not made, nor was one in a layer that stays whole.
             if not call.is_layer or operation not in self._made:
                 continue
             if call.rule:
                 self._cut_weights(call, self._made[operation])
             else:
                 copy_weights(operation, self._made[operation])
+        for layer in self._graph.inside:
+            new = self._made.get(layer)
+            if type(new) is type(layer):
+                copy_weights(layer, new)
 
     def entries_left(
         self,
@@ -169,6 +188,8 @@ class Cutter(Copier):
         **kwargs: Any,
     ) -> Any:
         """Makes a call of one model's graph anew, cut as the traced call it is."""
+        if own.operation in self._graph.inside:
+            return self._apply_block(own, args, kwargs)
         if own.operation not in self._calls:
             return self.operation(own.operation)(*args, **kwargs)
         made = self._graph.stand_ins[own.outputs[0]]
@@ -180,13 +201,73 @@ class Cutter(Copier):
         layer: keras.layers.InputLayer,
     ) -> KerasTensor:
         """Returns the new input, which in a model inside may have been cut."""
+        shape = self._shape_left(tensor)
+        if shape == tensor.shape:
+            return remake(layer).output
+        return remake(layer, {"batch_shape": shape}).output
+
+    def opened(self, inside: Composite) -> keras.Model:
+        """Returns a model of the calls that a layer makes of those inside it."""
+        fresh = []
+        for number, tensor in enumerate(inside.inputs):
+            name = f"{INPUT}_{number}" if number else INPUT
+            shape = self._shape_left(tensor)
+            fresh.append(keras.Input(batch_shape=shape, dtype=tensor.dtype, name=name))
+        values = dict(zip(inside.inputs, fresh, strict=True))
+        run_calls(inside.calls, values, self.apply_own)
+        made = inside.packed([values[tensor] for tensor in inside.outputs])
+        return keras.Model(fresh, made, trainable=inside.trainable, name=inside.name)
+
+    def _shape_left(self, tensor: KerasTensor) -> tuple[int | None, ...]:
+        """Returns the shape that is left of a tensor of a model inside."""
         stand_in = self._graph.stand_ins[tensor]
         kept = self._kept[self._graph.channels_of(stand_in)]
         if kept.all() or tensor.shape[-1] is None:
-            return remake(layer).output
-        width = int(kept.sum())
-        shape = (*tensor.shape[:-1], width)
-        return remake(layer, {"batch_shape": shape}).output
+            return tensor.shape
+        return (*tensor.shape[:-1], int(kept.sum()))
+
+    def _block(self, layer: keras.Layer, inside: Composite) -> keras.Layer:
+        """Returns the new one of a layer made of layers.
+
+        That is the layer as it is, or where it is touched a model of those inside.
+        """
+        is_touched = not self._touched.isdisjoint(_operations_in(self._graph, inside))
+        if not is_touched:
+            try:
+                new = remake(layer)
+            except ValueError:
+                # Without a config it can be taken apart all the same.
+                return self.opened(inside)
+            new.name = inside.name
+            return new
+        return self.opened(inside)
+
+    def _apply_block(
+        self,
+        own: Call,
+        args: tuple,
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Makes a call of a layer made of layers."""
+        new = self.operation(own.operation)
+        if type(new) is type(own.operation):
+            return new(*args, **kwargs)
+        tensors = tensors_among(args, kwargs)
+        mode = kwargs.get("training")
+        given = {} if mode is None else {"training": mode}
+        return new(tensors if len(tensors) > 1 else tensors[0], **given)
+
+    def _operations_touched(self) -> set[keras.Operation]:
+        """Returns the operations that a cut changes, or that meet cut channels."""
+        touched = set()
+        for call in self._graph.calls:
+            is_cut = call.index in self._gone or call.index in self._cut_off
+            for tensor in (*call.inputs, *call.outputs):
+                if not self._kept[self._graph.channels_of(tensor)].all():
+                    is_cut = True
+            if is_cut or self._weights.get(call.name):
+                touched.add(call.operation)
+        return touched
 
     def _find_branches_gone(self) -> None:
         """Finds what goes with the groups that have no channel."""
@@ -292,6 +373,21 @@ def entries_of(
     # equal groups: size < C, one entry for each of the first channels.
     per_channel = max(1, size // len(channels))
     return np.repeat(channels, per_channel)[:size]
+
+
+def _operations_in(
+    graph: ChannelGraph,
+    model: Functional | Composite,
+) -> Iterator[keras.Operation]:
+    """Yields the operations of a model, and those of models and layers inside it."""
+    for call in calls_of(model):
+        inside = graph.inside.get(call.operation)
+        if inside is not None:
+            yield from _operations_in(graph, inside)
+        elif has_graph(call.operation):
+            yield from _operations_in(graph, check_model(call.operation))
+        else:
+            yield call.operation
 
 
 def _fitting_initializers(call: Call) -> dict[str, str]:

@@ -18,8 +18,10 @@ from keras.src.models.functional import Functional
 from keras_greedy.graph.calls import Call, check_has_config, fresh_outputs, run_calls
 from keras_greedy.graph.carry import Carrier
 from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.composites import Composite, is_composite, tensors_among
 from keras_greedy.graph.groups import find_groups
 from keras_greedy.graph.nodes import own_calls
+from keras_greedy.graph.rules.base import Unprunable
 from tflite_export.user_warnings import warn_user
 
 # Names of layers that a message lists.
@@ -80,8 +82,8 @@ def trace(model: keras.Model) -> ChannelGraph:
 def trace_quietly(model: keras.Model) -> ChannelGraph:
     """Traces without the warning, for copies of a model traced before."""
     functional = check_model(model)
-    layout = Layout(functional)
-    carrier = Carrier(functional.inputs)
+    layout = laid_out(functional)
+    carrier = Carrier(functional.inputs, layout.not_laid_out)
     for call in layout.calls:
         carrier.carry(call)
     for one, other in layout.shared_inputs:
@@ -94,6 +96,7 @@ def trace_quietly(model: keras.Model) -> ChannelGraph:
         calls=carrier.calls,
         outputs=layout.outputs,
         stand_ins=layout.stand_ins,
+        inside=layout.inside,
         channels=channels,
         groups=groups,
         unprunable=unprunable,
@@ -153,33 +156,63 @@ def _calls_as(
     return type(model).call is base.call
 
 
+def laid_out(functional: Functional) -> "Layout":
+    """Returns the layout of a model, in which each layer is looked into or is not."""
+    not_laid_out: dict[keras.Operation, str] = {}
+    while True:
+        try:
+            return Layout(functional, not_laid_out)
+        except _CalledInOtherWays as error:
+            # Another of its calls has been laid out already: once more, from the start.
+            not_laid_out[error.layer] = error.reason
+
+
+class _CalledInOtherWays(Exception):
+    """Raised where not all calls of a layer can be laid out in the same way."""
+
+    def __init__(self, layer: keras.Layer, reason: str):
+        super().__init__(reason)
+        self.layer = layer
+        self.reason = reason
+
+
 class Layout:
-    """All calls of a model, those of the models inside it among them.
+    """All calls of a model, those of the models and layers inside it among them.
 
     A model inside gets fresh symbolic tensors, as it may be called several times.
 
     Args:
         functional: The model.
+        not_laid_out: Layers made of layers that are to stay single calls -> why.
 
     Attributes:
         calls: In topological order.
         outputs: The symbolic tensors the model returns, as the calls make them.
         stand_ins: As of `ChannelGraph`.
+        inside: As of `ChannelGraph`.
+        not_laid_out: As given, and those found.
         shared_inputs: Pairs of tensors that are the same input of a model inside, at
             different times.
     """
 
-    def __init__(self, functional: Functional):
+    def __init__(
+        self,
+        functional: Functional,
+        not_laid_out: dict[keras.Operation, str],
+    ):
         self.calls: list[Call] = []
         self.stand_ins: dict[KerasTensor, KerasTensor] = {}
+        self.inside: dict[keras.Operation, Composite] = {}
+        self.not_laid_out = not_laid_out
         self.shared_inputs: list[tuple[KerasTensor, KerasTensor]] = []
         # An operation has the name of its first call, however often it is called.
         self._names: dict[keras.Operation, str] = {}
+        self._whole = wrapped(functional)
         self.outputs = self._add(functional, functional.inputs, path=(), training=None)
 
     def _add(
         self,
-        functional: Functional,
+        model: Functional | Composite,
         inputs: Sequence[KerasTensor],
         path: tuple[str, ...],
         training: Any,
@@ -187,15 +220,15 @@ class Layout:
         """Adds a model's calls; returns the tensors that stand for its outputs.
 
         Args:
-            functional: The model.
+            model: The model, or a layer made of layers.
             inputs: The tensors that it is called on.
             path: Names of the models around it, its own at the end; none for the
                 model that is traced.
             training: The mode that it is called in, `None` where that is left open.
         """
         # The model's own tensors -> those of this call of it.
-        here = dict(zip(functional.inputs, inputs, strict=True))
-        for own in functional.inputs:
+        here = dict(zip(model.inputs, inputs, strict=True))
+        for own in model.inputs:
             # An input of any width has no channels of its own to be tied.
             if own.shape[-1] is not None and own in self.stand_ins:
                 pair = (self.stand_ins[own], here[own])
@@ -207,18 +240,44 @@ class Layout:
             *args: Any,
             **kwargs: Any,
         ) -> Sequence[KerasTensor]:
-            if _is_transparent(own):
+            inner = self._looked_into(own, args, kwargs)
+            if inner is not None:
                 mode = kwargs.get("training", training)
-                inner_inputs = keras.tree.flatten(args[0])
-                inner = check_model(own.operation)
-                return self._add(inner, inner_inputs, (*path, own.name), mode)
+                names = path if own.operation is self._whole else (*path, own.name)
+                return self._add(inner, tensors_among(args, kwargs), names, mode)
             kwargs |= _training(own, training)
             return self._add_call(own, args, kwargs, path)
 
-        run_calls(own_calls(functional), here, add)
+        run_calls(calls_of(model), here, add)
         # Of a model that is called several times, the first tensors stay.
         self.stand_ins = here | self.stand_ins
-        return [here[tensor] for tensor in functional.outputs]
+        return [here[tensor] for tensor in model.outputs]
+
+    def _looked_into(
+        self,
+        own: Call,
+        args: tuple,
+        kwargs: dict[str, Any],
+    ) -> Functional | Composite | None:
+        """Returns the model, or the layer as one, that a call is of, if it is seen."""
+        if _is_transparent(own):
+            return check_model(own.operation)
+        layer = own.operation
+        if layer in self.not_laid_out or not is_composite(own):
+            return None
+        known = self.inside.get(layer)
+        if known is not None:
+            if known.is_called_alike(args, kwargs):
+                return known
+            raise _CalledInOtherWays(
+                layer, "it is made of layers, and called in different ways"
+            )
+        try:
+            self.inside[layer] = Composite(own, args, kwargs)
+        except Unprunable as reason:
+            self.not_laid_out[layer] = str(reason)
+            return None
+        return self.inside[layer]
 
     def _add_call(
         self,
@@ -239,6 +298,23 @@ class Layout:
         )
         self.calls.append(call)
         return call.outputs
+
+
+def calls_of(model: Functional | Composite) -> list[Call]:
+    """Returns the calls of one model's graph, or of a layer made of layers."""
+    return model.calls if isinstance(model, Composite) else own_calls(model)
+
+
+def wrapped(functional: Functional) -> keras.Layer | None:
+    """Returns the model that a Functional does nothing but call, if it has no graph."""
+    operations = [
+        operation
+        for operation in functional.operations
+        if not isinstance(operation, keras.layers.InputLayer)
+    ]
+    if len(operations) != 1 or not isinstance(operations[0], keras.Model):
+        return None
+    return None if has_graph(operations[0]) else operations[0]
 
 
 def _is_transparent(call: Call) -> bool:
