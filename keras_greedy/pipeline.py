@@ -5,12 +5,15 @@ from typing import Any
 
 import keras
 
+from keras_greedy.batch_arrays import unpacked
 from keras_greedy.batches import Batches, Data
 from keras_greedy.budget import Budget, check_reachable
+from keras_greedy.data_forms import first_of, repeatable
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Costs, warn_of_uncounted
 from keras_greedy.graph.outputs import check_answers, check_has_real_output
-from keras_greedy.graph.trace import check_channels_last, trace
+from keras_greedy.graph.subclassed import functional_calling
+from keras_greedy.graph.trace import check_channels_last, is_subclassed, trace
 from keras_greedy.latency import measure_latencies
 from keras_greedy.paths import SelectionPaths
 from keras_greedy.policies import PruningPolicy, allowed, check_has_groups
@@ -19,7 +22,7 @@ from keras_greedy.selection.cut import costs_of_cuts
 from keras_greedy.selection.methods import Imitation, LossSearch, Method, method_of
 from keras_greedy.selection.output.layer_by_layer import check_tolerable
 from keras_greedy.stages import prune_to_budget, prune_to_tolerance, search_graph
-from keras_greedy.training.compiling import warn_of_own_training
+from keras_greedy.training.compiling import compile_alike, warn_of_own_training
 from keras_greedy.training.finetune import FineTune, trainings_of
 from keras_greedy.training.fit_data import validation_batches
 from keras_greedy.training.interruptions import tune_or_keep
@@ -132,6 +135,7 @@ def prune(
     limits = _checked_budget(budget, method)
     seed = check_count("seed", seed, minimum=0)
     progress = Progress(verbose)
+    model, data = _with_graph(model, data)
     graph = _prunable(model, policy)
     batches = Batches(data, graph.functional)
     held = validation_batches(validation_data, graph.functional)
@@ -234,6 +238,7 @@ def search(
     method = method_of(method, objective, step, **options)
     seed = check_count("seed", seed, minimum=0)
     progress = Progress(verbose)
+    model, data = _with_graph(model, data)
     graph = _prunable(model, policy)
     batches = Batches(data, graph.functional)
     check_answers(graph, batches.first)
@@ -283,6 +288,20 @@ def _check_reachable(budget: Budget, graph: ChannelGraph) -> None:
 
 def _lacks_table(budget: Budget) -> bool:
     return budget.limits_latency and budget.table is None
+
+
+def _with_graph(model: keras.Model, data: Data) -> tuple[keras.Model, Data]:
+    """Returns a model with a graph, for one with a `call` of its own, and the data.
+
+    Its inputs are as the data; those that can be read only once are returned as a list.
+    """
+    if not is_subclassed(model):
+        return model, data
+    data = repeatable(data)
+    x, _, _ = unpacked(first_of(data))
+    functional = functional_calling(model, x)
+    compile_alike(functional, model)
+    return functional, data
 
 
 def _prunable(model: keras.Model, policy: PruningPolicy | None) -> ChannelGraph:

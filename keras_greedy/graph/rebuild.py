@@ -6,7 +6,6 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 from keras import KerasTensor
-from keras.src.models.functional import Functional
 
 from keras_greedy.graph.branch_ends import BranchEnd
 from keras_greedy.graph.calls import Call, named_weights, run_calls
@@ -70,7 +69,7 @@ def rebuild(
     cutter = Cutter(graph, graph.kept_mask(selection), weights or {})
     whole = wrapped(graph.functional)
     if whole in graph.inside:
-        compact = cutter.opened(graph.inside[whole])
+        compact = cutter.opened(graph.inside[whole], graph.functional.input)
     else:
         compact = cutter.model(graph.model)
     cutter.copy_weights()
@@ -206,8 +205,13 @@ class Cutter(Copier):
             return remake(layer).output
         return remake(layer, {"batch_shape": shape}).output
 
-    def opened(self, inside: Composite) -> keras.Model:
-        """Returns a model of the calls that a layer makes of those inside it."""
+    def opened(self, inside: Composite, structure: Any = None) -> keras.Model:
+        """Returns a model of the calls that a layer makes of those inside it.
+
+        Args:
+            inside: The calls.
+            structure: That of the inputs; by default a list, or one alone.
+        """
         fresh = []
         for number, tensor in enumerate(inside.inputs):
             name = f"{INPUT}_{number}" if number else INPUT
@@ -216,7 +220,10 @@ class Cutter(Copier):
         values = dict(zip(inside.inputs, fresh, strict=True))
         run_calls(inside.calls, values, self.apply_own)
         made = inside.packed([values[tensor] for tensor in inside.outputs])
-        return keras.Model(fresh, made, trainable=inside.trainable, name=inside.name)
+        if structure is None:
+            structure = fresh if len(fresh) > 1 else fresh[0]
+        inputs = keras.tree.pack_sequence_as(structure, fresh)
+        return keras.Model(inputs, made, trainable=inside.trainable, name=inside.name)
 
     def _shape_left(self, tensor: KerasTensor) -> tuple[int | None, ...]:
         """Returns the shape that is left of a tensor of a model inside."""
@@ -377,7 +384,7 @@ def entries_of(
 
 def _operations_in(
     graph: ChannelGraph,
-    model: Functional | Composite,
+    model: keras.Model | Composite,
 ) -> Iterator[keras.Operation]:
     """Yields the operations of a model, and those of models and layers inside it."""
     for call in calls_of(model):

@@ -22,6 +22,7 @@ from keras_greedy.graph.composites import Composite, is_composite, tensors_among
 from keras_greedy.graph.groups import find_groups
 from keras_greedy.graph.nodes import own_calls
 from keras_greedy.graph.rules.base import Unprunable
+from keras_greedy.graph.subclassed import functional_calling
 from tflite_export.user_warnings import warn_user
 
 # Names of layers that a message lists.
@@ -34,9 +35,9 @@ def trace(model: keras.Model) -> ChannelGraph:
     Layers without a rule keep all channels they touch; one warning lists them.
 
     Args:
-        model: A built Functional or Sequential model, channels last. The layers of
-            such models inside it are traced too, a group's name then begins with
-            that model's: `"backbone/conv1"`.
+        model: A built model, channels last. The layers of models inside it, and of
+            layers made of layers, are traced too; a group's name then begins with that
+            of the model or layer: `"backbone/conv1"`.
 
     Returns:
         The `ChannelGraph`.
@@ -82,6 +83,8 @@ def trace(model: keras.Model) -> ChannelGraph:
 def trace_quietly(model: keras.Model) -> ChannelGraph:
     """Traces without the warning, for copies of a model traced before."""
     functional = check_model(model)
+    if is_subclassed(model):
+        model = functional
     layout = laid_out(functional)
     carrier = Carrier(functional.inputs, layout.not_laid_out)
     for call in layout.calls:
@@ -122,23 +125,24 @@ def check_channels_last(graph: ChannelGraph) -> None:
 
 
 def check_model(model: Any) -> Functional:
-    """Returns the built Functional that backs `model`.
+    """Returns the built Functional that backs `model`, or that calls it.
 
     Raises:
-        ValueError: When `model` is no model of Keras' own graph API, or not built.
+        ValueError: When `model` is no model, not built, or cannot be called on
+            symbolic tensors.
     """
     if has_graph(model):
         return model._functional if isinstance(model, keras.Sequential) else model
+    if is_subclassed(model):
+        return functional_calling(model)
     if isinstance(model, keras.Sequential) and _calls_as(model, keras.Sequential):
         raise ValueError(
             "Expected `model` to be built: call `model.build(input_shape)` or "
             f"start it with `keras.Input`. Received: model={model!r}"
         )
     raise ValueError(
-        "Expected `model` to be a Functional or Sequential keras.Model without a "
-        "`call` of its own (there is no graph to trace in one: express it with "
-        f"`keras.Model(inputs, outputs)`). Received: model={model!r} "
-        f"of type {type(model).__name__}"
+        "Expected `model` to be a keras.Model. Received: model="
+        f"{model!r} of type {type(model).__name__}"
     )
 
 
@@ -147,6 +151,13 @@ def has_graph(model: Any) -> bool:
     if isinstance(model, keras.Sequential):
         return model._functional is not None and _calls_as(model, keras.Sequential)
     return isinstance(model, Functional) and _calls_as(model, Functional)
+
+
+def is_subclassed(model: Any) -> bool:
+    """Returns whether `model` is a model with a `call` of its own."""
+    if not isinstance(model, keras.Model) or has_graph(model):
+        return False
+    return not _calls_as(model, keras.Sequential)
 
 
 def _calls_as(
@@ -263,7 +274,7 @@ class Layout:
         if _is_transparent(own):
             return check_model(own.operation)
         layer = own.operation
-        if layer in self.not_laid_out or not is_composite(own):
+        if layer in self.not_laid_out or has_graph(layer) or not is_composite(own):
             return None
         known = self.inside.get(layer)
         if known is not None:
