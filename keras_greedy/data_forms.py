@@ -150,7 +150,9 @@ def first_of(data: Data, name: str = "data") -> Any:
     whole = (data,) if is_array_like(data) else data
     first = next(Source(whole, name)(), None)
     if first is None:
-        raise ValueError(f"Expected `{name}` to hold at least one batch. Received none.")
+        raise ValueError(
+            f"Expected `{name}` to hold at least one batch. Received none."
+        )
     return first
 
 

@@ -739,7 +739,7 @@ def multiplied_by_a_variable():
     return around(lambda x: Multiply(name="multiply")(x, variable))
 
 
-@unprunable({"b": 6}, concatenate="its rule does not explain its [10] output channels")
+@unprunable({"b": 6}, concatenate="it puts the channels in a row with a constant")
 def concatenated_with_a_constant():
     picture = keras.Input(batch_shape=(2, 16, 16, 3))
     constant = np.ones((2, 16, 16, 2), "float32")

@@ -1,16 +1,16 @@
 """Carries channel numbers through the calls of a model."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import keras
-import numpy as np
 from keras import KerasTensor
 
+from keras_greedy.graph.axes import all_numbers
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import Channels
 from keras_greedy.graph.rules.base import Rule, Unprunable
-from keras_greedy.graph.space import Boundary, ChannelSpace, Pin
+from keras_greedy.graph.space import Boundary, ByAxis, ChannelSpace, Pin
 
 
 class Carrier:
@@ -38,7 +38,7 @@ class Carrier:
         # Operation -> the reason why all channels that it touches are kept.
         self._whole = dict(reasons)
         for tensor in inputs:
-            self._channels[tensor] = self._space.fresh(_width(tensor))
+            self._channels[tensor] = {-1: self._space.fresh(_width(tensor))}
             self._pin_boundary([tensor], Boundary.INPUT)
 
     def carry(self, call: Call) -> None:
@@ -48,25 +48,27 @@ class Carrier:
                 raise Unprunable(self._whole[call.operation])
             rule = _applicable_rule(call)
             inputs = [self._channels[tensor] for tensor in call.channel_inputs]
-            carried = rule.carry(call, inputs, self._space)
+            carried = rule.carry_axes(call, inputs, self._space)
             _check_widths(call, carried)
-            self._channels[call.outputs[0]] = carried
+            self._channels.update(zip(call.outputs, carried, strict=True))
             self._tie_to_first(call, rule)
         except Unprunable as reason:
             # The pins follow in `finish`: the reason holds for every call of the
             # operation, those carried already among them.
             self._whole[call.operation] = str(reason)
             for tensor in call.outputs:
-                self._channels[tensor] = self._space.fresh(_width(tensor))
+                self._channels[tensor] = {-1: self._space.fresh(_width(tensor))}
         self.calls.append(call)
 
     def tie(self, one: KerasTensor, other: KerasTensor) -> None:
         """Declares the channels of two tensors equal."""
         ids = self._channels[one]
         others = self._channels[other]
-        if len(ids) != len(others):
+        widths = {axis: len(numbers) for axis, numbers in ids.items()}
+        if widths != {axis: len(numbers) for axis, numbers in others.items()}:
             raise Unprunable("it is called more than once, on different widths")
-        self._space.unify(ids, others)
+        for axis, numbers in ids.items():
+            self._space.unify(numbers, others[axis])
 
     def finish(
         self,
@@ -86,12 +88,15 @@ class Carrier:
             if reason is None:
                 continue
             for tensor in (*call.inputs, *call.outputs):
-                self._space.pin(self._channels[tensor], call.name, reason)
+                numbers = all_numbers(self._channels[tensor])
+                self._space.pin(numbers, call.name, reason)
             self.calls[i] = dataclasses.replace(call, rule=None)
         self._pin_boundary(outputs, Boundary.OUTPUT)
-        channels = {}
-        for tensor, ids in self._channels.items():
-            channels[tensor] = self._space.resolve(ids)
+        channels: Channels = {}
+        for tensor, by_axis in self._channels.items():
+            channels[tensor] = {}
+            for axis, ids in by_axis.items():
+                channels[tensor][axis] = self._space.resolve(ids)
         return channels, self._space.pins()
 
     def _tie_to_first(self, call: Call, rule: Rule) -> None:
@@ -110,8 +115,8 @@ class Carrier:
         boundary: Boundary,
     ) -> None:
         for tensor in tensors:
-            ids = self._channels[tensor]
-            self._space.pin(ids, None, boundary.value, boundary)
+            numbers = all_numbers(self._channels[tensor])
+            self._space.pin(numbers, None, boundary.value, boundary)
 
 
 def _applicable_rule(call: Call) -> Rule:
@@ -128,11 +133,15 @@ def _applicable_rule(call: Call) -> Rule:
     return call.rule
 
 
-def _check_widths(call: Call, carried: np.ndarray) -> None:
+def _check_widths(call: Call, carried: Sequence[ByAxis]) -> None:
     """Raises `Unprunable` where a rule gives another number of channels than Keras."""
     widths = [_width(tensor) for tensor in call.outputs]
-    if widths != [len(carried)]:
+    if widths != [len(by_axis[-1]) for by_axis in carried]:
         raise Unprunable(f"its rule does not explain its {widths} output channels")
+    for tensor, by_axis in zip(call.outputs, carried, strict=True):
+        for axis, ids in by_axis.items():
+            if axis != -1 and tensor.shape[axis] != len(ids):
+                raise Unprunable(f"its rule does not explain its {tensor.shape} output")
 
 
 def _width(tensor: KerasTensor) -> int:

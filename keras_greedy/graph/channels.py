@@ -9,12 +9,14 @@ import keras
 import numpy as np
 from keras import KerasTensor
 
+from keras_greedy.graph.axes import all_numbers
 from keras_greedy.graph.branches import Branches
 from keras_greedy.graph.calls import Apply, Call, Values, run_calls
 from keras_greedy.graph.composites import Composite
+from keras_greedy.graph.space import ByAxis
 
-# Tensor -> `(C,)` channel numbers of its last axis.
-Channels: TypeAlias = dict[KerasTensor, np.ndarray]
+# Tensor -> the channel numbers of its last axis, and of others that have channels.
+Channels: TypeAlias = dict[KerasTensor, ByAxis]
 # `(layer name, reason)` of each layer that keeps the channels it touches.
 Reasons: TypeAlias = list[tuple[str, str]]
 
@@ -101,7 +103,8 @@ class ChannelGraph:
         stand_ins: A tensor as the model it is part of has it -> the tensor of the
             calls that it is, the first time that model is called.
         inside: Layer made of layers -> the calls that it makes of them.
-        channels: Tensor -> `(C,)` channel numbers of its last axis.
+        channels: Tensor -> axis -> `(C,)` channel numbers: of the last axis, -1, and
+            of those before it that have channels.
         groups: The prunable groups, in the order of their first producer.
         unprunable: `(layer name, reason)` of each layer that keeps the channels it
             touches.
@@ -162,7 +165,7 @@ class ChannelGraph:
     @functools.cached_property
     def _channel_count(self) -> int:
         """Returns the length of an array over all channel numbers."""
-        greatest = max(ids.max() for ids in self.channels.values())
+        greatest = max(all_numbers(own).max() for own in self.channels.values())
         return int(greatest) + 1
 
     @functools.cached_property
@@ -181,7 +184,7 @@ class ChannelGraph:
 
     def channels_of(self, tensor: KerasTensor) -> np.ndarray:
         """Returns the `(C,)` channel numbers of a tensor's last axis."""
-        return self.channels[tensor]
+        return self.channels[tensor][-1]
 
     def calls_reading(self, tensor: KerasTensor) -> list[Call]:
         """Returns the calls that have the tensor among their inputs."""

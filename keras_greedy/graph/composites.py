@@ -148,8 +148,8 @@ class Composite:
                 for call in calls_behind(tensor, known):
                     calls.append(call)
                     known.update(call.outputs)
-        is_regularized = any(own.activity_regularizer for own in layer._flatten_layers())
-        if scope.losses and not is_regularized:
+        inside = layer._flatten_layers()
+        if scope.losses and not any(own.activity_regularizer for own in inside):
             raise Unprunable("it is made of layers, and adds a loss of its own")
         return made, calls
 
@@ -167,7 +167,7 @@ class Composite:
             passed: Operations that hand their input on.
         """
         counter = itertools.count()
-        numbers = dict(zip(self.inputs, counter))
+        numbers = dict(zip(self.inputs, counter, strict=False))
         wiring: list[Any] = []
         for call in calls:
             if call.operation in passed:

@@ -12,6 +12,7 @@ from keras_greedy.graph.calls import Call, named_weights, run_calls
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.clone import Copier, remake
 from keras_greedy.graph.composites import INPUT, Composite, tensors_among
+from keras_greedy.graph.kept import Kept
 from keras_greedy.graph.rules.base import IN, OUT
 from keras_greedy.graph.state import copy_weights, full_weights
 from keras_greedy.graph.trace import calls_of, check_model, has_graph, wrapped
@@ -88,7 +89,8 @@ class Cutter(Copier):
     def __init__(self, graph: ChannelGraph, kept: np.ndarray, weights: Weights):
         super().__init__()
         self._graph = graph
-        self._kept = kept
+        self._mask = kept
+        self._kept = Kept(graph.channels, kept)
         self._weights = weights
         # Of a layer that is called several times any call will do: the masks of its
         # channels are the same.
@@ -117,8 +119,7 @@ class Cutter(Copier):
         if call.index in self._cut_off:
             return self._without_branches(call, args)
         if call.rule:
-            kept_out = self._kept_out(call)
-            args = call.rule.cut_arguments(call, args, kept_out)
+            args = call.rule.arguments(call, args, self._kept)
         return self.operation(call.operation)(*args, **kwargs)
 
     def new(self, operation: keras.Operation) -> keras.Operation:
@@ -167,8 +168,8 @@ class Cutter(Copier):
         # Without a rule nothing is known of the weight's axes.
         assert call.rule is not None
         kept = {
-            IN: self._kept_in(call),
-            OUT: self._kept_out(call),
+            IN: self._kept(call.inputs[0]),
+            OUT: self._kept(call.outputs[0]),
         }
         axes = call.rule.axes_of(name, len(shape))
         masks = []
@@ -228,10 +229,11 @@ class Cutter(Copier):
     def _shape_left(self, tensor: KerasTensor) -> tuple[int | None, ...]:
         """Returns the shape that is left of a tensor of a model inside."""
         stand_in = self._graph.stand_ins[tensor]
-        kept = self._kept[self._graph.channels_of(stand_in)]
-        if kept.all() or tensor.shape[-1] is None:
-            return tensor.shape
-        return (*tensor.shape[:-1], int(kept.sum()))
+        shape = list(tensor.shape)
+        for axis in self._kept.axes(stand_in):
+            if shape[axis] is not None:
+                shape[axis] = int(self._kept(stand_in, axis).sum())
+        return tuple(shape)
 
     def _block(self, layer: keras.Layer, inside: Composite) -> keras.Layer:
         """Returns the new one of a layer made of layers.
@@ -269,9 +271,8 @@ class Cutter(Copier):
         touched = set()
         for call in self._graph.calls:
             is_cut = call.index in self._gone or call.index in self._cut_off
-            for tensor in (*call.inputs, *call.outputs):
-                if not self._kept[self._graph.channels_of(tensor)].all():
-                    is_cut = True
+            if not all(map(self._kept.all_of, (*call.inputs, *call.outputs))):
+                is_cut = True
             if is_cut or self._weights.get(call.name):
                 touched.add(call.operation)
         return touched
@@ -280,7 +281,7 @@ class Cutter(Copier):
         """Finds what goes with the groups that have no channel."""
         empty = []
         for group in self._graph.groups:
-            if not self._kept[group.channels].any():
+            if not self._mask[group.channels].any():
                 empty.append(group.name)
         branches = self._graph.branches
         self._gone = branches.calls_gone(empty)
@@ -297,7 +298,7 @@ class Cutter(Copier):
         # (C,): what the branches would add at every position.
         ends = self._cut_off[call.index]
         constant = np.sum([end.constant(self._weights) for end in ends], axis=0)
-        constant = constant[self._kept_out(call)]
+        constant = constant[self._kept(call.outputs[0])]
         left = [value for value in keras.tree.flatten(args) if value is not GONE]
         name = operation.name
         if len(left) == 1:
@@ -314,10 +315,9 @@ class Cutter(Copier):
         if not call.rule:
             return {}
         changes: dict[str, Any] = {}
-        kept_in = self._kept_in(call)
-        kept_out = self._kept_out(call)
-        if not (kept_in.all() and kept_out.all()):
-            changes |= call.rule.cut_config(call, kept_in, kept_out)
+        tensors = (*call.inputs, *call.outputs)
+        if not all(self._kept.all_of(tensor) for tensor in tensors):
+            changes |= call.rule.changes(call, self._kept)
             changes |= _fitting_initializers(call)
         if "bias" in self._weights.get(call.name, {}):
             changes["use_bias"] = True
@@ -335,7 +335,7 @@ class Cutter(Copier):
         for name, weight in call.weights.items():
             full_shapes[name] = tuple(weight.shape)
         # The shape of a bias that the old layer does not have.
-        bias_shape = (len(self._kept_out(call)),)
+        bias_shape = (len(self._kept(call.outputs[0])),)
         for name, weight in named_weights(new).items():
             array = arrays[name]
             shape = full_shapes.get(name, bias_shape)
@@ -348,16 +348,6 @@ class Cutter(Copier):
         for inside in new._flatten_layers():
             if isinstance(inside, keras.layers.Normalization):
                 inside.finalize_state()  # It computes from copies of its weights.
-
-    def _kept_in(self, call: Call) -> np.ndarray:
-        """Returns the `(C,)` mask of the positions kept on the call's input."""
-        channels = self._graph.channels_of(call.inputs[0])
-        return self._kept[channels]
-
-    def _kept_out(self, call: Call) -> np.ndarray:
-        """Returns the `(C,)` mask of the positions kept on the call's output."""
-        channels = self._graph.channels_of(call.outputs[0])
-        return self._kept[channels]
 
 
 def entries_of(

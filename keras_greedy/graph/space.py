@@ -2,8 +2,13 @@
 
 import dataclasses
 import enum
+from typing import TypeAlias
 
 import numpy as np
+
+# Axis of a tensor, counted from the end: -1 is the last one -> the `(C,)` channel
+# numbers along it. Axes that are not named have no channels: positions, or the batch.
+ByAxis: TypeAlias = dict[int, np.ndarray]
 
 
 class Boundary(enum.Enum):
@@ -47,6 +52,12 @@ class ChannelSpace:
         numbers = range(start, start + n)
         self._parent.extend(numbers)
         return np.array(numbers, dtype=int)
+
+    def fixed(self, n: int) -> np.ndarray:
+        """Returns `(n,)` fresh numbers of entries that are no channels: all stay."""
+        numbers = self.fresh(n)
+        self.pin(numbers, None, "positions are not cut")
+        return numbers
 
     def unify(
         self,

@@ -13,8 +13,10 @@ import numpy as np
 from keras import KerasTensor
 
 from keras_greedy.backend import Tensor
+from keras_greedy.graph.axes import axes_of_any, join
 from keras_greedy.graph.calls import Call
-from keras_greedy.graph.space import ChannelSpace
+from keras_greedy.graph.kept import Kept
+from keras_greedy.graph.space import ByAxis, ChannelSpace
 
 IN = "in"
 OUT = "out"
@@ -39,7 +41,14 @@ class Rule:
     follower). Others say so by the attributes, and by the methods where those do not
     suffice.
 
+    The axes before the last one have channels, too, where an earlier call has moved
+    them there. A rule of the last axis alone says by `any_axis` that they pass; rules
+    of all axes have `carry_axes`, `changes` and `arguments` in place of `carry`,
+    `cut_config` and `cut_arguments`.
+
     Attributes:
+        any_axis: Whether the axes before the last one come out as they are, so that
+            channels on them pass. Without it such channels are kept whole.
         produces: Whether the call makes channels of its own.
         consumes: Whether it reads all channels of its input at once, so that a
             channel which is 0 there might as well be absent.
@@ -89,6 +98,7 @@ class Rule:
     ```
     """
 
+    any_axis: bool = False
     produces: bool = False
     consumes: bool = False
     normalizes: bool = False
@@ -104,8 +114,8 @@ class Rule:
         call: Call,
         channels: Sequence[np.ndarray],
         space: ChannelSpace,
-    ) -> np.ndarray:
-        """Returns the `(C,)` channel numbers of the call's output.
+    ) -> np.ndarray | Sequence[np.ndarray]:
+        """Returns the `(C,)` channel numbers of the call's output, of each of several.
 
         Args:
             call: The `Call`.
@@ -124,6 +134,34 @@ class Rule:
             tie_inputs(call, channels, space)
         pin_mixed(call, carried, space)
         return carried
+
+    def carry_axes(
+        self,
+        call: Call,
+        channels: Sequence[ByAxis],
+        space: ChannelSpace,
+    ) -> Sequence[ByAxis]:
+        """Returns the channel numbers on the axes of each of the call's outputs.
+
+        Args:
+            call: The `Call`.
+            channels: Axis, counted from the end -> `(C,)` channel numbers, for each of
+                the call's inputs.
+            space: As for `carry`.
+
+        Raises:
+            Unprunable: When the channels cannot be cut; says why.
+        """
+        others = [axis for axis in axes_of_any(channels) if axis != -1]
+        if others and not self.any_axis:
+            raise Unprunable(
+                f"its channels are not on the last axis: axis {others[0]} has some"
+            )
+        last = [by_axis[-1] for by_axis in channels]
+        made = self.carry(call, last, space)
+        outputs = [made] if isinstance(made, np.ndarray) else made
+        passing = join(call.channel_inputs, channels, others, space)
+        return [passing | {-1: ids} for ids in outputs]
 
     def cut_config(
         self,
@@ -157,6 +195,32 @@ class Rule:
         """
         return args
 
+    def changes(self, call: Call, kept: Kept) -> dict[str, Any]:
+        """Returns the config entries that a cut changes, of whichever axis.
+
+        Args:
+            call: The `Call`.
+            kept: What is kept of the axes of its tensors.
+        """
+        kept_in = kept(call.inputs[0])
+        kept_out = kept(call.outputs[0])
+        return self.cut_config(call, kept_in, kept_out)
+
+    def arguments(
+        self,
+        call: Call,
+        args: tuple,
+        kept: Kept,
+    ) -> tuple:
+        """Returns the positional arguments with constants cut along whichever axis.
+
+        Args:
+            call: The `Call`.
+            args: Its positional arguments.
+            kept: What is kept of the axes of its tensors.
+        """
+        return self.cut_arguments(call, args, kept(call.outputs[0]))
+
     def over_kept(
         self,
         layer: keras.Layer,
@@ -186,10 +250,14 @@ class Rule:
         """Returns whether the operation itself is another one after a cut."""
         if self.weight_axes or self.width:
             return True
-        cls = type(self)
-        if cls.cut_config is not Rule.cut_config:
+        if self._has_own("cut_config", "changes"):
             return True
-        return cls.cut_arguments is not Rule.cut_arguments and _has_arrays(call)
+        return self._has_own("cut_arguments", "arguments") and _has_arrays(call)
+
+    def _has_own(self, *methods: str) -> bool:
+        """Returns whether the class has one of these methods that is not `Rule`'s."""
+        own, usual = type(self), Rule
+        return any(getattr(own, name) is not getattr(usual, name) for name in methods)
 
 
 def require_channels_last(call: Call) -> None:
@@ -235,15 +303,25 @@ def pin_mixed(
         space.pin(channels, call.name, f"its activation {name} may mix the channels")
 
 
-def cut_constant(value: Any, kept: np.ndarray) -> Any:
-    """Returns the kept channels of a constant that has a value for each."""
-    if np.ndim(value) == 0:
+def cut_constant(
+    value: Any,
+    kept: np.ndarray,
+    axis: int = -1,
+) -> Any:
+    """Returns the kept channels of a constant that has a value for each.
+
+    Args:
+        value: The constant.
+        kept: `(C,)` mask of the channels kept.
+        axis: Of the channels, counted from the end.
+    """
+    if np.ndim(value) < -axis:
         return value
     # One value, or one for each position, is the same for all channels.
-    size = np.shape(value)[-1]
+    size = np.shape(value)[axis]
     if size == 1 or size != len(kept):
         return value
-    return np.asarray(value)[..., kept]
+    return np.compress(kept, np.asarray(value), axis)
 
 
 def _has_arrays(call: Call) -> bool:

@@ -38,6 +38,7 @@ SEPARABLE = (
 class DenseRule(Rule):
     """A matrix from the channels of the input to those of the output."""
 
+    any_axis = True
     produces = True
     consumes = True
     width = "units"

@@ -7,10 +7,12 @@ import keras
 import numpy as np
 from keras import KerasTensor, layers, ops
 
+from keras_greedy.graph.axes import axes_of_any, axis_from_end, join
 from keras_greedy.graph.calls import Call
+from keras_greedy.graph.kept import Kept
 from keras_greedy.graph.rules.base import Rule, Unprunable, cut_constant
 from keras_greedy.graph.rules.register import register_rule
-from keras_greedy.graph.space import ChannelSpace
+from keras_greedy.graph.space import ByAxis, ChannelSpace
 
 MERGING_LAYERS = (
     layers.Add,
@@ -53,28 +55,22 @@ LOGIC = (
 class JoinRule(Rule):
     """Channels that meet position by position are one channel from there on."""
 
-    def carry(
+    def carry_axes(
         self,
         call: Call,
-        channels: Sequence[np.ndarray],
+        channels: Sequence[ByAxis],
         space: ChannelSpace,
-    ) -> np.ndarray:
-        width = max(len(ids) for ids in channels)
-        first, *rest = [ids for ids in channels if len(ids) == width]
-        for ids in rest:
-            space.unify(first, ids)
-        for ids in channels:
-            if len(ids) != width:
-                space.pin(ids, None, "its one channel is broadcast over many")
-        return first
+    ) -> Sequence[ByAxis]:
+        axes = axes_of_any(channels)
+        return [join(call.channel_inputs, channels, axes, space)]
 
-    def cut_arguments(
+    def arguments(
         self,
         call: Call,
         args: tuple,
-        kept_out: np.ndarray,
+        kept: Kept,
     ) -> tuple:
-        operands = [_cut_operand(operand, kept_out) for operand in args[0]]
+        operands = [_cut_operand(operand, call, kept) for operand in args[0]]
         return (operands,)
 
 
@@ -82,43 +78,60 @@ class JoinRule(Rule):
 class JoinOperationRule(JoinRule):
     """A join whose operands are arguments of their own, constants among them."""
 
-    def carry(
+    def carry_axes(
         self,
         call: Call,
-        channels: Sequence[np.ndarray],
+        channels: Sequence[ByAxis],
         space: ChannelSpace,
-    ) -> np.ndarray:
+    ) -> Sequence[ByAxis]:
         if any(isinstance(argument, keras.Variable) for argument in call.args):
             raise Unprunable("it combines the channels with a variable")
-        return super().carry(call, channels, space)
+        return super().carry_axes(call, channels, space)
 
-    def cut_arguments(
+    def arguments(
         self,
         call: Call,
         args: tuple,
-        kept_out: np.ndarray,
+        kept: Kept,
     ) -> tuple:
-        return tuple(_cut_operand(operand, kept_out) for operand in args)
+        return tuple(_cut_operand(operand, call, kept) for operand in args)
 
 
 @register_rule(layers.Concatenate, ops.concatenate)
 class ConcatenateRule(Rule):
-    """Puts the channels of all inputs in a row."""
+    """Puts tensors in a row: channels along the axis, or positions of the same ones."""
 
-    def carry(
+    def carry_axes(
         self,
         call: Call,
-        channels: Sequence[np.ndarray],
+        channels: Sequence[ByAxis],
         space: ChannelSpace,
-    ) -> np.ndarray:
-        last = len(call.outputs[0].shape) - 1
-        if call.operation.axis not in (-1, last):
-            raise Unprunable(f"it joins along axis {call.operation.axis}, not the last")
-        return np.concatenate(channels)
+    ) -> Sequence[ByAxis]:
+        tensors = call.channel_inputs
+        if len(tensors) < len(keras.tree.flatten(call.args)):
+            raise Unprunable("it puts the channels in a row with a constant")
+        along = axis_from_end(call.operation.axis, call.outputs[0])
+        axes = axes_of_any(channels)
+        others = [axis for axis in axes if axis != along]
+        made = join(tensors, channels, others, space)
+        if along in axes:
+            row = []
+            for tensor, by_axis in zip(tensors, channels, strict=True):
+                ids = by_axis.get(along)
+                row.append(space.fixed(tensor.shape[along]) if ids is None else ids)
+            made[along] = np.concatenate(row)
+        return [made]
 
 
-def _cut_operand(operand: Any, kept: np.ndarray) -> Any:
+def _cut_operand(
+    operand: Any,
+    call: Call,
+    kept: Kept,
+) -> Any:
     """Returns a constant with its kept channels; a tensor comes cut already."""
     if isinstance(operand, KerasTensor):
         return operand
-    return cut_constant(operand, kept)
+    (made,) = call.outputs
+    for axis in kept.axes(made):
+        operand = cut_constant(operand, kept(made, axis), axis)
+    return operand

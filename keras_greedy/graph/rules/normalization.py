@@ -20,13 +20,14 @@ from keras_greedy.graph.rules.base import (
     Unprunable,
 )
 from keras_greedy.graph.rules.register import register_rule
-from keras_greedy.graph.space import ChannelSpace
+from keras_greedy.graph.space import ByAxis, ChannelSpace
 
 
 @register_rule(layers.BatchNormalization)
 class BatchNormalizationRule(Rule):
     """Normalises each channel by statistics over examples and positions."""
 
+    any_axis = True
     weight_axes = {
         "gamma": (OUT,),
         "beta": (OUT,),
@@ -50,6 +51,7 @@ class BatchNormalizationRule(Rule):
 class NormalizationRule(Rule):
     """Normalises each channel by fixed statistics."""
 
+    any_axis = True
     weight_axes = {"mean": (OUT,), "variance": (OUT,), "count": ()}
 
     def carry(
@@ -71,7 +73,20 @@ class NormalizationRule(Rule):
 class ChannelStatisticsRule(Rule):
     """Divides each channel by statistics over all of them."""
 
+    any_axis = True
     normalizes = True
+
+    def carry_axes(
+        self,
+        call: Call,
+        channels: Sequence[ByAxis],
+        space: ChannelSpace,
+    ) -> Sequence[ByAxis]:
+        rank = len(call.inputs[0].shape)
+        for axis in _axes(call.operation, rank)[:-1]:
+            if axis - rank in channels[0]:
+                raise Unprunable(f"it normalises axis {axis}, with channels, too")
+        return super().carry_axes(call, channels, space)
 
     def carry(
         self,
@@ -142,6 +157,7 @@ class UnitNormalizationRule(ChannelStatisticsRule):
 class GroupNormalizationRule(ChannelStatisticsRule):
     """Groups stay of equal size: the n-th channels of all groups are one channel."""
 
+    any_axis = False
     weight_axes = {"gamma": (OUT,), "beta": (OUT,)}
 
     def specialised(self, operation: keras.Operation) -> Rule:
