@@ -137,7 +137,7 @@ def gated(graph: ChannelGraph, selection: dict) -> keras.Model:
             mask = kept[graph.channels_of(call.inputs[0])]
             return OverKept(call.rule, operation, mask)(args[0])
         if call.rule and call.rule.consumes:
-            mask = kept[graph.channels_of(call.inputs[0])]
+            mask = kept[graph.channels_read(call)]
             gate = keras.layers.Rescaling(
                 mask.astype(float).tolist(),
                 name=f"gate_{call.index}",

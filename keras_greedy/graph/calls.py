@@ -132,14 +132,42 @@ def fresh_outputs(
     kwargs: dict[str, Any],
 ) -> tuple[KerasTensor, ...]:
     """Returns tensors like the call's outputs, of the sizes these arguments make."""
-    shapes = []
-    for leaf in keras.tree.flatten((args, kwargs)):
-        if isinstance(leaf, KerasTensor):
-            shapes.append(leaf.shape)
     made: Iterable[KerasTensor] = call.outputs
-    if shapes != [tensor.shape for tensor in call.inputs]:
+    if _shapes(args, kwargs) != _shapes(call.args, call.kwargs):
         made = keras.tree.flatten(call.operation.compute_output_spec(*args, **kwargs))
+    if isinstance(call.operation, keras.layers.EinsumDense):
+        made = [_with_sizes(call.operation, args[0], *made)]
     return tuple(KerasTensor(t.shape, t.dtype, name=t.name) for t in made)
+
+
+def is_sized(call: Call, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Returns whether the call's own outputs have all sizes that are known of them."""
+    if isinstance(call.operation, keras.layers.EinsumDense):
+        return False
+    return _shapes(args, kwargs) == _shapes(call.args, call.kwargs)
+
+
+def _shapes(args: tuple, kwargs: dict[str, Any]) -> list[tuple]:
+    """Returns the shapes of the symbolic tensors among arguments."""
+    leaves = keras.tree.flatten((args, kwargs))
+    return [leaf.shape for leaf in leaves if isinstance(leaf, KerasTensor)]
+
+
+def _with_sizes(
+    layer: keras.layers.EinsumDense,
+    read: KerasTensor,
+    made: KerasTensor,
+) -> KerasTensor:
+    """Returns the output of a layer, which does not tell the sizes that it leaves."""
+    given, letters = layer.equation.replace(" ", "").split("->")
+    of_read = given.split(",")[0]
+    if "." in letters:
+        return made
+    sizes = dict(zip(of_read, read.shape, strict=True))
+    shape = []
+    for letter, size in zip(letters, made.shape, strict=True):
+        shape.append(sizes.get(letter) if size is None else size)
+    return KerasTensor(shape, made.dtype, name=made.name)
 
 
 def check_has_config(operation: keras.Operation) -> None:

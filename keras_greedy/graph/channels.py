@@ -186,6 +186,16 @@ class ChannelGraph:
         """Returns the `(C,)` channel numbers of a tensor's last axis."""
         return self.channels[tensor][-1]
 
+    def channels_read(self, call: Call) -> np.ndarray:
+        """Returns the channel numbers that a call reads, as they go with its input.
+
+        They are `(C,)` where its channels are on the last axis of that, else `(C, 1)`,
+        and so on.
+        """
+        axis = call.rule.read_axis if call.rule else -1
+        ids = self.channels[call.inputs[0]][axis]
+        return ids.reshape(-1, *[1] * (-1 - axis))
+
     def calls_reading(self, tensor: KerasTensor) -> list[Call]:
         """Returns the calls that have the tensor among their inputs."""
         reading = []

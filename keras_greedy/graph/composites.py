@@ -26,8 +26,6 @@ NOT_LAID_OUT = (
     layers.RNN,
     layers.StackedRNNCells,
     layers.Wrapper,
-    layers.MultiHeadAttention,
-    layers.GroupQueryAttention,
 )
 # They do nothing but in training.
 OF_TRAINING = (

@@ -1,6 +1,7 @@
 """Multiply-accumulates and parameters, of a model or of hypothetical widths."""
 
 import collections
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -150,8 +151,8 @@ class Costs:
                 self.uncounted.append((call.name, str(work)))
         self._new_biases: list[_NewBias] = []
         for call in new_biases:
-            outputs = rows.add(graph.channels_of(call.outputs[0]))
-            read = rows.groups_of(graph.channels_of(call.inputs[0]))
+            outputs = rows.add(_entries_of_bias(graph, call))
+            read = rows.groups_of(graph.channels_read(call).ravel())
             self._new_biases.append(_NewBias(outputs, read, goes[call.operation]))
         self._counts = rows.matrix()
         self._macs = Forms(mac_terms, self._counts)
@@ -218,6 +219,14 @@ def _conditions_of_operations(
     for call, condition in zip(graph.calls, graph.branches.conditions, strict=True):
         goes[call.operation] = both(goes.get(call.operation, ALWAYS), condition)
     return goes
+
+
+def _entries_of_bias(graph: ChannelGraph, call: Call) -> np.ndarray:
+    """Returns the channel number of each entry of a bias, of all that a call makes."""
+    axis = call.rule.made_axis if call.rule else -1
+    made = call.outputs[0]
+    of_each_channel = math.prod(made.shape[axis:][1:])
+    return np.repeat(graph.channels[made][axis], of_each_channel)
 
 
 class _NewBias(NamedTuple):

@@ -241,6 +241,10 @@ def _remade(call: Call, needs_bias: bool) -> keras.Operation:
         has_layers_inside = bool(operation._layers)
         if not has_layers_inside:
             changes["dtype"] = "float32"
+    if isinstance(operation, layers.EinsumDense):
+        # Left open, sizes would be unknown behind it.
+        sizes = keras.tree.flatten(operation.get_config()["output_shape"])
+        changes["output_shape"] = call.outputs[0].shape[-len(sizes) :]
     new = remake(operation, changes)
     # Models inside the model may have layers of the same name: the index tells them
     # apart now that all are in one model.

@@ -113,7 +113,8 @@ def _group(
     consumers = tuple(calls[index] for index, _ in roles.read)
     first = producers[0]
     position = {}
-    for place, channel in enumerate(channels[first.outputs[0]][-1]):
+    axis = first.rule.made_axis if first.rule else -1
+    for place, channel in enumerate(channels[first.outputs[0]][axis]):
         position[channel] = place
     in_order = sorted(members, key=position.__getitem__)
     return ChannelGroup(
@@ -138,13 +139,15 @@ def _roles(
     for call in calls:
         if _makes_channels(call):
             for tensor in call.outputs:
-                _note(found.made, channels[tensor][-1], call.index)
+                axis = call.rule.made_axis if call.rule else -1
+                _note(found.made, channels[tensor][axis], call.index)
         if call.rule is None:
             continue
         if call.rule.normalizes:
             _note(found.normalized, channels[call.inputs[0]][-1], call.index)
         if call.rule.consumes:
-            _note(found.read, channels[call.inputs[0]][-1], call.index)
+            axis = call.rule.read_axis
+            _note(found.read, channels[call.inputs[0]][axis], call.index)
     return found
 
 

@@ -168,8 +168,8 @@ class Cutter(Copier):
         # Without a rule nothing is known of the weight's axes.
         assert call.rule is not None
         kept = {
-            IN: self._kept(call.inputs[0]),
-            OUT: self._kept(call.outputs[0]),
+            IN: self._kept(call.inputs[0], call.rule.read_axis),
+            OUT: self._kept(call.outputs[0], call.rule.made_axis),
         }
         axes = call.rule.axes_of(name, len(shape))
         masks = []
@@ -320,7 +320,7 @@ class Cutter(Copier):
             changes |= call.rule.changes(call, self._kept)
             changes |= _fitting_initializers(call)
         if "bias" in self._weights.get(call.name, {}):
-            changes["use_bias"] = True
+            changes |= call.rule.with_bias(call)
         return changes
 
     def _cut_weights(
@@ -334,8 +334,9 @@ class Cutter(Copier):
         full_shapes = {}
         for name, weight in call.weights.items():
             full_shapes[name] = tuple(weight.shape)
-        # The shape of a bias that the old layer does not have.
-        bias_shape = (len(self._kept(call.outputs[0])),)
+        # A bias that the old layer does not have is one of all that it makes.
+        sizes = call.outputs[0].shape
+        bias_shape = sizes[call.rule.made_axis :] if call.rule else ()
         for name, weight in named_weights(new).items():
             array = arrays[name]
             shape = full_shapes.get(name, bias_shape)

@@ -82,12 +82,14 @@ def _axis_counts(
     if not call.rule:
         return {}
     tensors = {
-        IN: call.inputs[0],
-        OUT: call.outputs[0],
+        IN: (call.inputs[0], call.rule.read_axis),
+        OUT: (call.outputs[0], call.rule.made_axis),
     }
     counts = {}
-    for axis, tensor in tensors.items():
-        channels = graph.channels_of(tensor)
+    for axis, (tensor, place) in tensors.items():
+        channels = graph.channels[tensor].get(place)
+        if channels is None:
+            continue
         row = rows.add(channels)
         counts[axis] = _AxisCount(len(channels), row)
     return counts

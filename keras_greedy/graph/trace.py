@@ -15,7 +15,13 @@ import keras
 from keras import KerasTensor
 from keras.src.models.functional import Functional
 
-from keras_greedy.graph.calls import Call, check_has_config, fresh_outputs, run_calls
+from keras_greedy.graph.calls import (
+    Call,
+    check_has_config,
+    fresh_outputs,
+    is_sized,
+    run_calls,
+)
 from keras_greedy.graph.carry import Carrier
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.composites import Composite, is_composite, tensors_among
@@ -299,13 +305,16 @@ class Layout:
     ) -> tuple[KerasTensor, ...]:
         """Adds a call with these arguments; returns the tensors that it makes."""
         full_name = "/".join((*path, own.name))
+        outputs = own.outputs
+        if path or not is_sized(own, args, kwargs):
+            outputs = fresh_outputs(own, args, kwargs)
         call = dataclasses.replace(
             own,
             index=len(self.calls),
             name=self._names.setdefault(own.operation, full_name),
             args=args,
             kwargs=kwargs,
-            outputs=fresh_outputs(own, args, kwargs) if path else own.outputs,
+            outputs=outputs,
         )
         self.calls.append(call)
         return call.outputs

@@ -91,7 +91,7 @@ def without_bias(graph: ChannelGraph) -> list[Call]:
     for consumer in consumers_of(graph).values():
         call = consumer.call
         has_place = call.index in norms or not consumer.reconstructs
-        if not has_place and not call.operation.use_bias:
+        if not has_place and "bias" not in call.weights:
             calls.append(call)
     return calls
 
@@ -121,8 +121,8 @@ def _placed(
     """
     name = consumer.call.name
     new = {consumer.weight_name: kernel}
-    if consumer.call.operation.use_bias or norm is None:
-        return {name: new | {"bias": bias}}
+    if norm is None or "bias" in consumer.call.weights:
+        return {name: new | {"bias": consumer.as_bias(bias)}}
     # A BatchNorm subtracts its moving mean: less of that is more of the output.
     moving_mean = full_weights(norm.operation)["moving_mean"] - bias
     return {name: new, norm.name: {"moving_mean": moving_mean}}

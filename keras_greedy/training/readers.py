@@ -199,6 +199,9 @@ def _called_once(graph: ChannelGraph) -> dict[str, Call]:
 
 def _can_be_fitted(full: Consumer, compact: Consumer, norm: Call | None) -> bool:
     """Returns whether the weights are one matrix, with a place for the mean."""
+    rule = compact.call.rule
+    if rule is None or rule.made_axis != -1:
+        return False
     is_matrix = type(compact).usable is Consumer.usable and compact.folds == 1
     if not is_matrix or type(compact) is not type(full):
         return False

@@ -168,6 +168,8 @@ class GatedModel:
 
     def _is_gated(self, group: ChannelGroup) -> bool:
         """Returns whether every reader of the group has a gate for all its channels."""
+        if not can_be_gated(self.whole, group):
+            return False
         for call in group.readers:
             wrapper = self._originals[call.operation]
             if not isinstance(wrapper, GreedyChannels):
@@ -175,7 +177,7 @@ class GatedModel:
             places = [wrapper.places[i] for i in self._positions(call, group)]
             if not all(places):
                 return False
-        return can_be_gated(self.whole, group)
+        return True
 
     def _positions(self, call: Call, group: ChannelGroup) -> np.ndarray:
         """Returns where in the call's input each channel of the group first is."""
@@ -192,8 +194,11 @@ def inner(operation: keras.Operation) -> keras.Operation:
 def can_be_gated(graph: ChannelGraph, group: ChannelGroup) -> bool:
     """Returns whether each reader reads the same channels whenever it is called.
 
-    A layer that is called several times has one gate for all of its calls.
+    A layer that is called several times has one gate for all of its calls. Gates are
+    for the last axis: heads have none.
     """
+    if any(call.rule and call.rule.read_axis != -1 for call in group.readers):
+        return False
     readers = {call.operation for call in group.readers}
     inputs = set()
     for call in graph.calls:

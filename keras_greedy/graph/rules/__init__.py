@@ -4,6 +4,7 @@ Importing this package registers them all.
 """
 
 from keras_greedy.graph.rules import (
+    contraction,
     elementwise,
     linear,
     merging,
@@ -27,6 +28,7 @@ __all__ = [
     "Rule",
     "RuleKey",
     "Unprunable",
+    "contraction",
     "elementwise",
     "linear",
     "merging",

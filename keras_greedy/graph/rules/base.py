@@ -59,6 +59,8 @@ class Rule:
         weight_axes: Weight name -> for each of its last axes the channels that it
             runs over: those going `IN`, those coming `OUT`, or `None` for neither.
             An axis may have several entries in a row for each channel.
+        read_axis: The axis of the input, counted from the end, whose channels go `IN`.
+        made_axis: The axis of the output whose channels come `OUT`.
 
     Example:
 
@@ -104,6 +106,8 @@ class Rule:
     normalizes: bool = False
     width: str | None = None
     weight_axes: dict[str, Axes] = {}
+    read_axis: int = -1
+    made_axis: int = -1
 
     def specialised(self, operation: keras.Operation) -> "Rule":
         """Returns the rule of one operation of the kind, where its settings matter."""
@@ -220,6 +224,10 @@ class Rule:
             kept: What is kept of the axes of its tensors.
         """
         return self.cut_arguments(call, args, kept(call.outputs[0]))
+
+    def with_bias(self, call: Call) -> dict[str, Any]:
+        """Returns the config entries that give a layer without a bias one."""
+        return {"use_bias": True}
 
     def over_kept(
         self,

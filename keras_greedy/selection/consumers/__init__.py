@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.rules import linear
+from keras_greedy.graph.rules import contraction, linear
 from keras_greedy.selection.consumers.base import (
     Consumer,
     DenseConsumer,
@@ -15,6 +15,7 @@ from keras_greedy.selection.consumers.convolution import (
     GroupedConvConsumer,
     SeparableConvConsumer,
 )
+from keras_greedy.selection.consumers.einsum import EinsumConsumer
 from keras_greedy.selection.consumers.opaque import OpaqueConsumer
 from keras_greedy.selection.consumers.transposed import ConvTransposeConsumer
 
@@ -27,6 +28,7 @@ _KINDS: dict[type, type[Consumer]] = {
     linear.GroupedConvRule: GroupedConvConsumer,
     linear.ConvTransposeRule: ConvTransposeConsumer,
     linear.SeparableConvRule: SeparableConvConsumer,
+    contraction.EinsumDenseRule: EinsumConsumer,
 }
 
 
@@ -51,7 +53,7 @@ def consumers_by_call(graph: ChannelGraph) -> dict[int, Consumer]:
     consumers = {}
     for index in sorted(calls):
         call = calls[index]
-        channels = graph.channels_of(call.inputs[0])
+        channels = graph.channels_read(call).ravel()
         consumers[index] = consumer_of(call, channels)
     return consumers
 
@@ -61,7 +63,7 @@ def consumer_of(call: Call, channels: np.ndarray) -> Consumer:
 
     Args:
         call: The call of a consumer.
-        channels: `(C,)` channel numbers of its input.
+        channels: `(C,)` channel numbers of the axis that it reads.
     """
     kind = _KINDS.get(type(call.rule), OpaqueConsumer)
     if type(call.rule) is linear.DenseRule:

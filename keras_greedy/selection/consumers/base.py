@@ -88,6 +88,10 @@ class Consumer:
             return np.zeros(self._outputs)
         return bias.astype(float)
 
+    def as_bias(self, values: np.ndarray) -> np.ndarray:
+        """Returns `(outputs,)` values in the shape of the layer's bias."""
+        return values
+
     def rows(self, x: Tensor, positions: Tensor) -> Tensor:
         """Returns the `(n, folds, F)` features of the sampled positions of a batch.
 
@@ -285,8 +289,15 @@ def sample(
     limit: int,
 ) -> np.ndarray:
     """Returns the numbers of at most `limit` of a tensor's positions, increasing."""
-    size = tensor.shape[1:-1]
-    positions = math.prod(size)
+    return sample_of(math.prod(tensor.shape[1:-1]), rng, limit)
+
+
+def sample_of(
+    positions: int,
+    rng: np.random.Generator,
+    limit: int,
+) -> np.ndarray:
+    """Returns at most `limit` of the numbers of so many positions, increasing."""
     if positions <= limit:
         return np.arange(positions)
     chosen = rng.choice(positions, limit, replace=False)
