@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_greedy.batches import Batches, Data
 from keras_greedy.budget import Allocation, Budget, allocate_and_measure, descent
-from keras_greedy.budget.exchange import choices_of
+from keras_greedy.budget.exchange import Curves, choices_of
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace
@@ -161,7 +161,7 @@ class SelectionPaths:
         costs = costs_of_cuts(self.graph)
         any_budget = Budget(macs=1.0)
         least_widths = {
-            name: choices_of(any_budget, curve)[0] for name, curve in curves.items()
+            name: choices_of(any_budget, curves, name)[0] for name in curves
         }
         least = costs.macs(least_widths)
         narrowings = []
@@ -326,12 +326,13 @@ class SelectionPaths:
                 total += curve[widths[name]]
         return total <= FREE
 
-    def _curves(self) -> dict[str, np.ndarray]:
+    def _curves(self) -> Curves:
         """Returns each group's `(N + 1,)` divergence at every width, by its name."""
-        return {
-            name: self.divergence[name].curve(path.errors)
-            for name, path in self.paths.items()
-        }
+        curves = {}
+        for name, path in self.paths.items():
+            curves[name] = self.divergence[name].curve(path.errors)
+        entries = {group.name: group.entries for group in self.graph.groups}
+        return Curves(curves, entries)
 
 
 def load_paths(path: str | Path, model: keras.Model) -> SelectionPaths:

@@ -6,6 +6,7 @@ dicts all over this package, and two of them that look alike stay two.
 
 import collections
 import dataclasses
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable
@@ -98,6 +99,12 @@ class Call:
                 others[name] = value
         leaves = keras.tree.flatten((self.args, others))
         return [leaf for leaf in leaves if isinstance(leaf, KerasTensor)]
+
+    @property
+    def entries_made(self) -> int:
+        """Returns how wide each channel is that the call makes: 1, but for heads."""
+        behind = self.outputs[0].shape[self.rule.made_axis :][1:] if self.rule else ()
+        return math.prod(behind)
 
     def arguments(self, values: Values) -> tuple[tuple, dict[str, Any]]:
         """Returns the arguments with every symbolic tensor replaced by its value."""

@@ -73,6 +73,11 @@ class ChannelGroup:
         return len(self.channels)
 
     @property
+    def entries(self) -> int:
+        """Returns how wide each channel is: as wide as a head, or 1."""
+        return self.producers[0].entries_made
+
+    @property
     def consumer_names(self) -> list[str]:
         """Returns the names of the consumers; one called several times has one."""
         return list(dict.fromkeys(call.name for call in self.consumers))

@@ -1,7 +1,6 @@
 """Multiply-accumulates and parameters, of a model or of hypothetical widths."""
 
 import collections
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -117,6 +116,7 @@ class Costs:
     Attributes:
         uncounted: `(layer name, reason)` of each layer whose MACs cannot be counted.
         branches: Those of the graph, which cost nothing when they have gone.
+        entries: Group name -> `ChannelGroup.entries`.
 
     Raises:
         ValueError: When the model has no fixed input size.
@@ -128,6 +128,7 @@ class Costs:
             self._sizes[group.name] = float(group.size)
         self.uncounted: Reasons = []
         self.branches = graph.branches
+        self.entries = {group.name: group.entries for group in graph.groups}
         rows = CountRows(graph.groups)
         mac_terms: TermsByCondition = collections.defaultdict(list)
         param_terms: TermsByCondition = collections.defaultdict(list)
@@ -224,9 +225,8 @@ def _conditions_of_operations(
 def _entries_of_bias(graph: ChannelGraph, call: Call) -> np.ndarray:
     """Returns the channel number of each entry of a bias, of all that a call makes."""
     axis = call.rule.made_axis if call.rule else -1
-    made = call.outputs[0]
-    of_each_channel = math.prod(made.shape[axis:][1:])
-    return np.repeat(graph.channels[made][axis], of_each_channel)
+    ids = graph.channels[call.outputs[0]][axis]
+    return np.repeat(ids, call.entries_made)
 
 
 class _NewBias(NamedTuple):

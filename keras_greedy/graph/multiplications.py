@@ -35,6 +35,7 @@ MULTIPLYING = (
     keras.Model,
 )
 
+
 def macs_by_call(graph: ChannelGraph) -> "list[int | Uncounted]":
     """Returns the multiply-accumulates of each call of a graph on one example.
 

@@ -169,7 +169,7 @@ def readers_of_cuts(
         if name not in calls or name not in smaller_calls:
             continue
         call = smaller_calls[name]
-        compact = consumer_of(call, smaller.channels_of(call.inputs[0]))
+        compact = consumer_of(call, smaller.channels_read(call).ravel())
         norm = norms.get(full.call.index)
         is_cut = not kept[full.features].all()
         if not is_cut or not _can_be_fitted(full, compact, norm):

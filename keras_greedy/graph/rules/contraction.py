@@ -46,7 +46,7 @@ class ContractionRule(Rule):
         if len(tensors) != len(of_inputs):
             raise Unprunable("it multiplies the channels by a constant")
         of_letter: dict[str, np.ndarray] = {}
-        for tensor, letters, by_axis in zip(tensors, of_inputs, channels, strict=True):
+        for letters, by_axis in zip(of_inputs, channels, strict=True):
             for axis, ids in by_axis.items():
                 letter = letters[axis]
                 others = _sizes_of(letter, tensors, of_inputs)
