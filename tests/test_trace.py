@@ -277,11 +277,17 @@ def functional_with_its_own_call():
 
 
 @pytest.mark.parametrize(
+    "build", [functional_with_its_own_call, sequential_with_its_own_call]
+)
+def test_a_graph_with_a_call_of_its_own_around_is_traced_by_that(build):
+    graph = trace(build())
+    assert type(graph.calls[-1].operation).__name__ == "Multiply"
+
+
+@pytest.mark.parametrize(
     ("build", "message"),
     [
-        (models.Channels, "to be a Functional or Sequential keras.Model"),
-        (functional_with_its_own_call, "without a `call` of its own"),
-        (sequential_with_its_own_call, "without a `call` of its own"),
+        (models.Channels, "to be built, with weights worth keeping"),
         (unbuilt_sequential, "to be built: call `model.build"),
         (keras.Sequential, "to be built: call `model.build"),
         (layers.ReLU, "Received: model=<ReLU.* of type ReLU"),

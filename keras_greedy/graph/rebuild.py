@@ -14,8 +14,15 @@ from keras_greedy.graph.clone import Copier, remake
 from keras_greedy.graph.composites import INPUT, Composite, tensors_among
 from keras_greedy.graph.kept import Kept
 from keras_greedy.graph.rules.base import IN, OUT
+from keras_greedy.graph.rules.contraction import HEADS
 from keras_greedy.graph.state import copy_weights, full_weights
 from keras_greedy.graph.trace import calls_of, check_model, has_graph, wrapped
+
+# Layers made of layers that are made anew as they are, with fewer heads.
+ATTENTION = (
+    keras.layers.MultiHeadAttention,
+    keras.layers.GroupQueryAttention,
+)
 
 # In place of what a call that goes would make.
 GONE = object()
@@ -146,7 +153,7 @@ class Cutter(Copier):
                 copy_weights(operation, self._made[operation])
         for layer in self._graph.inside:
             new = self._made.get(layer)
-            if type(new) is type(layer):
+            if type(new) is type(layer) and type(layer) not in ATTENTION:
                 copy_weights(layer, new)
 
     def entries_left(
@@ -241,6 +248,8 @@ class Cutter(Copier):
         That is the layer as it is, or where it is touched a model of those inside.
         """
         is_touched = not self._touched.isdisjoint(_operations_in(self._graph, inside))
+        if is_touched and type(layer) in ATTENTION:
+            return remake(layer, self._changes_of_attention(layer))
         if not is_touched:
             try:
                 new = remake(layer)
@@ -258,13 +267,34 @@ class Cutter(Copier):
         kwargs: dict[str, Any],
     ) -> Any:
         """Makes a call of a layer made of layers."""
-        new = self.operation(own.operation)
-        if type(new) is type(own.operation):
-            return new(*args, **kwargs)
+        layer = own.operation
+        new = self.operation(layer)
+        if type(new) is type(layer):
+            made = new(*args, **kwargs)
+            if type(layer) in ATTENTION:
+                # They are there as soon as it is called.
+                self._made |= dict(zip(projections(layer), projections(new), strict=True))
+            return made
         tensors = tensors_among(args, kwargs)
         mode = kwargs.get("training")
         given = {} if mode is None else {"training": mode}
         return new(tensors if len(tensors) > 1 else tensors[0], **given)
+
+    def _changes_of_attention(self, layer: keras.Layer) -> dict[str, Any]:
+        """Returns the entries of an attention's config that the cut changes."""
+        query, key, _, output, *_ = [self._calls[own] for own in projections(layer)]
+        heads = int(self._kept(query.outputs[0], HEADS).sum())
+        changes: dict[str, Any] = {"num_heads": heads}
+        if isinstance(layer, keras.layers.GroupQueryAttention):
+            shared = int(self._kept(key.outputs[0], HEADS).sum())
+            changes = {"num_query_heads": heads, "num_key_value_heads": shared}
+        width = int(self._kept(output.outputs[0]).sum())
+        if width != self._kept(query.inputs[0]).sum():
+            changes["output_shape"] = width
+        names = [self._calls[own].name for own in projections(layer)]
+        if any("bias" in self._weights.get(name, {}) for name in names):
+            changes["use_bias"] = True
+        return changes
 
     def _operations_touched(self) -> set[keras.Operation]:
         """Returns the operations that a cut changes, or that meet cut channels."""
@@ -338,7 +368,8 @@ class Cutter(Copier):
         sizes = call.outputs[0].shape
         bias_shape = sizes[call.rule.made_axis :] if call.rule else ()
         for name, weight in named_weights(new).items():
-            array = arrays[name]
+            # All projections of an attention have a bias, if one has.
+            array = arrays.get(name, np.zeros(bias_shape))
             shape = full_shapes.get(name, bias_shape)
             if np.shape(array) != shape:
                 raise ValueError(
@@ -371,6 +402,15 @@ def entries_of(
     # equal groups: size < C, one entry for each of the first channels.
     per_channel = max(1, size // len(channels))
     return np.repeat(channels, per_channel)[:size]
+
+
+def projections(layer: keras.Layer) -> list[keras.Layer]:
+    """Returns the matrices of an attention: query, key, value, output, and a gate."""
+    found = [layer._query_dense, layer._key_dense, layer._value_dense]
+    found.append(layer._output_dense)
+    if getattr(layer, "_gate_dense", None) is not None:
+        found.append(layer._gate_dense)
+    return found
 
 
 def _operations_in(

@@ -42,6 +42,13 @@ def functional_calling(model: keras.Model, x: Any = None) -> keras.Model:
 
 def _built_with(model: keras.Model) -> Any:
     """Returns inputs of the shapes that a model was built with."""
+    # A Sequential has its graph in a Functional, and a Functional is one.
+    graph = getattr(model, "_functional", model)
+    if isinstance(getattr(graph, "inputs", None), list):
+        return keras.tree.map_structure(
+            lambda tensor: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype),
+            graph.input,
+        )
     shapes = model._build_shapes_dict or {}
     given = [*shapes.values()]
     if len(given) != 1:

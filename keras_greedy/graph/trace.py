@@ -35,7 +35,7 @@ from tflite_export.user_warnings import warn_user
 NAMES_SHOWN = 3
 
 
-def trace(model: keras.Model) -> ChannelGraph:
+def trace(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
     """Finds which channels of a model must be cut together.
 
     Layers without a rule keep all channels they touch; one warning lists them.
@@ -44,6 +44,7 @@ def trace(model: keras.Model) -> ChannelGraph:
         model: A built model, channels last. The layers of models inside it, and of
             layers made of layers, are traced too; a group's name then begins with that
             of the model or layer: `"backbone/conv1"`.
+        look_inside: Whether to look into layers made of layers; else they stay whole.
 
     Returns:
         The `ChannelGraph`.
@@ -73,7 +74,7 @@ def trace(model: keras.Model) -> ChannelGraph:
         print(group.name, group.size)  # first 8, then second 12
     ```
     """
-    graph = trace_quietly(model)
+    graph = trace_quietly(model, look_inside)
     for call in graph.calls:
         check_has_config(call.operation)
     if graph.unprunable:
@@ -86,12 +87,12 @@ def trace(model: keras.Model) -> ChannelGraph:
     return graph
 
 
-def trace_quietly(model: keras.Model) -> ChannelGraph:
+def trace_quietly(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
     """Traces without the warning, for copies of a model traced before."""
     functional = check_model(model)
     if is_subclassed(model):
         model = functional
-    layout = laid_out(functional)
+    layout = laid_out(functional, look_inside)
     carrier = Carrier(functional.inputs, layout.not_laid_out)
     for call in layout.calls:
         carrier.carry(call)
@@ -152,6 +153,17 @@ def check_model(model: Any) -> Functional:
     )
 
 
+def check_has_graph(model: keras.Model) -> None:
+    """Raises a ValueError for a model with a `call` of its own, or not built."""
+    if is_subclassed(model):
+        raise ValueError(
+            "Expected a Functional or Sequential keras.Model without a `call` of its "
+            "own, of which there is no graph: express it with `keras.Model(inputs, "
+            f"outputs)`. Received: model={model!r} of type {type(model).__name__}"
+        )
+    check_model(model)
+
+
 def has_graph(model: Any) -> bool:
     """Returns whether `model` is a model that computes its graph of layers."""
     if isinstance(model, keras.Sequential):
@@ -173,12 +185,12 @@ def _calls_as(
     return type(model).call is base.call
 
 
-def laid_out(functional: Functional) -> "Layout":
+def laid_out(functional: Functional, look_inside: bool) -> "Layout":
     """Returns the layout of a model, in which each layer is looked into or is not."""
     not_laid_out: dict[keras.Operation, str] = {}
     while True:
         try:
-            return Layout(functional, not_laid_out)
+            return Layout(functional, not_laid_out, look_inside)
         except _CalledInOtherWays as error:
             # Another of its calls has been laid out already: once more, from the start.
             not_laid_out[error.layer] = error.reason
@@ -201,6 +213,7 @@ class Layout:
     Args:
         functional: The model.
         not_laid_out: Layers made of layers that are to stay single calls -> why.
+        look_inside: As for `trace`.
 
     Attributes:
         calls: In topological order.
@@ -216,11 +229,13 @@ class Layout:
         self,
         functional: Functional,
         not_laid_out: dict[keras.Operation, str],
+        look_inside: bool = True,
     ):
         self.calls: list[Call] = []
         self.stand_ins: dict[KerasTensor, KerasTensor] = {}
         self.inside: dict[keras.Operation, Composite] = {}
         self.not_laid_out = not_laid_out
+        self._look_inside = look_inside
         self.shared_inputs: list[tuple[KerasTensor, KerasTensor]] = []
         # An operation has the name of its first call, however often it is called.
         self._names: dict[keras.Operation, str] = {}
@@ -281,6 +296,8 @@ class Layout:
             return check_model(own.operation)
         layer = own.operation
         if layer in self.not_laid_out or has_graph(layer) or not is_composite(own):
+            return None
+        if not self._look_inside:
             return None
         known = self.inside.get(layer)
         if known is not None:

@@ -31,7 +31,7 @@ class GatedModel:
 
     def __init__(self, wrapped: keras.Model):
         copier = Copier(lambda operation: remake(inner(operation)))
-        self.whole = trace_quietly(copier.model(wrapped))
+        self.whole = trace_quietly(copier.model(wrapped), look_inside=False)
         self._copies = [
             (old, new) for old, new in copier.copies if isinstance(old, keras.Layer)
         ]
