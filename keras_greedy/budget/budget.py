@@ -125,7 +125,7 @@ class Budget:
     latency: float | None = None
     latency_ms: float | None = None
     table: LatencyTable | None = None
-    remove_branches: bool = True
+    remove_branches: bool = False
 
     def __post_init__(self) -> None:
         self._check_limits()
