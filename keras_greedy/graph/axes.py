@@ -14,7 +14,7 @@ from keras_greedy.graph.space import ByAxis, ChannelSpace
 
 def all_numbers(by_axis: ByAxis) -> np.ndarray:
     """Returns the channel numbers on all axes of a tensor, one behind the other."""
-    return np.concatenate([*by_axis.values()])
+    return np.concatenate([numbers.ravel() for numbers in by_axis.values()])
 
 
 def axis_from_end(axis: int, tensor: KerasTensor) -> int:
@@ -63,6 +63,47 @@ def join(
             space.unify(first, ids)
         joined[axis] = first
     return joined
+
+
+def rearranged(
+    by_axis: ByAxis,
+    rank: int,
+    sources: Sequence[int | None],
+    made: KerasTensor,
+    space: ChannelSpace,
+) -> ByAxis:
+    """Returns the channels of a tensor whose axes come from those of another.
+
+    Args:
+        by_axis: The channels of the other.
+        rank: Its number of axes.
+        sources: For each axis of the tensor the one that it was, counted from the
+            first; `None` for a new one, of positions.
+        made: The tensor.
+        space: The `ChannelSpace` to draw numbers from for positions on the last axis.
+    """
+    places = {}
+    for axis, source in enumerate(sources, -len(sources)):
+        # An axis of unknown size has no channels.
+        if source is not None and made.shape[axis] is not None:
+            places[source - rank] = axis
+    moved: ByAxis = {}
+    for axis, numbers in by_axis.items():
+        if isinstance(axis, tuple):
+            moved[tuple(places[part] for part in axis)] = numbers
+        elif axis in places:
+            moved[places[axis]] = numbers
+    if -1 not in np.hstack([*moved, 0]):
+        moved[-1] = space.fixed(width_of(made))
+    return moved
+
+
+def width_of(tensor: KerasTensor) -> int:
+    """Returns the size of a tensor's last axis, 1 where there is none or no size."""
+    has_channels = len(tensor.shape) > 1
+    if not has_channels:
+        return 1
+    return tensor.shape[-1] or 1
 
 
 def axes_of_any(channels: Iterable[ByAxis]) -> list[int]:

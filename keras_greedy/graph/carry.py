@@ -4,11 +4,13 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 import keras
+import numpy as np
 from keras import KerasTensor
 
-from keras_greedy.graph.axes import all_numbers
+from keras_greedy.graph.axes import all_numbers, width_of
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import Channels
+from keras_greedy.graph.parted import settled
 from keras_greedy.graph.rules.base import Rule, Unprunable
 from keras_greedy.graph.space import Boundary, ByAxis, ChannelSpace, Pin
 
@@ -38,7 +40,7 @@ class Carrier:
         # Operation -> the reason why all channels that it touches are kept.
         self._whole = dict(reasons)
         for tensor in inputs:
-            self._channels[tensor] = {-1: self._space.fresh(_width(tensor))}
+            self._channels[tensor] = {-1: self._space.fresh(width_of(tensor))}
             self._pin_boundary([tensor], Boundary.INPUT)
 
     def carry(self, call: Call) -> None:
@@ -48,6 +50,8 @@ class Carrier:
                 raise Unprunable(self._whole[call.operation])
             rule = _applicable_rule(call)
             inputs = [self._channels[tensor] for tensor in call.channel_inputs]
+            if not rule.takes_parts:
+                inputs = [settled(by_axis, self._space) for by_axis in inputs]
             carried = rule.carry_axes(call, inputs, self._space)
             _check_widths(call, carried)
             self._channels.update(zip(call.outputs, carried, strict=True))
@@ -57,18 +61,17 @@ class Carrier:
             # operation, those carried already among them.
             self._whole[call.operation] = str(reason)
             for tensor in call.outputs:
-                self._channels[tensor] = {-1: self._space.fresh(_width(tensor))}
+                self._channels[tensor] = {-1: self._space.fresh(width_of(tensor))}
         self.calls.append(call)
 
     def tie(self, one: KerasTensor, other: KerasTensor) -> None:
         """Declares the channels of two tensors equal."""
         ids = self._channels[one]
         others = self._channels[other]
-        widths = {axis: len(numbers) for axis, numbers in ids.items()}
-        if widths != {axis: len(numbers) for axis, numbers in others.items()}:
+        widths = {axis: numbers.shape for axis, numbers in ids.items()}
+        if widths != {axis: numbers.shape for axis, numbers in others.items()}:
             raise Unprunable("it is called more than once, on different widths")
-        for axis, numbers in ids.items():
-            self._space.unify(numbers, others[axis])
+        self._space.unify(all_numbers(ids), all_numbers(others))
 
     def finish(
         self,
@@ -92,8 +95,11 @@ class Carrier:
                 self._space.pin(numbers, call.name, reason)
             self.calls[i] = dataclasses.replace(call, rule=None)
         self._pin_boundary(outputs, Boundary.OUTPUT)
-        channels: Channels = {}
+        alone = {}
         for tensor, by_axis in self._channels.items():
+            alone[tensor] = settled(by_axis, self._space)
+        channels: Channels = {}
+        for tensor, by_axis in alone.items():
             channels[tensor] = {}
             for axis, ids in by_axis.items():
                 channels[tensor][axis] = self._space.resolve(ids)
@@ -135,18 +141,16 @@ def _applicable_rule(call: Call) -> Rule:
 
 def _check_widths(call: Call, carried: Sequence[ByAxis]) -> None:
     """Raises `Unprunable` where a rule gives another number of channels than Keras."""
-    widths = [_width(tensor) for tensor in call.outputs]
-    if widths != [len(by_axis[-1]) for by_axis in carried]:
+    widths = [width_of(tensor) for tensor in call.outputs]
+    given = []
+    for by_axis in carried:
+        sizes: dict[int, int] = {}
+        for axes, numbers in by_axis.items():
+            sizes |= dict(zip(np.ravel(axes).tolist(), numbers.shape, strict=True))
+        given.append(sizes)
+    if widths != [sizes[-1] for sizes in given]:
         raise Unprunable(f"its rule does not explain its {widths} output channels")
-    for tensor, by_axis in zip(call.outputs, carried, strict=True):
-        for axis, ids in by_axis.items():
-            if axis != -1 and tensor.shape[axis] != len(ids):
+    for tensor, sizes in zip(call.outputs, given, strict=True):
+        for axis, size in sizes.items():
+            if axis != -1 and tensor.shape[axis] != size:
                 raise Unprunable(f"its rule does not explain its {tensor.shape} output")
-
-
-def _width(tensor: KerasTensor) -> int:
-    """Returns the size of a tensor's last axis, 1 where there is none or no size."""
-    has_channels = len(tensor.shape) > 1
-    if not has_channels:
-        return 1
-    return tensor.shape[-1] or 1

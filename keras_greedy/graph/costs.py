@@ -13,7 +13,7 @@ from keras_greedy.graph.channels import ChannelGraph, Reasons
 from keras_greedy.graph.multiplications import COUNTED, macs_by_call
 from keras_greedy.graph.products import Uncounted
 from keras_greedy.graph.quadratic import CountRows, Forms, TermsByCondition
-from keras_greedy.graph.terms import weight_terms, work_terms
+from keras_greedy.graph.terms import position_counts, weight_terms, work_terms
 from keras_greedy.graph.trace import trace_quietly
 from tflite_export.checks import shown
 from tflite_export.user_warnings import warn_user
@@ -145,7 +145,8 @@ class Costs:
             kernels = [weight for weight in weights if weight.multiplies]
             if not isinstance(work, Uncounted):
                 own = mac_terms[self.branches.conditions[call.index]]
-                own += work_terms(work / examples, kernels)
+                positions = position_counts(graph, call, rows)
+                own += work_terms(work / examples, kernels, positions)
                 continue
             _check_counted(call, work)
             if call.rule is None or kernels:

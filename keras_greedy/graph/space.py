@@ -2,13 +2,14 @@
 
 import dataclasses
 import enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 # Axis of a tensor, counted from the end: -1 is the last one -> the `(C,)` channel
 # numbers along it. Axes that are not named have no channels: positions, or the batch.
-ByAxis: TypeAlias = dict[int, np.ndarray]
+# Several axes, a tuple, may have an array of numbers together, see `graph.parted`.
+ByAxis: TypeAlias = dict[Any, np.ndarray]
 
 
 class Boundary(enum.Enum):
@@ -45,6 +46,7 @@ class ChannelSpace:
     def __init__(self) -> None:
         self._parent: list[int] = []
         self._pins: list[tuple[int, Pin]] = []
+        self._pinned: set[int] = set()
 
     def fresh(self, n: int) -> np.ndarray:
         """Returns `(n,)` numbers that no channel has yet."""
@@ -104,6 +106,12 @@ class ChannelSpace:
         pin = Pin(layer, reason, boundary)
         for number in ids:
             self._pins.append((number, pin))
+            self._pinned.add(number)
+
+    def is_whole(self, ids: np.ndarray) -> bool:
+        """Returns whether it is known already that none of the channels is cut."""
+        whole = {self._find(number) for number in self._pinned}
+        return all(self._find(number) in whole for number in ids)
 
     def resolve(self, ids: np.ndarray) -> np.ndarray:
         """Returns for each channel number that of its class."""

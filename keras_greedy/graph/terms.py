@@ -7,7 +7,7 @@ from typing import NamedTuple
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.multiplications import COUNTED
-from keras_greedy.graph.quadratic import ONE, CountRows, Term
+from keras_greedy.graph.quadratic import CountRows, Term
 from keras_greedy.graph.rules.base import IN, OUT, Axes
 
 
@@ -46,27 +46,52 @@ def weight_terms(
 def work_terms(
     work: float,
     kernels: Sequence[Weight],
+    positions: Sequence["AxisCount"] = (),
 ) -> list[Term]:
     """Returns the multiply-accumulates of a call as terms.
 
     Args:
         work: Their number in the whole model.
         kernels: What the call multiplies by, and is cut with the channels.
+        positions: The axes of its output whose entries are channels that it acts on
+            one by one.
     """
     if not work:
         return []
     if not kernels:
-        return [Term(work, ONE, ONE)]
+        return [Term(work)]
     # A layer multiplies by the entries of its kernels, so often each.
     often = work / sum(kernel.entries for kernel in kernels)
+    often /= math.prod(count.full for count in positions)
+    rows = tuple(count.row for count in positions)
     terms = []
     for kernel in kernels:
         coefficient = kernel.term.coefficient * often
-        terms.append(kernel.term._replace(coefficient=coefficient))
+        terms.append(Term(coefficient, kernel.term.rows + rows))
     return terms
 
 
-class _AxisCount(NamedTuple):
+def position_counts(
+    graph: ChannelGraph,
+    call: Call,
+    rows: CountRows,
+) -> "list[AxisCount]":
+    """Returns the counts of the channels on an output's axes before the last one.
+
+    Args:
+        graph: The traced model.
+        call: The call that makes it.
+        rows: To add the counts to.
+    """
+    counts = []
+    for axis, channels in graph.channels[call.outputs[0]].items():
+        if axis != -1:
+            row = rows.add(channels)
+            counts.append(AxisCount(len(channels), row))
+    return counts
+
+
+class AxisCount(NamedTuple):
     """The channels that an axis runs over: how many in the whole model, and a row."""
 
     full: int
@@ -77,7 +102,7 @@ def _axis_counts(
     graph: ChannelGraph,
     call: Call,
     rows: CountRows,
-) -> dict[str, _AxisCount]:
+) -> dict[str, AxisCount]:
     """Returns the counts of the channels going `IN` and `OUT`; none without a rule."""
     if not call.rule:
         return {}
@@ -91,7 +116,7 @@ def _axis_counts(
         if channels is None:
             continue
         row = rows.add(channels)
-        counts[axis] = _AxisCount(len(channels), row)
+        counts[axis] = AxisCount(len(channels), row)
     return counts
 
 
@@ -99,7 +124,7 @@ def _term(
     call: Call,
     name: str,
     shape: tuple[int, ...],
-    counts: dict[str, _AxisCount],
+    counts: dict[str, AxisCount],
 ) -> Term:
     """Returns the entries of a weight of this shape as a term."""
     axes: Axes = ()
@@ -110,7 +135,4 @@ def _term(
     # for each channel, or, in a grouped convolution, fewer.
     entries_cut = math.prod(count.full for count in cut)
     coefficient = math.prod(shape) / entries_cut
-    rows = [count.row for count in cut]
-    # A weight has two axes of channels at most; the others do not change.
-    first, second, *_ = [*rows, ONE, ONE]
-    return Term(coefficient, first, second)
+    return Term(coefficient, tuple(count.row for count in cut))

@@ -8,8 +8,11 @@ from keras_greedy.graph.rules import (
     elementwise,
     linear,
     merging,
+    moving,
     normalization,
+    reducing,
     reshaping,
+    slicing,
 )
 from keras_greedy.graph.rules.base import (
     IN,
@@ -32,9 +35,12 @@ __all__ = [
     "elementwise",
     "linear",
     "merging",
+    "moving",
     "normalization",
     "public_key",
+    "reducing",
     "register_rule",
     "reshaping",
     "rule_for",
+    "slicing",
 ]

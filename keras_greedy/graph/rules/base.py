@@ -5,7 +5,7 @@ belong to the channels going in or out, and how its config changes when some are
 cut.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -48,7 +48,9 @@ class Rule:
 
     Attributes:
         any_axis: Whether the axes before the last one come out as they are, so that
-            channels on them pass. Without it such channels are kept whole.
+            channels on them pass. Without it they are positions, which stay.
+        takes_parts: Whether it takes channels that a reshape has parted into several
+            axes, which none of them has yet, see `graph.parted`.
         produces: Whether the call makes channels of its own.
         consumes: Whether it reads all channels of its input at once, so that a
             channel which is 0 there might as well be absent.
@@ -101,6 +103,7 @@ class Rule:
     """
 
     any_axis: bool = False
+    takes_parts: bool = False
     produces: bool = False
     consumes: bool = False
     normalizes: bool = False
@@ -156,15 +159,15 @@ class Rule:
         Raises:
             Unprunable: When the channels cannot be cut; says why.
         """
-        others = [axis for axis in axes_of_any(channels) if axis != -1]
-        if others and not self.any_axis:
-            raise Unprunable(
-                f"its channels are not on the last axis: axis {others[0]} has some"
-            )
         last = [by_axis[-1] for by_axis in channels]
         made = self.carry(call, last, space)
         outputs = [made] if isinstance(made, np.ndarray) else made
-        passing = join(call.channel_inputs, channels, others, space)
+        others = [axis for axis in axes_of_any(channels) if axis != -1]
+        passing = {}
+        if self.any_axis:
+            passing = join(call.channel_inputs, channels, others, space)
+        else:
+            pin_axes(call, channels, others, space)
         return [passing | {-1: ids} for ids in outputs]
 
     def cut_config(
@@ -297,6 +300,22 @@ def tie_inputs(
         else:
             widths = [len(ids) for ids in channels]
             raise Unprunable(f"its inputs have {widths} channels, which its rule mixes")
+
+
+def pin_axes(
+    call: Call,
+    channels: Iterable[ByAxis],
+    axes: Iterable[int],
+    space: ChannelSpace,
+) -> None:
+    """Forbids cutting the channels on axes that a call does not take for channels."""
+    for by_axis in channels:
+        for axis in axes:
+            ids = by_axis.get(axis)
+            # Of channels that are kept in any case there is nothing to say.
+            if ids is not None and not space.is_whole(ids):
+                reason = f"it takes the channels on axis {axis} for positions"
+                space.pin(ids, call.name, reason)
 
 
 def pin_mixed(

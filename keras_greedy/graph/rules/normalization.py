@@ -18,6 +18,7 @@ from keras_greedy.graph.rules.base import (
     Rule,
     Tensor,
     Unprunable,
+    pin_axes,
 )
 from keras_greedy.graph.rules.register import register_rule
 from keras_greedy.graph.space import ByAxis, ChannelSpace
@@ -83,9 +84,8 @@ class ChannelStatisticsRule(Rule):
         space: ChannelSpace,
     ) -> Sequence[ByAxis]:
         rank = len(call.inputs[0].shape)
-        for axis in _axes(call.operation, rank)[:-1]:
-            if axis - rank in channels[0]:
-                raise Unprunable(f"it normalises axis {axis}, with channels, too")
+        normalized = [axis - rank for axis in _axes(call.operation, rank)]
+        pin_axes(call, channels, [axis for axis in normalized if axis != -1], space)
         return super().carry_axes(call, channels, space)
 
     def carry(
