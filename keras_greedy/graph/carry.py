@@ -1,7 +1,7 @@
 """Carries channel numbers through the calls of a model."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
@@ -41,9 +41,9 @@ class Carrier:
         try:
             rule = _applicable_rule(call)
             inputs = [self._channels[tensor] for tensor in call.channel_inputs]
-            carried = rule.carry(call, inputs, self._space)
+            carried = rule.carry_all(call, inputs, self._space)
             _check_widths(call, carried)
-            self._channels[call.outputs[0]] = carried
+            self._channels.update(zip(call.outputs, carried, strict=True))
             self._tie_to_first(call, rule)
         except Unprunable as reason:
             # The pins follow in `finish`: the reason holds for every call of the
@@ -92,8 +92,10 @@ class Carrier:
         first = self._first.setdefault(call.operation, call)
         if first is call or not rule.is_cut(call):
             return
-        before = (*first.channel_inputs, *first.outputs)
-        again = (*call.channel_inputs, *call.outputs)
+        before = rule.tied(first)
+        again = rule.tied(call)
+        if len(before) != len(again):
+            raise Unprunable("it is called more than once, on more tensors and on less")
         for one, other in zip(before, again, strict=True):
             self.tie(one, other)
 
@@ -112,8 +114,9 @@ def _applicable_rule(call: Call) -> Rule:
     if isinstance(call.operation, keras.Model):
         raise Unprunable("the layers of a model inside the model are not seen")
     if call.rule is None:
-        raise Unprunable(f"no channel rule for {type(call.operation).__name__}")
-    if call.rule.consumes and len(call.inputs) > 1:
+        raise Unprunable(f"no channel rule for {_kind(call.operation)}")
+    has_several = len(call.channel_inputs) > 1
+    if call.rule.consumes and has_several and not call.rule.takes_several:
         raise Unprunable("it reads the channels of several tensors")
     extra = set(call.weights) - set(call.rule.weight_axes)
     if extra:
@@ -121,10 +124,20 @@ def _applicable_rule(call: Call) -> Rule:
     return call.rule
 
 
-def _check_widths(call: Call, carried: np.ndarray) -> None:
+def _kind(operation: keras.Operation) -> str:
+    """Returns the class of an operation, of a wrapper with that of the layer inside."""
+    kind = type(operation).__name__
+    for attribute in ("layer", "forward_layer", "cell"):
+        inside = getattr(operation, attribute, None)
+        if isinstance(inside, keras.Layer):
+            return f"{kind} of {_kind(inside)}"
+    return kind
+
+
+def _check_widths(call: Call, carried: Sequence[np.ndarray]) -> None:
     """Raises `Unprunable` where a rule gives another number of channels than Keras."""
     widths = [_width(tensor) for tensor in call.outputs]
-    if widths != [len(carried)]:
+    if widths != [len(ids) for ids in carried]:
         raise Unprunable(f"its rule does not explain its {widths} output channels")
 
 

@@ -11,6 +11,7 @@ from keras_greedy.graph.calls import Call, named_weights
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.clone import Copier, remake
 from keras_greedy.graph.rules.base import IN, OUT
+from keras_greedy.graph.rules.configs import fitting_initializers
 from keras_greedy.graph.state import copy_weights, full_weights
 
 # In place of what a call that goes would make.
@@ -228,12 +229,14 @@ class Cutter(Copier):
         changes: dict[str, Any] = {}
         kept_in = self._kept_in(call)
         kept_out = self._kept_out(call)
-        if not (kept_in.all() and kept_out.all()):
+        is_cut = not (kept_in.all() and kept_out.all())
+        if is_cut:
             changes |= call.rule.cut_config(call, kept_in, kept_out)
-            changes |= _fitting_initializers(call)
         if "bias" in self._weights.get(call.name, {}):
             changes["use_bias"] = True
-        return changes
+        if is_cut or changes:
+            changes = call.rule.nested(call.operation, changes)
+        return fitting_initializers(call.operation) | changes if is_cut else changes
 
     def _cut_weights(
         self,
@@ -292,18 +295,6 @@ def entries_of(
     # equal groups: size < C, one entry for each of the first channels.
     per_channel = max(1, size // len(channels))
     return np.repeat(channels, per_channel)[:size]
-
-
-def _fitting_initializers(call: Call) -> dict[str, str]:
-    """Returns zeros for constants of the full shape, which a cut layer cannot take."""
-    changes = {}
-    for name, initializer in vars(call.operation).items():
-        if not name.endswith("_initializer"):
-            continue
-        value = getattr(initializer, "value", 0)
-        if np.ndim(value) > 0:
-            changes[name] = "zeros"
-    return changes
 
 
 def _check_names(graph: ChannelGraph, weights: Weights) -> None:

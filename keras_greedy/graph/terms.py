@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.multiplications import COUNTED
+from keras_greedy.graph.multiplications import WITH_KERNELS
 from keras_greedy.graph.quadratic import ONE, CountRows, Term
 from keras_greedy.graph.rules.base import IN, OUT, Axes
 
@@ -36,7 +36,7 @@ def weight_terms(
     weights = []
     for name, weight in call.weights.items():
         shape = weight.shape
-        is_kernel = name.endswith("kernel") or not isinstance(call.operation, COUNTED)
+        is_kernel = name.endswith("kernel") or not isinstance(call.operation, WITH_KERNELS)
         multiplies = call.rule is not None and is_kernel and len(shape) > 1
         term = _term(call, name, shape, counts)
         weights.append(Weight(term, math.prod(shape), multiplies))

@@ -8,7 +8,9 @@ from keras_greedy.graph.rules import (
     linear,
     merging,
     normalization,
+    recurrent,
     reshaping,
+    wrappers,
 )
 from keras_greedy.graph.rules.base import (
     IN,
@@ -32,7 +34,9 @@ __all__ = [
     "merging",
     "normalization",
     "public_key",
+    "recurrent",
     "register_rule",
     "reshaping",
     "rule_for",
+    "wrappers",
 ]
