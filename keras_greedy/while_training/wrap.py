@@ -193,9 +193,12 @@ def _wrapped_model(
     def make(operation: keras.Operation) -> keras.Operation:
         if operation not in readers:
             return remake(operation)
-        changes = {"use_bias": True} if operation in needs_bias else {}
-        layer = remake(operation, changes)
         call = readers[operation]
+        assert call.rule is not None  # Only a rule makes a call a reader.
+        changes = {}
+        if operation in needs_bias:
+            changes = call.rule.nested(operation, {"use_bias": True})
+        layer = remake(operation, changes)
         own = [group for group in groups if call in group.readers]
         return GreedyChannels(
             layer,

@@ -56,8 +56,8 @@ class ConvRule(Rule):
     def specialised(self, operation: keras.Operation) -> Rule:
         if operation.groups == 1:
             return self
-        channels_per_group = operation.kernel.shape[-2]
-        if channels_per_group == 1:
+        is_per_channel = operation.built and operation.kernel.shape[-2] == 1
+        if is_per_channel:
             return ConvPerChannelRule()
         return GroupedConvRule()
 
