@@ -9,6 +9,7 @@ take several minutes and 10 GB each; `--json` writes all figures.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import gc
 import json
@@ -224,17 +225,33 @@ def counted_macs(model: keras.Model, x) -> int:
     def call(layer, x, *args, **kwargs):
         nonlocal total
         y = plain_call(layer, x, *args, **kwargs)
-        kernels = [w for w in layer.weights if w.name.endswith("kernel")]
-        if kernels and not isinstance(layer, keras.Model):
-            where = x if "Transpose" in type(layer).__name__ else y
+        kernels, kind = kernels_of(layer)
+        if kernels:
+            where = x if "Transpose" in kind else keras.tree.flatten(y)[0]
             sizes = sum(math.prod(kernel.shape) for kernel in kernels)
             # Examples count too: a reshape may have made several of one.
             total += math.prod(where.shape[:-1]) * sizes
         return y
 
-    with mock.patch.object(keras.Layer, "__call__", call):
+    with contextlib.ExitStack() as patches:
+        for layer in model._flatten_layers():
+            if isinstance(layer, keras.layers.RNN):
+                # A loop calls its cell once more, to see what it makes.
+                patches.enter_context(mock.patch.object(layer, "unroll", True))
+        patches.enter_context(mock.patch.object(keras.Layer, "__call__", call))
         model(x)
     return total
+
+
+def kernels_of(layer: keras.Layer) -> tuple[list, str]:
+    """The kernels that a layer itself multiplies by, and the class of what does."""
+    kernels = [w for w in layer.weights if w.name.endswith("kernel")]
+    if isinstance(layer, keras.layers.TimeDistributed):
+        # It runs what is inside without calling it.
+        return kernels, type(layer.layer).__name__
+    inside = layer._flatten_layers(include_self=False)
+    others = {id(weight) for other in inside for weight in other.weights}
+    return [w for w in kernels if id(w) not in others], type(layer).__name__
 
 
 def counted_params(model: keras.Model) -> int:

@@ -20,6 +20,9 @@ saved_by_keras_3_13 = pytest.mark.skipif(
     OLD_KERAS, reason="Keras 3.12 cannot read the file"
 )
 
+# That the integers among the inputs are numbers of.
+WORDS = 9
+
 TOPOLOGIES = {}
 # Builder's name -> the builder, the groups left to prune, and which layers forbid
 # the others and why.
@@ -78,6 +81,8 @@ def inputs_of(model, count=2, seed=1):
     def random(tensor):
         batch = tensor.shape[0] or count
         shape = (batch, *(size or 16 for size in tensor.shape[1:]))
+        if tensor.dtype == "int32":
+            return rng.integers(0, WORDS, shape).astype("int32")
         return rng.normal(size=shape).astype("float32")
 
     functional = model._functional if isinstance(model, keras.Sequential) else model
@@ -569,6 +574,64 @@ def transposed_convolutions():
     return keras.Model(picture, conv(x, 2, name="map", activation="sigmoid"))
 
 
+@topology
+def embedded_words():
+    """One table for two texts with padding."""
+    table = layers.Embedding(WORDS, 8, mask_zero=True, name="table")
+    a, b = (keras.Input((length,), dtype="int32") for length in (6, 5))
+    x = layers.Bidirectional(layers.GRU(3), merge_mode="sum")(
+        layers.Dense(6, name="a")(table(a))
+    )
+    y = layers.Dense(4, activation="relu", name="b")(table(b))
+    y = layers.Dense(3, name="head")(layers.GlobalAveragePooling1D()(y))
+    return keras.Model([a, b], [x, y])
+
+
+@topology
+def recurrent_layers():
+    """Sequences read in several ways, one from a state that is given."""
+    words, state = keras.Input((6, 5)), keras.Input((4,))
+    x = layers.Dense(8, "relu", name="a")(words)
+    read = [
+        layers.LSTM(4, return_sequences=True, dropout=0.1)(x),
+        *layers.GRU(4, return_state=True, use_bias=False)(x, initial_state=state),
+        layers.SimpleRNN(3, go_backwards=True, unroll=True)(x),
+        layers.Bidirectional(layers.LSTM(3, return_sequences=True))(x),
+    ]
+    return keras.Model([words, state], read)
+
+
+@topology
+def video():
+    """Layers called at each picture, and a recurrent one of convolutions."""
+
+    def each(layer, name=None):
+        return layers.TimeDistributed(layer, name=name)
+
+    x = pictures = keras.Input((3, 8, 8, 2))
+    x = each(layers.Conv2D(6, 3, use_bias=False), "a")(x)
+    x = each(layers.LayerNormalization())(each(layers.BatchNormalization())(x))
+    x = each(layers.SeparableConv2D(5, 2, activation="relu"), "b")(x)
+    y = each(layers.Dense(4, name="inner"), "c")(each(layers.Flatten())(x))
+    y = layers.GlobalAveragePooling1D()(each(layers.ReLU())(y))
+    x = layers.ConvLSTM2D(2, (2, 3), strides=2, name="conv_lstm")(x)
+    return keras.Model(pictures, [x, layers.Dense(3, name="head")(y)])
+
+
+@topology
+def spectrally_normalized():
+    """The discriminator of a GAN."""
+    x = picture = image(size=8)
+    for name, layer in {
+        "a": layers.Conv2D(6, 3, use_bias=False),
+        "b": layers.Conv2DTranspose(5, 2),
+    }.items():
+        x = layers.SpectralNormalization(layer, name=name)(x)
+        x = layers.LeakyReLU()(x)
+    x = layers.Flatten()(x)
+    return keras.Model(picture, layers.SpectralNormalization(layers.Dense(1))(x))
+
+
 def mixed_precision(policy="mixed_float16"):
     x = picture = image()
     x = layers.Conv2D(8, 3, name="a", dtype=policy)(x)
@@ -682,16 +745,37 @@ def softmax_inside():
 
 
 @unprunable(
-    {"a": 9},
-    lstm="no channel rule for LSTM",
+    {"dense": 7, "a": 9},
+    lstm="the units of a recurrent layer feed back into all of them",
     attention="no channel rule for MultiHeadAttention",
 )
 def recurrence_and_attention():
     x = words = keras.Input((6, 5))
-    x = layers.LSTM(4, return_sequences=True, name="lstm")(layers.Dense(7)(x))
+    x = layers.LSTM(4, return_sequences=True, name="lstm")(
+        layers.Dense(7, name="dense")(x)
+    )
     x = layers.Dense(8, name="b")(layers.Dense(9, "relu", name="a")(x))
     x = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
     return keras.Model(words, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
+
+
+@unprunable(
+    {"b": 4},
+    rnn="no channel rule for RNN of SimpleRNNCell",
+    wrapped="no channel rule for TimeDistributed of Lambda",
+    lstm="the channels of its initial state are its units, which stay",
+)
+def recurrence_of_other_kinds():
+    """A cell in a layer for any cell; an initial state that a layer makes."""
+    x = words = keras.Input((6, 5))
+    x = layers.Dense(7, name="a")(x)
+    x = layers.RNN(layers.SimpleRNNCell(4), return_sequences=True, name="rnn")(x)
+    x = layers.Dense(3, name="c")(x)
+    x = layers.TimeDistributed(layers.Lambda(twice), name="wrapped")(x)
+    state = [layers.Dense(2, name=name)(words[:, 0]) for name in ("h", "s")]
+    y = layers.Dense(4, name="b")(x)
+    y = layers.LSTM(2, name="lstm")(y, initial_state=state)
+    return keras.Model(words, y)
 
 
 @unprunable({"c": 6}, mean="it reduces axis [-1], the channels' or the batch's")

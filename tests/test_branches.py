@@ -367,7 +367,7 @@ def test_a_branch_that_is_worth_nothing_goes(found):
     assert widths["one_expand"] == 0 and widths["two_expand"] > 0
     compact = paths.compact(going(0.7))
     assert "one_project" not in [layer.name for layer in compact.layers]
-    report = paths.report(0.7)
+    report = paths.report(going(0.7))
     assert report == keras_greedy.compare(model, compact)
     assert report.macs.after == keras_greedy.macs(compact)
     assert report.params.after == compact.count_params()
@@ -443,7 +443,9 @@ def test_a_search_with_branches_is_saved_and_read(found, tmp_path):
     paths.save(tmp_path / "paths.npz")
     loaded = keras_greedy.load_paths(tmp_path / "paths.npz", model)
     assert loaded.widths(going(0.6)) == paths.widths(going(0.6))
-    assert_same(loaded.compact(going(0.6), data), paths.compact(going(0.6)), data[:2], 1e-6)
+    assert_same(
+        loaded.compact(going(0.6), data), paths.compact(going(0.6)), data[:2], 1e-6
+    )
 
 
 def test_a_search_of_before_branches_is_read_and_keeps_them(found, tmp_path):
@@ -545,6 +547,6 @@ def test_a_policy_keeps_the_groups_inside_of_a_branch():
 def test_what_is_left_can_be_pruned_again(found):
     _, data, paths = found
     compact = paths.compact(going(0.7))
-    again = keras_greedy.prune(compact, data, 0.5, verbose=0)
-    assert keras_greedy.macs(again) <= 0.5 * keras_greedy.macs(compact)
+    again = keras_greedy.prune(compact, data, 0.6, verbose=0)
+    assert keras_greedy.macs(again) <= 0.6 * keras_greedy.macs(compact)
     keras_greedy.testing.assert_compact_equals_gated(compact, data[:2])

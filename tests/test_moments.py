@@ -16,6 +16,7 @@ from models import (
     shared,
 )
 
+from keras_greedy.graph.masks import get_keras_mask
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.moments import Moments, Scatter, observe
@@ -164,7 +165,8 @@ def test_a_consumer_applied_with_its_own_weights_is_the_layer(name):
         if layer.compute_dtype == "float32":
             value = input_of(graph, consumer.call, x)
             kernel = consumer.kernel(consumer.matrix()).astype("float32")
-            made = consumer.apply(value, kernel, consumer.bias().astype("float32"))
+            bias = consumer.bias().astype("float32")
+            made = consumer.apply(value, kernel, bias, mask=get_keras_mask(value))
             np.testing.assert_allclose(made, layer(value), rtol=1e-5, atol=1e-5)
 
 

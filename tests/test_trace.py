@@ -69,6 +69,10 @@ GROUPS = {
     },
     "audio": {"a": 8, "b": 6, "c": 7, "d": 6},
     "volumes": {"a": 6, "b": 5},
+    "embedded_words": {"table": 8, "a": 6, "b": 4},
+    "recurrent_layers": {"a": 8},
+    "video": {"a": 6, "b": 5, "c": 4},
+    "spectrally_normalized": {"a": 6, "b": 5},
     "transposed_convolutions": {**{"a": 4, "b": 8, "up": 5, "again": 6, "third": 5}},
 }
 

@@ -373,12 +373,10 @@ class Subclass(layers.Dense):
 @pytest.mark.parametrize(
     "layer",
     [
-        layers.LSTM(3),
-        layers.ConvLSTM2D(2, 5),
+        layers.RNN(layers.LSTMCell(3)),
         layers.MultiHeadAttention(2, 4),
-        layers.Embedding(10, 4),
-        layers.TimeDistributed(layers.Dense(3)),
-        layers.Bidirectional(layers.GRU(3)),
+        layers.TimeDistributed(layers.MultiHeadAttention(2, 4)),
+        layers.Bidirectional(layers.RNN(layers.GRUCell(3))),
         Subclass(3),
     ],
     ids=lambda layer: type(layer).__name__,
@@ -396,6 +394,7 @@ def test_a_layer_without_a_rule_is_refused_alone_and_named_in_a_list(layer):
 
 def test_layers_that_carry_channels_pass_in_silence():
     own = [
+        layers.Embedding(10, 4),
         layers.InputLayer((8, 8, 3)),
         layers.RandomFlip(),
         layers.DepthwiseConv2D(3),

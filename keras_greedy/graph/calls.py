@@ -32,23 +32,38 @@ def named_weights(layer: keras.Layer) -> dict[str, keras.Variable]:
     """Returns a layer's weights by name.
 
     A weight made without a name has that of the layer's attribute. Weights that
-    share a name, of layers inside the layer, have their path for one.
+    share a name, of layers inside the layer, have the names of those before it.
     """
     attributes = {}
     for attribute, value in vars(layer).items():
         if isinstance(value, keras.Variable):
             attributes[id(value)] = attribute
+    inside = _names_inside(layer)
     times = collections.Counter(weight.name for weight in layer.weights)
     named = {}
     for weight in layer.weights:
         if AUTO_NAME.fullmatch(weight.name):
-            name = attributes.get(id(weight), weight.path)
+            name = attributes.get(id(weight), inside[id(weight)])
         elif times[weight.name] == 1:
             name = weight.name
         else:
-            name = weight.path
+            name = inside[id(weight)]
         named[name] = weight
     return named
+
+
+def _names_inside(layer: keras.Layer) -> dict[int, str]:
+    """Returns by its id the name of each weight, behind those of the layers inside.
+
+    The path that Keras gives a weight depends on when and where a layer was built.
+    """
+    names = {}
+    for inside in layer._layers:
+        for own, name in _names_inside(inside).items():
+            names.setdefault(own, f"{inside.name}/{name}")
+    for weight in layer.weights:
+        names.setdefault(id(weight), weight.name)
+    return names
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

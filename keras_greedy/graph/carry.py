@@ -110,8 +110,10 @@ class Carrier:
         first = self._first.setdefault(call.operation, call)
         if first is call or not rule.is_cut(call):
             return
-        before = (*first.channel_inputs, *first.outputs)
-        again = (*call.channel_inputs, *call.outputs)
+        before = rule.tied(first)
+        again = rule.tied(call)
+        if len(before) != len(again):
+            raise Unprunable("it is called more than once, on more tensors and on less")
         for one, other in zip(before, again, strict=True):
             self.tie(one, other)
 
@@ -130,13 +132,24 @@ def _applicable_rule(call: Call) -> Rule:
     if isinstance(call.operation, keras.Model):
         raise Unprunable("the layers of a model inside the model are not seen")
     if call.rule is None:
-        raise Unprunable(f"no channel rule for {type(call.operation).__name__}")
-    if call.rule.consumes and len(call.inputs) > 1:
+        raise Unprunable(f"no channel rule for {_kind(call.operation)}")
+    has_several = len(call.channel_inputs) > 1
+    if call.rule.consumes and has_several and not call.rule.takes_several:
         raise Unprunable("it reads the channels of several tensors")
     extra = set(call.weights) - set(call.rule.weight_axes)
     if extra:
         raise Unprunable(f"its rule does not know the weights {sorted(extra)}")
     return call.rule
+
+
+def _kind(operation: keras.Operation) -> str:
+    """Returns the class of an operation, of a wrapper with that of the layer inside."""
+    kind = type(operation).__name__
+    for attribute in ("layer", "forward_layer", "cell"):
+        inside = getattr(operation, attribute, None)
+        if isinstance(inside, keras.Layer):
+            return f"{kind} of {_kind(inside)}"
+    return kind
 
 
 def _check_widths(call: Call, carried: Sequence[ByAxis]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from keras_greedy.graph.branches import ALWAYS, Condition, both, holds
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph, Reasons
-from keras_greedy.graph.multiplications import COUNTED, macs_by_call
+from keras_greedy.graph.multiplications import COUNTED, WITH_KERNELS, macs_by_call
 from keras_greedy.graph.products import Uncounted
 from keras_greedy.graph.quadratic import CountRows, Forms, TermsByCondition
 from keras_greedy.graph.terms import position_counts, weight_terms, work_terms
@@ -148,7 +148,7 @@ class Costs:
                 positions = position_counts(graph, call, rows)
                 own += work_terms(work / examples, kernels, positions)
                 continue
-            _check_counted(call, work)
+            _check_counted(graph, rows, call, work)
             if call.rule is None or kernels:
                 self.uncounted.append((call.name, str(work)))
         self._new_biases: list[_NewBias] = []
@@ -244,9 +244,18 @@ class _NewBias(NamedTuple):
     goes: Condition
 
 
-def _check_counted(call: Call, reason: Uncounted) -> None:
+def _check_counted(
+    graph: ChannelGraph,
+    rows: CountRows,
+    call: Call,
+    reason: Uncounted,
+) -> None:
     """Raises a ValueError where only a size is missing that a model can be given."""
-    if isinstance(call.operation, COUNTED):
+    touched = [*call.inputs[:1], *call.outputs]
+    is_cut = any(rows.groups_of(graph.channels_of(tensor)) for tensor in touched)
+    lacks_size = is_cut and None in call.inputs[0].shape[1:]
+    is_missing = lacks_size and isinstance(call.operation, WITH_KERNELS)
+    if is_missing or isinstance(call.operation, COUNTED):
         raise ValueError(
             "Expected `model` to have a fixed input size, so that its MACs can be "
             "counted: build it with `keras.Input((height, width, channels))`. "

@@ -132,9 +132,7 @@ class _Copies:
         if call.index in self._gone:
             return args[0]
         operation = self._operation(call)
-        # A consumer is computed without the layer, which would hand the mask on.
-        if not (call.rule and call.rule.consumes):
-            kwargs |= masks_given(operation, args, kwargs)
+        kwargs |= masks_given(operation, args, kwargs)
         self._add_making(kwargs)
         outputs = operation(*args, **kwargs)
         made = tuple(keras.tree.flatten(outputs))

@@ -33,6 +33,17 @@ class Kept:
         """
         return self._kept[self._channels[tensor][axis]]
 
+    def seen_by(self, stand_ins: Mapping[KerasTensor, KerasTensor]) -> "Kept":
+        """Returns what is kept of other tensors, which stand for some of these.
+
+        Args:
+            stand_ins: Another tensor -> the one that it stands for.
+        """
+        channels = dict(self._channels)
+        for tensor, own in stand_ins.items():
+            channels[tensor] = self._channels[own]
+        return Kept(channels, self._kept)
+
     def axes(self, tensor: KerasTensor) -> list[int]:
         """Returns the axes of a tensor that have channels, counted from the end."""
         return list(self._channels[tensor])

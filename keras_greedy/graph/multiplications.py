@@ -27,6 +27,13 @@ COUNTED = (layers.Dense, *CONVOLUTIONS, *TRANSPOSED, *DEPTHWISE, *SEPARABLE)
 # Layers that call another one at each step of a sequence.
 STEPWISE = (layers.RNN, layers.Bidirectional, layers.TimeDistributed)
 
+# Cells that multiply by each of their kernels once. With dropout they cannot be called
+# on symbolic tensors.
+CELLS = (layers.LSTMCell, layers.GRUCell, layers.SimpleRNNCell)
+
+# Layers whose kernels, by that name, are all that they multiply by.
+WITH_KERNELS = (*COUNTED, *STEPWISE, layers.SpectralNormalization)
+
 # Those of Keras' layers without a matrix among their weights that multiply tensors.
 MULTIPLYING = (
     layers.Attention,
@@ -176,6 +183,9 @@ def _macs_of_kernels(
 def _macs_of_steps(layer: layers.RNN, sequence: KerasTensor) -> int:
     """Returns the multiply-accumulates of a cell, as often as it is called."""
     _, steps, *rest = fixed(sequence.shape)
+    if type(layer.cell) in CELLS:
+        kernels = (layer.cell.kernel, layer.cell.recurrent_kernel)
+        return steps * sum(math.prod(kernel.shape) for kernel in kernels)
     initial = layer.get_initial_state(1)
     states = keras.tree.map_structure(
         lambda state: KerasTensor(state.shape, state.dtype),

@@ -14,6 +14,7 @@ from keras_greedy.graph.clone import Copier, remake
 from keras_greedy.graph.composites import INPUT, Composite, tensors_among
 from keras_greedy.graph.kept import Kept
 from keras_greedy.graph.rules.base import IN, OUT
+from keras_greedy.graph.rules.configs import fitting_initializers
 from keras_greedy.graph.rules.contraction import HEADS
 from keras_greedy.graph.state import copy_weights, full_weights
 from keras_greedy.graph.trace import calls_of, check_model, has_graph, wrapped
@@ -273,7 +274,8 @@ class Cutter(Copier):
             made = new(*args, **kwargs)
             if type(layer) in ATTENTION:
                 # They are there as soon as it is called.
-                self._made |= dict(zip(projections(layer), projections(new), strict=True))
+                pairs = zip(projections(layer), projections(new), strict=True)
+                self._made |= dict(pairs)
             return made
         tensors = tensors_among(args, kwargs)
         mode = kwargs.get("training")
@@ -346,12 +348,14 @@ class Cutter(Copier):
             return {}
         changes: dict[str, Any] = {}
         tensors = (*call.inputs, *call.outputs)
-        if not all(self._kept.all_of(tensor) for tensor in tensors):
+        is_cut = not all(self._kept.all_of(tensor) for tensor in tensors)
+        if is_cut:
             changes |= call.rule.changes(call, self._kept)
-            changes |= _fitting_initializers(call)
         if "bias" in self._weights.get(call.name, {}):
             changes |= call.rule.with_bias(call)
-        return changes
+        if is_cut or changes:
+            changes = call.rule.nested(call.operation, changes)
+        return fitting_initializers(call.operation) | changes if is_cut else changes
 
     def _cut_weights(
         self,
@@ -426,18 +430,6 @@ def _operations_in(
             yield from _operations_in(graph, check_model(call.operation))
         else:
             yield call.operation
-
-
-def _fitting_initializers(call: Call) -> dict[str, str]:
-    """Returns zeros for constants of the full shape, which a cut layer cannot take."""
-    changes = {}
-    for name, initializer in vars(call.operation).items():
-        if not name.endswith("_initializer"):
-            continue
-        value = getattr(initializer, "value", 0)
-        if np.ndim(value) > 0:
-            changes[name] = "zeros"
-    return changes
 
 
 def _check_names(graph: ChannelGraph, weights: Weights) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.multiplications import COUNTED
+from keras_greedy.graph.multiplications import WITH_KERNELS
 from keras_greedy.graph.quadratic import CountRows, Term
 from keras_greedy.graph.rules.base import IN, OUT, Axes
 
@@ -36,7 +36,8 @@ def weight_terms(
     weights = []
     for name, weight in call.weights.items():
         shape = weight.shape
-        is_kernel = name.endswith("kernel") or not isinstance(call.operation, COUNTED)
+        has_others = isinstance(call.operation, WITH_KERNELS)
+        is_kernel = name.endswith("kernel") or not has_others
         multiplies = call.rule is not None and is_kernel and len(shape) > 1
         term = _term(call, name, shape, counts)
         weights.append(Weight(term, math.prod(shape), multiplies))
@@ -58,12 +59,12 @@ def work_terms(
     """
     if not work:
         return []
+    rows = tuple(count.row for count in positions)
+    work /= math.prod(count.full for count in positions)
     if not kernels:
-        return [Term(work)]
+        return [Term(work, rows)]
     # A layer multiplies by the entries of its kernels, so often each.
     often = work / sum(kernel.entries for kernel in kernels)
-    often /= math.prod(count.full for count in positions)
-    rows = tuple(count.row for count in positions)
     terms = []
     for kernel in kernels:
         coefficient = kernel.term.coefficient * often
@@ -76,16 +77,20 @@ def position_counts(
     call: Call,
     rows: CountRows,
 ) -> "list[AxisCount]":
-    """Returns the counts of the channels on an output's axes before the last one.
+    """Returns the counts of the channels of an output, but for those of a kernel.
 
     Args:
         graph: The traced model.
         call: The call that makes it.
         rows: To add the counts to.
     """
-    counts = []
+    counts: list[AxisCount] = []
+    if call.rule is None:
+        return counts
+    # A product of tensors has no kernel: it works for each entry that it makes.
+    first_of_kernel = call.rule.made_axis if call.weights else 0
     for axis, channels in graph.channels[call.outputs[0]].items():
-        if axis != -1:
+        if axis < first_of_kernel:
             row = rows.add(channels)
             counts.append(AxisCount(len(channels), row))
     return counts

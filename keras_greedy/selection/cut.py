@@ -89,10 +89,8 @@ def without_bias(graph: ChannelGraph) -> list[Call]:
     norms = foldable_norms(graph)
     calls = []
     for consumer in consumers_of(graph).values():
-        call = consumer.call
-        has_place = call.index in norms or not consumer.reconstructs
-        if not has_place and "bias" not in call.weights:
-            calls.append(call)
+        if consumer.needs_bias and consumer.call.index not in norms:
+            calls.append(consumer.call)
     return calls
 
 
@@ -120,9 +118,11 @@ def _placed(
         bias: The new bias.
     """
     name = consumer.call.name
-    new = {consumer.weight_name: kernel}
-    if norm is None or "bias" in consumer.call.weights:
-        return {name: new | {"bias": consumer.as_bias(bias)}}
+    if norm is None or not consumer.needs_bias:
+        return {name: consumer.weights(kernel, bias)}
     # A BatchNorm subtracts its moving mean: less of that is more of the output.
     moving_mean = full_weights(norm.operation)["moving_mean"] - bias
-    return {name: new, norm.name: {"moving_mean": moving_mean}}
+    return {
+        name: {consumer.weight_name: kernel},
+        norm.name: {"moving_mean": moving_mean},
+    }

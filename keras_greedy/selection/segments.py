@@ -149,7 +149,7 @@ class Segment:
             if call.name in weights_of:
                 consumer = self._consumers[call.name]
                 kernel, bias = weights_of[call.name]
-                return consumer.apply(args[0], kernel, bias)
+                return consumer.apply(args[0], kernel, bias, *args[1:], **kwargs)
             if call.index in mask_of:
                 mask = mask_of[call.index]
                 assert call.rule is not None, "a call without a rule is no normaliser"

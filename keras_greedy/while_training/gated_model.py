@@ -1,5 +1,7 @@
 """A wrapped model, and the plain one of the same size inside it."""
 
+import inspect
+
 import keras
 import numpy as np
 
@@ -7,6 +9,7 @@ from keras_greedy.graph.calls import Call, named_weights
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.clone import Copier, remake
 from keras_greedy.graph.costs import Costs
+from keras_greedy.graph.masks import get_keras_mask
 from keras_greedy.graph.rebuild import Cutter, rebuild
 from keras_greedy.graph.state import copy_weights, full_weights
 from keras_greedy.graph.trace import trace_quietly
@@ -192,13 +195,19 @@ def inner(operation: keras.Operation) -> keras.Operation:
 
 
 def can_be_gated(graph: ChannelGraph, group: ChannelGroup) -> bool:
-    """Returns whether each reader reads the same channels whenever it is called.
+    """Returns whether a wrapper of one gate can call each reader in its place.
 
-    A layer that is called several times has one gate for all of its calls. Gates are
-    for the last axis: heads have none.
+    A layer that is called several times has one gate for all of its calls: it has to
+    read the same channels each time. The wrapper takes one tensor, without a mask;
+    its gate is for the last axis, and heads are on another one.
     """
     if any(call.rule and call.rule.read_axis != -1 for call in group.readers):
         return False
+    for call in group.readers:
+        takes_mask = "mask" in inspect.signature(call.operation.call).parameters
+        is_masked = get_keras_mask(call.inputs[0]) is not None
+        if len(call.inputs) > 1 or len(call.outputs) > 1 or (takes_mask and is_masked):
+            return False
     readers = {call.operation for call in group.readers}
     inputs = set()
     for call in graph.calls:

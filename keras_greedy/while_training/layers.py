@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_greedy.graph.rules import RULES, rule_for
+from keras_greedy.graph.rules import public_key, rule_for
 from keras_greedy.selection.methods import method_of
 from keras_greedy.while_training.schedules import SelectionSchedule, checked_schedule
 
@@ -130,6 +130,7 @@ class GreedyChannels(keras.layers.Wrapper):
             "dtype": layer.dtype_policy,
         }
         super().__init__(layer, **options | kwargs)
+        self.supports_masking = layer.supports_masking
         self.selection_schedule = checked_schedule(selection_schedule)
         method_of(None, objective, step)  # Raises when there is no such method.
         self.objective = objective
@@ -168,7 +169,7 @@ class GreedyChannels(keras.layers.Wrapper):
         for index, gate in enumerate(gates):
             setattr(self, f"gates_{index}", gate)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
         if training and not self.has_callback:
             raise RuntimeError(NO_CALLBACK.format(self.name))
         gates = [ops.convert_to_tensor(gate.kept) for gate in self.gates]
@@ -176,11 +177,11 @@ class GreedyChannels(keras.layers.Wrapper):
         always_open = ops.ones((1,), gates[0].dtype)
         in_a_row = ops.concatenate([always_open, *gates])
         mask = ops.cast(ops.take(in_a_row, self.places), inputs.dtype)
-        rule = rule_for(type(self.layer), self.layer)
+        rule = rule_for(public_key(self.layer), self.layer)
         assert rule is not None  # The constructor refuses other layers.
         if rule.normalizes:
             return rule.over_kept(self.layer, inputs, mask)
-        return self.layer(inputs * mask)
+        return self.layer(inputs * mask, **kwargs)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return self.layer.compute_output_shape(input_shape)
@@ -255,7 +256,7 @@ def _serialize_shared(gate: ChannelGate) -> dict[str, Any]:
 
 def reads_channels(layer: keras.Layer) -> bool:
     """Returns whether a layer's rule says that a gate belongs in front of it."""
-    rule = RULES.get(type(layer))
+    rule = rule_for(public_key(layer), layer)
     return bool(rule and (rule.consumes or rule.normalizes))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from keras_greedy.graph.calls import Call, named_weights
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.clone import Copier, remake
-from keras_greedy.graph.rules import RULES, public_key
+from keras_greedy.graph.rules import public_key, rule_for
 from keras_greedy.graph.state import copy_weights, full_weights
 from keras_greedy.graph.trace import check_has_graph, trace
 from keras_greedy.policies import PruningPolicy, allowed, check_has_groups, of_groups
@@ -66,7 +66,7 @@ def prune_greedy(
             layer or a list of layers to build a model of. Of these, layers that read
             channels are wrapped, all others come back as they are, and groups with a
             reader that is not wrapped stay whole. A layer that no rule knows, such as
-            an LSTM, is an error alone, and named by a warning in a list.
+            an RNN of any cell, is an error alone, and named by a warning in a list.
         selection_schedule: When to select and how much to keep: a `ConstantWidth`
             (half the MACs at the first step is the default), `PolynomialWidth` or
             `LayerByLayer`.
@@ -165,7 +165,7 @@ def _say_unsupported(layers: Sequence[keras.Layer], is_single: bool) -> None:
 
 def _is_supported(layer: keras.Layer) -> bool:
     """Returns whether it can be gated, or needs no gate to be in a pruned model."""
-    is_known = public_key(layer) in RULES
+    is_known = rule_for(public_key(layer), layer) is not None
     # The layers in front of a model: its inputs' channels stay in any case.
     is_at_the_input = isinstance(layer, keras.layers.InputLayer) or (
         type(layer).__module__.startswith(PREPROCESSING)
@@ -194,9 +194,12 @@ def _wrapped_model(
     def make(operation: keras.Operation) -> keras.Operation:
         if operation not in readers:
             return remake(operation)
-        changes = {"use_bias": True} if operation in needs_bias else {}
-        layer = remake(operation, changes)
         call = readers[operation]
+        assert call.rule is not None  # Only a rule makes a call a reader.
+        changes = {}
+        if operation in needs_bias:
+            changes = call.rule.nested(operation, {"use_bias": True})
+        layer = remake(operation, changes)
         own = [group for group in groups if call in group.readers]
         return GreedyChannels(
             layer,

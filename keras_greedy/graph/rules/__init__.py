@@ -10,9 +10,11 @@ from keras_greedy.graph.rules import (
     merging,
     moving,
     normalization,
+    recurrent,
     reducing,
     reshaping,
     slicing,
+    wrappers,
 )
 from keras_greedy.graph.rules.base import (
     IN,
@@ -38,9 +40,11 @@ __all__ = [
     "moving",
     "normalization",
     "public_key",
+    "recurrent",
     "reducing",
     "register_rule",
     "reshaping",
     "rule_for",
     "slicing",
+    "wrappers",
 ]

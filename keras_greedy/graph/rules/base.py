@@ -56,6 +56,8 @@ class Rule:
             channel which is 0 there might as well be absent.
         normalizes: Whether it divides each channel by statistics over all of them;
             such a rule has `over_kept`.
+        takes_several: Whether, reading all channels of its first input, it takes other
+            tensors beside it, whose channels `carry` sees to.
         width: Name of the layer's argument that is the number of channels coming
             out, if it has one.
         weight_axes: Weight name -> for each of its last axes the channels that it
@@ -107,13 +109,17 @@ class Rule:
     produces: bool = False
     consumes: bool = False
     normalizes: bool = False
+    takes_several: bool = False
     width: str | None = None
     weight_axes: dict[str, Axes] = {}
     read_axis: int = -1
     made_axis: int = -1
 
-    def specialised(self, operation: keras.Operation) -> "Rule":
-        """Returns the rule of one operation of the kind, where its settings matter."""
+    def specialised(self, operation: keras.Operation) -> "Rule | None":
+        """Returns the rule of one operation of the kind, where its settings matter.
+
+        That may be none.
+        """
         return self
 
     def carry(
@@ -170,6 +176,10 @@ class Rule:
             pin_axes(call, channels, others, space)
         return [passing | {-1: ids} for ids in outputs]
 
+    def tied(self, call: Call) -> list[KerasTensor]:
+        """Returns the tensors whose channels are the same at every call of a layer."""
+        return [*call.channel_inputs, *call.outputs]
+
     def cut_config(
         self,
         call: Call,
@@ -186,6 +196,14 @@ class Rule:
         if self.width is None:
             return {}
         return {self.width: int(kept_out.sum())}
+
+    def nested(
+        self,
+        operation: keras.Operation,
+        changes: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Returns changes of a config as those of the layer around, of a wrapper."""
+        return changes
 
     def cut_arguments(
         self,

@@ -13,7 +13,6 @@ import keras
 import numpy as np
 from keras import KerasTensor, layers, ops
 
-from keras_greedy.graph.axes import axis_from_end
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.kept import Kept
 from keras_greedy.graph.rules.base import IN, OUT, Rule, Unprunable, pin_mixed
@@ -58,13 +57,6 @@ class ContractionRule(Rule):
                     space.unify(of_letter.setdefault(letter, ids), ids)
         _pin_shared(call, tensors, of_inputs, channels, space)
         return [_of_output(call.outputs[0], of_output, of_letter, space)]
-
-    def work_channels(
-        self,
-        call: Call,
-        channels: Mapping[KerasTensor, ByAxis],
-    ) -> list[np.ndarray]:
-        return [*channels[call.outputs[0]].values()]
 
 
 def _sizes_of(
@@ -194,13 +186,6 @@ class AttentionRule(Rule):
             space.unify(first, ids)
         return [made | {HEADS: first}]
 
-    def work_channels(
-        self,
-        call: Call,
-        channels: Mapping[KerasTensor, ByAxis],
-    ) -> list[np.ndarray]:
-        return [*channels[call.outputs[0]].values()]
-
 
 def _operands(call: Call) -> list[KerasTensor]:
     """Returns the queries, keys and values of an attention."""
@@ -298,23 +283,3 @@ class _Whole(Rule):
         space: ChannelSpace,
     ) -> Sequence[ByAxis]:
         raise Unprunable(self._reason)
-
-
-@register_rule(ops.repeat)
-class RepeatRule(Rule):
-    """Repeats each entry of an axis, as heads that several queries share."""
-
-    def carry_axes(
-        self,
-        call: Call,
-        channels: Sequence[ByAxis],
-        space: ChannelSpace,
-    ) -> Sequence[ByAxis]:
-        operation = call.operation
-        if operation.axis is None or not isinstance(operation.repeats, int):
-            raise Unprunable("it repeats entries unequally")
-        axis = axis_from_end(operation.axis, call.inputs[0])
-        made = dict(channels[0])
-        if axis in made:
-            made[axis] = np.repeat(made[axis], operation.repeats)
-        return [made]

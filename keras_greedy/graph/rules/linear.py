@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers
+from keras import KerasTensor, layers
 
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.rules.base import (
@@ -57,8 +57,8 @@ class ConvRule(Rule):
     def specialised(self, operation: keras.Operation) -> Rule:
         if operation.groups == 1:
             return self
-        channels_per_group = operation.kernel.shape[-2]
-        if channels_per_group == 1:
+        is_per_channel = operation.built and operation.kernel.shape[-2] == 1
+        if is_per_channel:
             return ConvPerChannelRule()
         return GroupedConvRule()
 
@@ -87,6 +87,28 @@ class SeparableConvRule(Rule):
         "pointwise_kernel": (IN, OUT),
         "bias": (OUT,),
     }
+
+
+@register_rule(layers.Embedding)
+class EmbeddingRule(Rule):
+    """A table of vectors, whose entries are channels; it reads numbers of rows."""
+
+    produces = True
+    width = "output_dim"
+    weight_axes = {"embeddings": (None, OUT)}
+
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
+        space.pin(channels[0], call.name, "it reads them as numbers of rows")
+        return super().carry(call, channels, space)
+
+    def tied(self, call: Call) -> list[KerasTensor]:
+        # Sequences of several lengths may be looked up in it.
+        return list(call.outputs)
 
 
 class ConvPerChannelRule(Rule):

@@ -5,6 +5,8 @@ import numpy as np
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.rules import contraction, linear
+from keras_greedy.graph.rules.recurrent import CONV_LSTM, RecurrentRule, directions
+from keras_greedy.graph.rules.wrappers import TimeDistributedRule, WrapperRule
 from keras_greedy.selection.consumers.base import (
     Consumer,
     DenseConsumer,
@@ -17,6 +19,11 @@ from keras_greedy.selection.consumers.convolution import (
 )
 from keras_greedy.selection.consumers.einsum import EinsumConsumer
 from keras_greedy.selection.consumers.opaque import OpaqueConsumer
+from keras_greedy.selection.consumers.recurrent import (
+    ConvLSTMConsumer,
+    RecurrentConsumer,
+)
+from keras_greedy.selection.consumers.time_distributed import TimeDistributedConsumer
 from keras_greedy.selection.consumers.transposed import ConvTransposeConsumer
 
 __all__ = ["Consumer", "consumer_of", "consumers_by_call", "consumers_of"]
@@ -65,8 +72,17 @@ def consumer_of(call: Call, channels: np.ndarray) -> Consumer:
         call: The call of a consumer.
         channels: `(C,)` channel numbers of the axis that it reads.
     """
-    kind = _KINDS.get(type(call.rule), OpaqueConsumer)
-    if type(call.rule) is linear.DenseRule:
+    rule = call.rule
+    if isinstance(rule, TimeDistributedRule):
+        return TimeDistributedConsumer(call, consumer_of(rule.inside(call), channels))
+    if isinstance(rule, WrapperRule):
+        return consumer_of(rule.inside(call), channels)
+    kind = _KINDS.get(type(rule), OpaqueConsumer)
+    if type(rule) is linear.DenseRule:
         is_map = len(call.inputs[0].shape) > 2
         kind = DenseConsumer if is_map else FlattenedConsumer
+    if type(rule) is RecurrentRule:
+        first, *_ = directions(call.operation)
+        is_conv = isinstance(first, CONV_LSTM)
+        kind = ConvLSTMConsumer if is_conv else RecurrentConsumer
     return kind(call, channels)

@@ -7,6 +7,7 @@ rows stay as short as there are channels.
 """
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -88,9 +89,18 @@ class Consumer:
             return np.zeros(self._outputs)
         return bias.astype(float)
 
-    def as_bias(self, values: np.ndarray) -> np.ndarray:
-        """Returns `(outputs,)` values in the shape of the layer's bias."""
-        return values
+    @property
+    def needs_bias(self) -> bool:
+        """Whether a bias is to be added to the layer, for the mean of what goes."""
+        return self.reconstructs and not self.call.operation.use_bias
+
+    def weights(
+        self,
+        kernel: np.ndarray,
+        bias: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        """Returns the layer's new weights by name, of a new kernel and bias."""
+        return {self.weight_name: kernel, "bias": bias}
 
     def rows(self, x: Tensor, positions: Tensor) -> Tensor:
         """Returns the `(n, folds, F)` features of the sampled positions of a batch.
@@ -168,8 +178,14 @@ class Consumer:
         """Returns the consumer's output before bias and activation."""
         return ops.matmul(ops.cast(x, kernel.dtype), kernel)
 
-    def activate(self, linear: Tensor) -> Tensor:
-        """Returns the consumer's output of `linear` with the bias added."""
+    def activate(self, linear: Tensor, *others: Any, **kwargs: Any) -> Any:
+        """Returns the consumer's output of `linear` with the bias added.
+
+        Args:
+            linear: From `linear`.
+            *others: The arguments that the layer is called with behind its input.
+            **kwargs: Likewise, as a mask.
+        """
         return self.call.operation.activation(linear)
 
     def apply(
@@ -177,10 +193,12 @@ class Consumer:
         x: Tensor,
         kernel: Tensor,
         bias: Tensor,
-    ) -> Tensor:
+        *others: Any,
+        **kwargs: Any,
+    ) -> Any:
         """Returns the consumer's output with another kernel and bias."""
         linear = self.linear(x, kernel)
-        return self.activate(linear + bias)
+        return self.activate(linear + bias, *others, **kwargs)
 
     def contributions(
         self,

@@ -49,8 +49,16 @@ class EinsumConsumer(Consumer):
             return np.zeros(self._outputs)
         return ops.convert_to_numpy(bias).astype(float).ravel()
 
-    def as_bias(self, values: np.ndarray) -> np.ndarray:
-        return values.reshape(self._sizes_made)
+    @property
+    def needs_bias(self) -> bool:
+        return "bias" not in self.call.weights
+
+    def weights(
+        self,
+        kernel: np.ndarray,
+        bias: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        return {"kernel": kernel, "bias": bias.reshape(self._sizes_made)}
 
     def rows(self, x: Tensor, positions: Tensor) -> Tensor:
         return super().rows(self._in_one_row(x), positions)

@@ -1,5 +1,7 @@
 """A consumer about which nothing is known but that it reads all channels."""
 
+from typing import Any
+
 import numpy as np
 from keras import ops
 
@@ -55,5 +57,5 @@ class OpaqueConsumer(Consumer):
     def linear(self, x: Tensor, kernel: Tensor) -> Tensor:
         return x * kernel
 
-    def activate(self, linear: Tensor) -> Tensor:
-        return self.call.operation(linear, **self.call.kwargs)
+    def activate(self, linear: Tensor, *others: Any, **kwargs: Any) -> Any:
+        return self.call.operation(linear, *others, **kwargs)

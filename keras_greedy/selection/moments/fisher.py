@@ -180,6 +180,6 @@ class _SquaredGradients:
             if shifts is not None:
                 own = own + shifts[call.index]
             linear[call.index] = own
-            return consumer.activate(own)
+            return consumer.activate(own, *args[1:], **kwargs)
 
         return self._graph.run_all(inputs, apply), linear

@@ -275,7 +275,7 @@ class Suffix:
             linear = made.get(call.index)
             if linear is None:
                 linear = consumer.linear(args[0], scale)
-            return consumer.activate(linear)
+            return consumer.activate(linear, *args[1:], **kwargs)
 
         rest = self._graph.calls[self._first :]
         values = self._graph.run(values, rest, apply)
