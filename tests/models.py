@@ -619,24 +619,24 @@ def custom_layer():
     return around(Scale(name="mine"))
 
 
-@unprunable({"b": 6}, mine="no channel rule for Lambda")
+@topology
 def lambda_of_a_lambda():
     return around(layers.Lambda(lambda x: factor_of_this_module * x, name="mine"))
 
 
-@unprunable({"b": 6}, mine="no channel rule for Lambda")
+@topology
 def lambda_of_a_function():
     return around(layers.Lambda(twice, output_shape=lambda s: s, name="mine"))
 
 
-@unprunable({"b": 6}, a="its activation twice may mix the channels")
+@topology
 def activation_of_the_users():
     x = picture = image()
     x = conv(conv(x, 8, name="a", activation=twice), 6, name="b")
     return keras.Model(picture, head(x))
 
 
-@unprunable({"a": 8, "b": 6}, **{"inner/mine": "no channel rule for Lambda"})
+@topology
 def nested_sequential_called_twice():
     inner = keras.Sequential([image(8), layers.Conv2D(8, 1), layers.Lambda(twice)])
     inner.name, inner.layers[1].name = "inner", "mine"
@@ -656,7 +656,11 @@ def nested_subclass():
     return around(Channels(name="inner"))
 
 
-@unprunable({"b": 6}, permuted="no channel rule for Permute")
+@unprunable(
+    {"b": 6},
+    permuted="no channel rule for Permute, and a probe finds: its output 0 depends on "
+    "the channels 0, 1, 2 and more",
+)
 def channels_first():
     def inner(x):
         x = layers.Permute((3, 1, 2), name="permuted")(x)

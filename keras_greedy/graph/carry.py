@@ -1,15 +1,16 @@
 """Carries channel numbers through the calls of a model."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import keras
 import numpy as np
 from keras import KerasTensor
 
 from keras_greedy.graph.calls import Call
-from keras_greedy.graph.channels import Channels
+from keras_greedy.graph.channels import Channels, Reasons
 from keras_greedy.graph.rules.base import Rule, Unprunable
+from keras_greedy.graph.rules.probed import rule_without_one
 from keras_greedy.graph.space import Boundary, ChannelSpace, Pin
 
 
@@ -39,7 +40,8 @@ class Carrier:
     def carry(self, call: Call) -> None:
         """Gives the call's outputs their channel numbers."""
         try:
-            rule = _applicable_rule(call)
+            rule = self._applicable_rule(call)
+            call = dataclasses.replace(call, rule=rule)
             inputs = [self._channels[tensor] for tensor in call.channel_inputs]
             carried = rule.carry(call, inputs, self._space)
             _check_widths(call, carried)
@@ -87,6 +89,19 @@ class Carrier:
             channels[tensor] = self._space.resolve(ids)
         return channels, self._space.pins()
 
+    def followed_by_probe(self, channels: Collection[int]) -> Reasons:
+        """Returns `(layer name, kind)` of the layers that are followed due to a probe.
+
+        Args:
+            channels: The channel numbers that matter.
+        """
+        layers = []
+        for trusted in self._space.probes.trusted:
+            ids = self._space.resolve(trusted.channels)
+            if trusted.layer not in self._whole and not set(channels).isdisjoint(ids):
+                layers.append((trusted.layer, trusted.kind))
+        return list(dict.fromkeys(layers))
+
     def _tie_to_first(self, call: Call, rule: Rule) -> None:
         """Ties a layer that is called again: it has the same weights, cut once."""
         first = self._first.setdefault(call.operation, call)
@@ -97,6 +112,19 @@ class Carrier:
         for one, other in zip(before, again, strict=True):
             self.tie(one, other)
 
+    def _applicable_rule(self, call: Call) -> Rule:
+        """Returns the call's rule, or raises `Unprunable` where it does not apply."""
+        if isinstance(call.operation, keras.Model):
+            raise Unprunable("the layers of a model inside the model are not seen")
+        if call.rule is None:
+            return rule_without_one(call, self._space)
+        if call.rule.consumes and len(call.inputs) > 1:
+            raise Unprunable("it reads the channels of several tensors")
+        extra = set(call.weights) - set(call.rule.weight_axes)
+        if extra:
+            raise Unprunable(f"its rule does not know the weights {sorted(extra)}")
+        return call.rule
+
     def _pin_boundary(
         self,
         tensors: Iterable[KerasTensor],
@@ -105,20 +133,6 @@ class Carrier:
         for tensor in tensors:
             ids = self._channels[tensor]
             self._space.pin(ids, None, boundary.value, boundary)
-
-
-def _applicable_rule(call: Call) -> Rule:
-    """Returns the call's rule, or raises `Unprunable` where it does not apply."""
-    if isinstance(call.operation, keras.Model):
-        raise Unprunable("the layers of a model inside the model are not seen")
-    if call.rule is None:
-        raise Unprunable(f"no channel rule for {type(call.operation).__name__}")
-    if call.rule.consumes and len(call.inputs) > 1:
-        raise Unprunable("it reads the channels of several tensors")
-    extra = set(call.weights) - set(call.rule.weight_axes)
-    if extra:
-        raise Unprunable(f"its rule does not know the weights {sorted(extra)}")
-    return call.rule
 
 
 def _check_widths(call: Call, carried: np.ndarray) -> None:

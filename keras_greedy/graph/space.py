@@ -5,6 +5,8 @@ import enum
 
 import numpy as np
 
+from keras_greedy.graph.probing import Probes
+
 
 class Boundary(enum.Enum):
     """An end of the model, whose channels belong to the user and are never cut."""
@@ -35,9 +37,13 @@ class ChannelSpace:
 
     Equal numbers form a tree: each number points to its parent, and the root, which
     is its own parent, stands for them all.
+
+    Attributes:
+        probes: Those of the operations and activations without a rule.
     """
 
     def __init__(self) -> None:
+        self.probes = Probes()
         self._parent: list[int] = []
         self._pins: list[tuple[int, Pin]] = []
 

@@ -14,6 +14,7 @@ from keras import KerasTensor
 
 from keras_greedy.backend import Tensor
 from keras_greedy.graph.calls import Call
+from keras_greedy.graph.probing import Mixing
 from keras_greedy.graph.space import ChannelSpace
 
 IN = "in"
@@ -230,9 +231,30 @@ def pin_mixed(
 ) -> None:
     """Forbids cutting `(C,)` channels that the call's activation may mix."""
     activation = getattr(call.operation, "activation", None)
-    if not _is_per_channel(activation):
-        name = getattr(activation, "__name__", type(activation).__name__)
-        space.pin(channels, call.name, f"its activation {name} may mix the channels")
+    if _is_per_channel(activation):
+        return
+    name = getattr(activation, "__name__", type(activation).__name__)
+    reason = f"its activation {name} may mix the channels"
+    if _has_rule(activation) or getattr(activation, "weights", None):
+        space.pin(channels, call.name, reason)
+        return
+    try:
+        space.probes.check_activation(activation, call.outputs[0])
+        space.probes.trust(call.name, f"its activation {name}", channels)
+    except Mixing as finding:
+        space.pin(channels, call.name, f"{reason}, as a probe finds: {finding}")
+
+
+def is_follower(key: RuleKey) -> bool:
+    """Returns whether a layer's class or a function acts on each channel alone.
+
+    That is, by its rule. One that looks closer may find that it mixes the channels, and
+    weights of an activation inside a layer would not be cut.
+    """
+    rule = RULES.get(key)
+    if rule is None or rule.produces or rule.consumes or rule.normalizes:
+        return False
+    return type(rule).carry is Rule.carry and not rule.weight_axes
 
 
 def cut_constant(value: Any, kept: np.ndarray) -> Any:
@@ -258,10 +280,15 @@ def _is_per_channel(activation: Any) -> bool:
     """Returns whether an activation, if there is one, acts on each channel alone."""
     if activation is None:
         return True
-    is_layer = isinstance(activation, keras.Layer)
-    rule = RULES.get(type(activation) if is_layer else activation)
-    # A follower as `Rule` is one; a rule that looks closer may find that it mixes, and
-    # weights of an activation inside a layer would not be cut.
-    if rule is None or type(rule).carry is not Rule.carry or rule.weight_axes:
+    if not is_follower(_key_of(activation)):
         return False
+    is_layer = isinstance(activation, keras.Layer)
     return not is_layer or _is_per_channel(getattr(activation, "activation", None))
+
+
+def _has_rule(activation: Any) -> bool:
+    return _key_of(activation) in RULES
+
+
+def _key_of(activation: Any) -> Any:
+    return type(activation) if isinstance(activation, keras.Layer) else activation

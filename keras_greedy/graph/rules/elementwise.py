@@ -95,7 +95,10 @@ for name in ELEMENTWISE.split():
             register_rule(getattr(module, name))(Rule)
 
 
-@register_rule(layers.Softmax, ops.softmax, ops.log_softmax)
+SOFTMAX = (activations.softmax, activations.log_softmax, ops.softmax, ops.log_softmax)
+
+
+@register_rule(layers.Softmax, *SOFTMAX)
 class SoftmaxRule(Rule):
     """Keeps all channels: each output depends on all of them."""
 
