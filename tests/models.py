@@ -1,7 +1,7 @@
 """Small models for the tests.
 
-`TOPOLOGIES` can be pruned throughout, `UNPRUNABLE` only in part. The layers that make
-channels are named, so that tests can say what they expect.
+`TOPOLOGIES` can be pruned throughout, `UNPRUNABLE` only in part, or with a warning. The
+layers that make channels are named, so that tests can say what they expect.
 """
 
 import functools
@@ -619,27 +619,27 @@ def custom_layer():
     return around(Scale(name="mine"))
 
 
-@topology
+@unprunable({"a": 8, "b": 6})
 def lambda_of_a_lambda():
     return around(layers.Lambda(lambda x: factor_of_this_module * x, name="mine"))
 
 
-@topology
+@unprunable({"a": 8, "b": 6})
 def lambda_of_a_function():
     return around(layers.Lambda(twice, output_shape=lambda s: s, name="mine"))
 
 
-@topology
+@unprunable({"a": 8, "b": 6})
 def activation_of_the_users():
     x = picture = image()
     x = conv(conv(x, 8, name="a", activation=twice), 6, name="b")
     return keras.Model(picture, head(x))
 
 
-@topology
+@unprunable({"a": 8, "inner/inner": 8, "b": 6})
 def nested_sequential_called_twice():
     inner = keras.Sequential([image(8), layers.Conv2D(8, 1), layers.Lambda(twice)])
-    inner.name, inner.layers[1].name = "inner", "mine"
+    inner.name, inner.layers[0].name, inner.layers[1].name = "inner", "inner", "mine"
     return around(lambda x: inner(x) + inner(2 * x))
 
 

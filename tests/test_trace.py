@@ -69,10 +69,6 @@ GROUPS = {
     },
     "audio": {"a": 8, "b": 6, "c": 7, "d": 6},
     "volumes": {"a": 6, "b": 5},
-    "lambda_of_a_lambda": {"a": 8, "b": 6},
-    "lambda_of_a_function": {"a": 8, "b": 6},
-    "activation_of_the_users": {"a": 8, "b": 6},
-    "nested_sequential_called_twice": {"a": 8, "inner/inner": 8, "b": 6},
     "transposed_convolutions": {**{"a": 4, "b": 8, "up": 5, "again": 6, "third": 5}},
 }
 

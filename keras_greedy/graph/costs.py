@@ -13,7 +13,8 @@ from keras_greedy.graph.channels import ChannelGraph, Reasons
 from keras_greedy.graph.multiplications import COUNTED, macs_by_call
 from keras_greedy.graph.products import Uncounted
 from keras_greedy.graph.quadratic import CountRows, Forms, TermsByCondition
-from keras_greedy.graph.terms import weight_terms, work_terms
+from keras_greedy.graph.rules.probed import ProbedRule
+from keras_greedy.graph.terms import channels_followed, weight_terms, work_terms
 from keras_greedy.graph.trace import trace_quietly
 from tflite_export.checks import shown
 from tflite_export.user_warnings import warn_user
@@ -143,10 +144,12 @@ class Costs:
             kernels = [weight for weight in weights if weight.multiplies]
             if not isinstance(work, Uncounted):
                 own = mac_terms[self.branches.conditions[call.index]]
-                own += work_terms(work / examples, kernels)
+                factors = kernels or channels_followed(graph, call, rows)
+                own += work_terms(work / examples, factors)
                 continue
             _check_counted(call, work)
-            if call.rule is None or kernels:
+            is_known = call.rule and not isinstance(call.rule, ProbedRule)
+            if kernels or not is_known:
                 self.uncounted.append((call.name, str(work)))
         self._new_biases: list[_NewBias] = []
         for call in new_biases:

@@ -43,26 +43,42 @@ def weight_terms(
     return weights
 
 
+def channels_followed(
+    graph: ChannelGraph,
+    call: Call,
+    rows: CountRows,
+) -> list[Weight]:
+    """Returns what a call without kernels multiplies by: 1 for each of its channels.
+
+    That is for a call that acts on each channel alone; none for others.
+    """
+    if call.rule is None or call.rule.consumes or call.rule.normalizes:
+        return []
+    channels = graph.channels_of(call.inputs[0])
+    term = Term(1.0, rows.add(channels), ONE)
+    return [Weight(term, len(channels), multiplies=True)]
+
+
 def work_terms(
     work: float,
-    kernels: Sequence[Weight],
+    factors: Sequence[Weight],
 ) -> list[Term]:
     """Returns the multiply-accumulates of a call as terms.
 
     Args:
         work: Their number in the whole model.
-        kernels: What the call multiplies by, and is cut with the channels.
+        factors: What the call multiplies by, and is cut with the channels.
     """
     if not work:
         return []
-    if not kernels:
+    if not factors:
         return [Term(work, ONE, ONE)]
     # A layer multiplies by the entries of its kernels, so often each.
-    often = work / sum(kernel.entries for kernel in kernels)
+    often = work / sum(factor.entries for factor in factors)
     terms = []
-    for kernel in kernels:
-        coefficient = kernel.term.coefficient * often
-        terms.append(kernel.term._replace(coefficient=coefficient))
+    for factor in factors:
+        coefficient = factor.term.coefficient * often
+        terms.append(factor.term._replace(coefficient=coefficient))
     return terms
 
 
