@@ -13,7 +13,7 @@ from keras import layers, ops
 
 # The raw operations that must have a name of our own.
 from keras.src.ops.nn import Softmax
-from keras.src.ops.numpy import GetItem, Mean, Multiply
+from keras.src.ops.numpy import GetItem, Multiply
 
 OLD_KERAS = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 13)
 saved_by_keras_3_13 = pytest.mark.skipif(
@@ -532,6 +532,26 @@ def other_normalizations():
 
 
 @topology
+def attention_by_channel_statistics():
+    """CBAM: maps of statistics over the channels weigh the positions."""
+    x = picture = image()
+    x = conv(x, 8, name="a", activation="relu")
+    maps = [
+        ops.mean(x, axis=-1, keepdims=True),
+        ops.max(x, axis=3, keepdims=True),
+        ops.expand_dims(ops.amin(x - 1, axis=-1), -1),
+        ops.expand_dims(ops.std(x, axis=(-1,)), axis=3),
+        ops.logsumexp(x, axis=-1, keepdims=True),
+        ops.sum(x, axis=-1, keepdims=True) / 8,
+        ops.norm(x, axis=-1, keepdims=True),
+    ]
+    weights = conv(layers.Concatenate()(maps), 1, 7, "maps", activation="sigmoid")
+    x = ops.normalize(conv(x * weights, 7, name="b"), axis=-1)
+    x = x / (1 + ops.reshape(ops.var(x, axis=(1, 2, 3)), (-1, 1, 1, 1)))
+    return keras.Model(picture, head(conv(ops.normalize(x, axis=1), 6, name="c")))
+
+
+@topology
 def audio():
     """Convolutions along time."""
     x = sound = keras.Input((24, 2))
@@ -696,14 +716,6 @@ def recurrence_and_attention():
     x = layers.Dense(8, name="b")(layers.Dense(9, "relu", name="a")(x))
     x = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
     return keras.Model(words, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
-
-
-@unprunable({"c": 6}, mean="it reduces axis [-1], the channels' or the batch's")
-def attention_by_channel_mean():
-    x = picture = image()
-    x = conv(x, 8, name="a")
-    mean = Mean(axis=-1, keepdims=True, name="mean")(x)
-    return keras.Model(picture, head(conv(x * conv(mean, 1, name="b"), 6, name="c")))
 
 
 @unprunable(

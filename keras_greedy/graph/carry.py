@@ -118,12 +118,13 @@ class Carrier:
             raise Unprunable("the layers of a model inside the model are not seen")
         if call.rule is None:
             return rule_without_one(call, self._space)
-        if call.rule.consumes and len(call.inputs) > 1:
+        rule = call.rule.of_call(call)
+        if rule.consumes and len(call.inputs) > 1:
             raise Unprunable("it reads the channels of several tensors")
-        extra = set(call.weights) - set(call.rule.weight_axes)
+        extra = set(call.weights) - set(rule.weight_axes)
         if extra:
             raise Unprunable(f"its rule does not know the weights {sorted(extra)}")
-        return call.rule
+        return rule
 
     def _pin_boundary(
         self,

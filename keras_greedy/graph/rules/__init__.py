@@ -9,6 +9,7 @@ from keras_greedy.graph.rules import (
     merging,
     normalization,
     reshaping,
+    statistics,
 )
 from keras_greedy.graph.rules.base import (
     IN,
@@ -35,4 +36,5 @@ __all__ = [
     "register_rule",
     "reshaping",
     "rule_for",
+    "statistics",
 ]

@@ -44,8 +44,8 @@ class Rule:
         produces: Whether the call makes channels of its own.
         consumes: Whether it reads all channels of its input at once, so that a
             channel which is 0 there might as well be absent.
-        normalizes: Whether it divides each channel by statistics over all of them;
-            such a rule has `over_kept`.
+        normalizes: Whether it divides each channel by statistics over all of them, or
+            makes a channel of such statistics; such a rule has `over_kept`.
         width: Name of the layer's argument that is the number of channels coming
             out, if it has one.
         weight_axes: Weight name -> for each of its last axes the channels that it
@@ -98,6 +98,10 @@ class Rule:
 
     def specialised(self, operation: keras.Operation) -> "Rule":
         """Returns the rule of one operation of the kind, where its settings matter."""
+        return self
+
+    def of_call(self, call: Call) -> "Rule":
+        """Returns the rule of one call of the kind, where its shapes matter."""
         return self
 
     def carry(

@@ -121,25 +121,6 @@ class GetItemRule(Rule):
         return channels[0]
 
 
-@register_rule(ops.mean, ops.max, ops.min, ops.sum)
-class ReduceRule(Rule):
-    """Reduces positions."""
-
-    def carry(
-        self,
-        call: Call,
-        channels: Sequence[np.ndarray],
-        space: ChannelSpace,
-    ) -> np.ndarray:
-        rank = len(call.inputs[0].shape)
-        axes = call.operation.axis
-        if isinstance(axes, int):
-            axes = [axes]
-        if axes is None or any(axis % rank in (0, rank - 1) for axis in axes):
-            raise Unprunable(f"it reduces axis {axes}, the channels' or the batch's")
-        return channels[0]
-
-
 @register_rule(ops.pad)
 class PadRule(Rule):
     """Padding the channel axis makes constant channels: they have numbers too."""
