@@ -141,7 +141,7 @@ def gated(graph: ChannelGraph, selection: dict) -> keras.Model:
             gate = keras.layers.Rescaling(
                 mask.astype(float).tolist(),
                 name=f"gate_{call.index}",
-                dtype=call.operation.dtype_policy,
+                dtype=getattr(call.operation, "dtype_policy", call.inputs[0].dtype),
             )
             args = (gate(args[0]), *args[1:])
         return whole.apply(call, *args, **kwargs)
@@ -152,25 +152,28 @@ def gated(graph: ChannelGraph, selection: dict) -> keras.Model:
 
 
 class OverKept(keras.layers.Layer):
-    """A normalisation whose statistics are over the kept channels only."""
+    """A layer or an operation whose statistics are over the kept channels only."""
 
-    def __init__(self, rule: Rule, layer: keras.Layer, mask: np.ndarray):
-        super().__init__(dtype=layer.dtype_policy)
+    def __init__(self, rule: Rule, operation: keras.Operation, mask: np.ndarray):
+        # A raw operation computes in the type that it is given.
+        policy = getattr(operation, "dtype_policy", None)
+        super().__init__(dtype=policy, autocast=policy is not None)
         self._rule = rule
-        self._layer = layer
+        self._operation = operation
         self._mask = mask.astype("float32")
-        self.supports_masking = layer.supports_masking
+        self.supports_masking = getattr(operation, "supports_masking", False)
 
     def build(self, shape: tuple) -> None:
-        if not self._layer.built:
-            self._layer.build(shape)
+        is_built = getattr(self._operation, "built", True)
+        if not is_built:
+            self._operation.build(shape)
 
-    def compute_output_shape(self, shape: tuple) -> tuple:
-        return shape
+    def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        return self._operation.compute_output_spec(x)
 
     def call(self, x: Any) -> Any:
         mask = ops.cast(self._mask, x.dtype)
-        return self._rule.over_kept(self._layer, x, mask)
+        return self._rule.over_kept(self._operation, x, mask)
 
 
 def _random_selection(

@@ -67,6 +67,7 @@ GROUPS = {
     "other_normalizations": {
         **{"a": 4, "b": 6, "c": 6, "d": 6, "e": 7, "f": 5, "g": 6}
     },
+    "attention_by_channel_statistics": {"a": 8, "b": 7, "c": 6},
     "audio": {"a": 8, "b": 6, "c": 7, "d": 6},
     "volumes": {"a": 6, "b": 5},
     "embedded_words": {"table": 8, "a": 6, "b": 4},

@@ -1,7 +1,7 @@
 """Carries channel numbers through the calls of a model."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -9,9 +9,10 @@ from keras import KerasTensor
 
 from keras_greedy.graph.axes import all_numbers, width_of
 from keras_greedy.graph.calls import Call
-from keras_greedy.graph.channels import Channels
+from keras_greedy.graph.channels import Channels, Reasons
 from keras_greedy.graph.parted import settled
 from keras_greedy.graph.rules.base import Rule, Unprunable
+from keras_greedy.graph.rules.probed import rule_without_one
 from keras_greedy.graph.space import Boundary, ByAxis, ChannelSpace, Pin
 
 
@@ -46,9 +47,8 @@ class Carrier:
     def carry(self, call: Call) -> None:
         """Gives the call's outputs their channel numbers."""
         try:
-            if call.operation in self._whole:
-                raise Unprunable(self._whole[call.operation])
-            rule = _applicable_rule(call)
+            rule = self._applicable_rule(call)
+            call = dataclasses.replace(call, rule=rule)
             inputs = [self._channels[tensor] for tensor in call.channel_inputs]
             if not rule.takes_parts:
                 inputs = [settled(by_axis, self._space) for by_axis in inputs]
@@ -105,6 +105,19 @@ class Carrier:
                 channels[tensor][axis] = self._space.resolve(ids)
         return channels, self._space.pins()
 
+    def followed_by_probe(self, channels: Collection[int]) -> Reasons:
+        """Returns `(layer name, kind)` of the layers that are followed due to a probe.
+
+        Args:
+            channels: The channel numbers that matter.
+        """
+        layers = []
+        for trusted in self._space.probes.trusted:
+            ids = self._space.resolve(trusted.channels)
+            if trusted.layer not in self._whole and not set(channels).isdisjoint(ids):
+                layers.append((trusted.layer, trusted.kind))
+        return list(dict.fromkeys(layers))
+
     def _tie_to_first(self, call: Call, rule: Rule) -> None:
         """Ties a layer that is called again: it has the same weights, cut once."""
         first = self._first.setdefault(call.operation, call)
@@ -117,6 +130,23 @@ class Carrier:
         for one, other in zip(before, again, strict=True):
             self.tie(one, other)
 
+    def _applicable_rule(self, call: Call) -> Rule:
+        """Returns the call's rule, or raises `Unprunable` where it does not apply."""
+        if call.operation in self._whole:
+            raise Unprunable(self._whole[call.operation])
+        if isinstance(call.operation, keras.Model):
+            raise Unprunable("the layers of a model inside the model are not seen")
+        if call.rule is None:
+            return rule_without_one(call, self._space)
+        rule = call.rule.of_call(call)
+        has_several = len(call.channel_inputs) > 1
+        if rule.consumes and has_several and not rule.takes_several:
+            raise Unprunable("it reads the channels of several tensors")
+        extra = set(call.weights) - set(rule.weight_axes)
+        if extra:
+            raise Unprunable(f"its rule does not know the weights {sorted(extra)}")
+        return rule
+
     def _pin_boundary(
         self,
         tensors: Iterable[KerasTensor],
@@ -125,31 +155,6 @@ class Carrier:
         for tensor in tensors:
             numbers = all_numbers(self._channels[tensor])
             self._space.pin(numbers, None, boundary.value, boundary)
-
-
-def _applicable_rule(call: Call) -> Rule:
-    """Returns the call's rule, or raises `Unprunable` where it does not apply."""
-    if isinstance(call.operation, keras.Model):
-        raise Unprunable("the layers of a model inside the model are not seen")
-    if call.rule is None:
-        raise Unprunable(f"no channel rule for {_kind(call.operation)}")
-    has_several = len(call.channel_inputs) > 1
-    if call.rule.consumes and has_several and not call.rule.takes_several:
-        raise Unprunable("it reads the channels of several tensors")
-    extra = set(call.weights) - set(call.rule.weight_axes)
-    if extra:
-        raise Unprunable(f"its rule does not know the weights {sorted(extra)}")
-    return call.rule
-
-
-def _kind(operation: keras.Operation) -> str:
-    """Returns the class of an operation, of a wrapper with that of the layer inside."""
-    kind = type(operation).__name__
-    for attribute in ("layer", "forward_layer", "cell"):
-        inside = getattr(operation, attribute, None)
-        if isinstance(inside, keras.Layer):
-            return f"{kind} of {_kind(inside)}"
-    return kind
 
 
 def _check_widths(call: Call, carried: Sequence[ByAxis]) -> None:

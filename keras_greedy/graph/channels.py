@@ -113,6 +113,8 @@ class ChannelGraph:
         groups: The prunable groups, in the order of their first producer.
         unprunable: `(layer name, reason)` of each layer that keeps the channels it
             touches.
+        probed: `(layer name, kind)` of each layer without a rule that channels are
+            followed through, as a probe found that it tells them apart.
 
     Example:
 
@@ -144,6 +146,7 @@ class ChannelGraph:
     channels: Channels
     groups: list[ChannelGroup]
     unprunable: Reasons
+    probed: Reasons
 
     def __repr__(self) -> str:
         channels = sum(group.size for group in self.groups)

@@ -78,6 +78,10 @@ def find_groups(
             parts = found.parts.get(channel, ())
             roles = Roles(made, normalized, found.read[channel], parts)
             members.setdefault(roles, []).append(channel)
+        elif channel in found.normalized:
+            (index, _), *_ = found.normalized[channel]
+            reason = "nothing else reads the channels that it is a statistic of"
+            unprunable.append((calls[index].name, reason))
 
     groups = []
     times_named: collections.Counter[str] = collections.Counter()

@@ -6,6 +6,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from keras_greedy.graph.probing import Probes
+
 # Axis of a tensor, counted from the end: -1 is the last one -> the `(C,)` channel
 # numbers along it. Axes that are not named have no channels: positions, or the batch.
 # Several axes, a tuple, may have an array of numbers together, see `graph.parted`.
@@ -41,9 +43,13 @@ class ChannelSpace:
 
     Equal numbers form a tree: each number points to its parent, and the root, which
     is its own parent, stands for them all.
+
+    Attributes:
+        probes: Those of the operations and activations without a rule.
     """
 
     def __init__(self) -> None:
+        self.probes = Probes()
         self._parent: list[int] = []
         self._pins: list[tuple[int, Pin]] = []
         self._pinned: set[int] = set()

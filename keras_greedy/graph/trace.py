@@ -38,7 +38,9 @@ NAMES_SHOWN = 3
 def trace(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
     """Finds which channels of a model must be cut together.
 
-    Layers without a rule keep all channels they touch; one warning lists them.
+    Layers without a rule keep all channels they touch, and one warning lists them. One
+    without weights is probed, as an activation without a rule is: if, on random inputs,
+    it acts on each channel alone, its channels are cut, and another warning names it.
 
     Args:
         model: A built model, channels last. The layers of models inside it, and of
@@ -84,6 +86,15 @@ def trace(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
             f"Some channels of model '{model.name}' stay unpruned because of "
             f"these layers:\n{listed}"
         )
+    if graph.probed:
+        lines = [f"  {name}: {kind}" for name, kind in graph.probed]
+        listed = "\n".join(lines)
+        warn_user(
+            f"These layers of model '{model.name}' are taken to tell the channels "
+            "apart, as they do on random inputs. Register a rule for their classes or "
+            "functions to be sure, as `keras_greedy.register_rule(my_function)"
+            f"(keras_greedy.Rule)` if each channel is on its own:\n{listed}"
+        )
     return graph
 
 
@@ -100,6 +111,7 @@ def trace_quietly(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
         carrier.tie(one, other)
     channels, pins = carrier.finish(layout.outputs)
     groups, unprunable = find_groups(carrier.calls, channels, pins)
+    in_groups = {channel for group in groups for channel in group.channels}
     return ChannelGraph(
         model=model,
         functional=functional,
@@ -110,6 +122,7 @@ def trace_quietly(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
         channels=channels,
         groups=groups,
         unprunable=unprunable,
+        probed=carrier.followed_by_probe(in_groups),
     )
 
 

@@ -14,6 +14,7 @@ from keras_greedy.graph.rules import (
     reducing,
     reshaping,
     slicing,
+    statistics,
     wrappers,
 )
 from keras_greedy.graph.rules.base import (
@@ -46,5 +47,6 @@ __all__ = [
     "reshaping",
     "rule_for",
     "slicing",
+    "statistics",
     "wrappers",
 ]

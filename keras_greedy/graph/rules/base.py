@@ -16,6 +16,7 @@ from keras_greedy.backend import Tensor
 from keras_greedy.graph.axes import axes_of_any, join
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.kept import Kept
+from keras_greedy.graph.probing import Mixing
 from keras_greedy.graph.space import ByAxis, ChannelSpace
 
 IN = "in"
@@ -54,8 +55,8 @@ class Rule:
         produces: Whether the call makes channels of its own.
         consumes: Whether it reads all channels of its input at once, so that a
             channel which is 0 there might as well be absent.
-        normalizes: Whether it divides each channel by statistics over all of them;
-            such a rule has `over_kept`.
+        normalizes: Whether it divides each channel by statistics over all of them, or
+            makes a channel of such statistics; such a rule has `over_kept`.
         takes_several: Whether, reading all channels of its first input, it takes other
             tensors beside it, whose channels `carry` sees to.
         width: Name of the layer's argument that is the number of channels coming
@@ -120,6 +121,10 @@ class Rule:
 
         That may be none.
         """
+        return self
+
+    def of_call(self, call: Call) -> "Rule":
+        """Returns the rule of one call of the kind, where its shapes matter."""
         return self
 
     def carry(
@@ -343,9 +348,30 @@ def pin_mixed(
 ) -> None:
     """Forbids cutting `(C,)` channels that the call's activation may mix."""
     activation = getattr(call.operation, "activation", None)
-    if not _is_per_channel(activation):
-        name = getattr(activation, "__name__", type(activation).__name__)
-        space.pin(channels, call.name, f"its activation {name} may mix the channels")
+    if _is_per_channel(activation):
+        return
+    name = getattr(activation, "__name__", type(activation).__name__)
+    reason = f"its activation {name} may mix the channels"
+    if _has_rule(activation) or getattr(activation, "weights", None):
+        space.pin(channels, call.name, reason)
+        return
+    try:
+        space.probes.check_activation(activation, call.outputs[0])
+        space.probes.trust(call.name, f"its activation {name}", channels)
+    except Mixing as finding:
+        space.pin(channels, call.name, f"{reason}, as a probe finds: {finding}")
+
+
+def is_follower(key: RuleKey) -> bool:
+    """Returns whether a layer's class or a function acts on each channel alone.
+
+    That is, by its rule. One that looks closer may find that it mixes the channels, and
+    weights of an activation inside a layer would not be cut.
+    """
+    rule = RULES.get(key)
+    if rule is None or rule.produces or rule.consumes or rule.normalizes:
+        return False
+    return type(rule).carry is Rule.carry and not rule.weight_axes
 
 
 def cut_constant(
@@ -381,10 +407,15 @@ def _is_per_channel(activation: Any) -> bool:
     """Returns whether an activation, if there is one, acts on each channel alone."""
     if activation is None:
         return True
-    is_layer = isinstance(activation, keras.Layer)
-    rule = RULES.get(type(activation) if is_layer else activation)
-    # A follower as `Rule` is one; a rule that looks closer may find that it mixes, and
-    # weights of an activation inside a layer would not be cut.
-    if rule is None or type(rule).carry is not Rule.carry or rule.weight_axes:
+    if not is_follower(_key_of(activation)):
         return False
+    is_layer = isinstance(activation, keras.Layer)
     return not is_layer or _is_per_channel(getattr(activation, "activation", None))
+
+
+def _has_rule(activation: Any) -> bool:
+    return _key_of(activation) in RULES
+
+
+def _key_of(activation: Any) -> Any:
+    return type(activation) if isinstance(activation, keras.Layer) else activation

@@ -107,7 +107,10 @@ for name in ELEMENTWISE.split():
             register_rule(getattr(module, name))(ElementwiseRule)
 
 
-@register_rule(layers.Softmax, ops.softmax, ops.log_softmax)
+SOFTMAX = (activations.softmax, activations.log_softmax, ops.softmax, ops.log_softmax)
+
+
+@register_rule(layers.Softmax, *SOFTMAX)
 class SoftmaxRule(Rule):
     """Keeps all channels along its axes: each output depends on all of them."""
 

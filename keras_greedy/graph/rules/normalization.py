@@ -114,8 +114,8 @@ class LayerNormalizationRule(ChannelStatisticsRule):
         mask: Tensor,
     ) -> Tensor:
         axes = _axes(layer, len(x.shape))
-        mean = _mean_of_kept(x, mask, axes)
-        variance = _mean_of_kept(ops.square(x - mean), mask, axes)
+        mean = mean_of_kept(x, mask, axes)
+        variance = mean_of_kept(ops.square(x - mean), mask, axes)
         # Keras' `rms_scaling` leaves the mean in, but divides by the deviation.
         centred = x if layer.rms_scaling else x - mean
         y = centred * ops.rsqrt(variance + layer.epsilon)
@@ -136,13 +136,26 @@ class RMSNormalizationRule(ChannelStatisticsRule):
         mask: Tensor,
     ) -> Tensor:
         axes = _axes(layer, len(x.shape))
-        square = _mean_of_kept(ops.square(x), mask, axes)
+        square = mean_of_kept(ops.square(x), mask, axes)
         return x * ops.rsqrt(square + layer.epsilon) * layer.scale
 
 
-@register_rule(layers.UnitNormalization)
-class UnitNormalizationRule(ChannelStatisticsRule):
-    """Divides by the norm, to which a channel of zeros adds nothing."""
+@register_rule(layers.UnitNormalization, ops.normalize)
+class UnitNormalizationRule(Rule):
+    """Divides by the norm along any axes, to which a channel of zeros adds nothing."""
+
+    normalizes = True
+
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
+        order = getattr(call.operation, "order", 2)
+        if order <= 0:
+            raise Unprunable(f"it divides by the norm of order {order}")
+        return channels[0]
 
     def over_kept(
         self,
@@ -197,8 +210,8 @@ class GroupNormalizationRule(ChannelStatisticsRule):
         # Over the positions and the channels of a group, not the batch and the groups.
         last = len(x.shape) - 1
         axes = [*range(1, last - 1), last]
-        mean = _mean_of_kept(x, mask, axes)
-        variance = _mean_of_kept(ops.square(x - mean), mask, axes)
+        mean = mean_of_kept(x, mask, axes)
+        variance = mean_of_kept(ops.square(x - mean), mask, axes)
         y = (x - mean) * ops.rsqrt(variance + layer.epsilon)
         y = ops.reshape(y, shape)
         channel_axis = len(shape) - 1
@@ -228,7 +241,7 @@ def _axes(
     return sorted(axis % rank for axis in axes)
 
 
-def _mean_of_kept(
+def mean_of_kept(
     x: Tensor,
     mask: Tensor,
     axes: Sequence[int],
