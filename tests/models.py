@@ -652,6 +652,106 @@ def spectrally_normalized():
     return keras.Model(picture, layers.SpectralNormalization(layers.Dense(1))(x))
 
 
+@topology
+def transformer():
+    """Heads of attention of two kinds, one with scores to be dropped."""
+    x = words = keras.Input((6, 5))
+    x = layers.Dense(8, name="stream")(x)
+    for attention in (
+        layers.MultiHeadAttention(4, 2, value_dim=3, dropout=0.1, name="heads"),
+        layers.GroupQueryAttention(3, 4, 2, use_bias=False, name="shared_heads"),
+    ):
+        y = layers.LayerNormalization()(x)
+        x = layers.Add()([x, attention(y, y)])
+    x = layers.EinsumDense("abc,cd->abd", (6, 5), activation="relu", name="einsum")(x)
+    x = layers.GlobalAveragePooling1D()(x)
+    return keras.Model(words, layers.Dense(3, name="head")(x))
+
+
+@unprunable(
+    {"a": 6, "b": 5},
+    pool="it takes the channels on axis -2 for positions",
+)
+def products_of_tensors():
+    """Attention written out, over positions that a softmax weighs."""
+    x = picture = image(size=4)
+    x = layers.Reshape((16, 6))(conv(x, 6, name="a"))
+    weights = ops.softmax(layers.Dense(2, name="weights")(x), axis=1)
+    by_matmul = ops.matmul(ops.transpose(weights, (0, 2, 1)), x)
+    by_einsum = ops.einsum("btk,btc->bkc", weights, x)
+    by_dot = layers.Dot(axes=(1, 1))([weights, x])
+    x = layers.Add()([by_matmul, by_einsum, by_dot])
+    x = layers.Dense(5, "relu", name="b")(x)
+    x = layers.GlobalAveragePooling1D(name="pool")(x)
+    return keras.Model(picture, layers.Dense(3, name="head")(x))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Residual(layers.Layer):
+    """A block of the user's: what it drops in training is dropped in training alone."""
+
+    def __init__(self, filters, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.expand = layers.Conv2D(2 * filters, 1, use_bias=False)
+        self.inner = [layers.BatchNormalization()]
+        self.drop = layers.Dropout(0.5)
+        self.project = layers.Conv2D(filters, 3, padding="same", name="last")
+
+    def build(self, shape):
+        self.expand.build(shape)
+        self.inner[0].build((*shape[:-1], 2 * self.filters))
+        self.project.build((*shape[:-1], 2 * self.filters))
+
+    def call(self, x, training=None):
+        y = ops.relu(self.inner[0](self.expand(x), training=training))
+        if training:
+            y = self.drop(y, training=training)
+        y = self.project(y)
+        return x + y if x.shape[-1] == self.filters else y
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], self.filters)
+
+    def get_config(self):
+        return super().get_config() | {"filters": self.filters}
+
+
+@keras.saving.register_keras_serializable("tests")
+class Channels(keras.Model):
+    """A subclassed model."""
+
+    def __init__(self, filters=8, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.first = layers.Conv2D(filters, 3, padding="same", name="conv")
+        self.blocks = [Residual(filters) for _ in range(2)]
+
+    def build(self, shape):
+        self.first.build(shape)
+        for block in self.blocks:
+            block.build((*shape[:-1], self.filters))
+
+    def call(self, x):
+        x = ops.relu(self.first(x))
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def get_config(self):
+        return super().get_config() | {"filters": self.filters}
+
+
+@topology
+def layers_made_of_layers():
+    """Blocks of a class of its own, one called twice, and a subclassed model."""
+    picture = image(size=8)
+    block = Residual(6, name="block")
+    x = block(block(conv(picture, 6, name="a")))
+    x = Channels(5, name="inner")(Residual(7, name="wider")(x))
+    return keras.Model(picture, head(x))
+
+
 def mixed_precision(policy="mixed_float16"):
     x = picture = image()
     x = layers.Conv2D(8, 3, name="a", dtype=policy)(x)
@@ -674,20 +774,6 @@ class Scale(layers.Layer):
 
     def call(self, x):
         return x * self.factor
-
-
-class Channels(keras.Model):
-    """A subclassed model."""
-
-    def __init__(self, filters=8, **kwargs):
-        super().__init__(**kwargs)
-        self.filters, self.inner = filters, layers.Conv2D(filters, 3, padding="same")
-
-    def call(self, x):
-        return ops.relu(self.inner(x))
-
-    def get_config(self):
-        return super().get_config() | {"filters": self.filters}
 
 
 def twice(x):
@@ -734,11 +820,6 @@ def shared_over_different_widths():
     return keras.Model(picture, head(conv(x, 5, name="b")))
 
 
-@unprunable({"b": 6}, inner="the layers of a model inside the model are not seen")
-def nested_subclass():
-    return around(Channels(name="inner"))
-
-
 @unprunable(
     {"b": 6},
     permuted="no channel rule for Permute, and a probe finds: its output 0 depends on "
@@ -769,15 +850,12 @@ def softmax_inside():
 
 
 @unprunable(
-    {"dense": 7, "a": 9},
+    {"z": 7, "a": 9, "b": 8, "attention/query": 2, "attention/attention_output": 8},
     lstm="the units of a recurrent layer feed back into all of them",
-    attention="no channel rule for MultiHeadAttention",
 )
 def recurrence_and_attention():
     x = words = keras.Input((6, 5))
-    x = layers.LSTM(4, return_sequences=True, name="lstm")(
-        layers.Dense(7, name="dense")(x)
-    )
+    x = layers.LSTM(4, return_sequences=True, name="lstm")(layers.Dense(7, name="z")(x))
     x = layers.Dense(8, name="b")(layers.Dense(9, "relu", name="a")(x))
     x = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
     return keras.Model(words, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))

@@ -74,6 +74,11 @@ GROUPS = {
     "recurrent_layers": {"a": 8},
     "video": {"a": 6, "b": 5, "c": 4},
     "spectrally_normalized": {"a": 6, "b": 5},
+    "transformer": {"stream": 8, "heads/key": 4, "shared_heads/query": 2, "einsum": 5},
+    "layers_made_of_layers": {
+        **{"a": 6, "block/expand": 12, "wider/expand": 14, "wider/last": 7},
+        **{"inner/conv": 5, "inner/blocks_0/expand": 10, "inner/blocks_1/expand": 10},
+    },
     "transposed_convolutions": {**{"a": 4, "b": 8, "up": 5, "again": 6, "third": 5}},
 }
 

@@ -169,6 +169,14 @@ def is_sized(call: Call, args: tuple, kwargs: dict[str, Any]) -> bool:
     return _shapes(args, kwargs) == _shapes(call.args, call.kwargs)
 
 
+def known_sizes(call: Call) -> dict[str, Any]:
+    """Returns the entries of a config that tell sizes, which are unknown without."""
+    if not isinstance(call.operation, keras.layers.EinsumDense):
+        return {}
+    sizes = keras.tree.flatten(call.operation.get_config()["output_shape"])
+    return {"output_shape": call.outputs[0].shape[-len(sizes) :]}
+
+
 def _shapes(args: tuple, kwargs: dict[str, Any]) -> list[tuple]:
     """Returns the shapes of the symbolic tensors among arguments."""
     leaves = keras.tree.flatten((args, kwargs))

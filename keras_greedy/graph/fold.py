@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import KerasTensor, layers
 
-from keras_greedy.graph.calls import Call, named_weights
+from keras_greedy.graph.calls import Call, known_sizes, named_weights
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup, Channels
 from keras_greedy.graph.clone import remake, replay_flat
 from keras_greedy.graph.masks import Answer, get_keras_mask, masks_given
@@ -239,11 +239,7 @@ def _remade(call: Call, needs_bias: bool) -> keras.Operation:
         has_layers_inside = bool(operation._layers)
         if not has_layers_inside:
             changes["dtype"] = "float32"
-    if isinstance(operation, layers.EinsumDense):
-        # Left open, sizes would be unknown behind it.
-        sizes = keras.tree.flatten(operation.get_config()["output_shape"])
-        changes["output_shape"] = call.outputs[0].shape[-len(sizes) :]
-    new = remake(operation, changes)
+    new = remake(operation, known_sizes(call) | changes)
     # Models inside the model may have layers of the same name: the index tells them
     # apart now that all are in one model.
     new.name = f"call_{call.index}_{operation.name}"

@@ -32,7 +32,12 @@ STEPWISE = (layers.RNN, layers.Bidirectional, layers.TimeDistributed)
 CELLS = (layers.LSTMCell, layers.GRUCell, layers.SimpleRNNCell)
 
 # Layers whose kernels, by that name, are all that they multiply by.
-WITH_KERNELS = (*COUNTED, *STEPWISE, layers.SpectralNormalization)
+WITH_KERNELS = (
+    *COUNTED,
+    *STEPWISE,
+    layers.EinsumDense,
+    layers.SpectralNormalization,
+)
 
 # Those of Keras' layers without a matrix among their weights that multiply tensors.
 MULTIPLYING = (

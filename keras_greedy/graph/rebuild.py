@@ -8,7 +8,7 @@ import numpy as np
 from keras import KerasTensor
 
 from keras_greedy.graph.branch_ends import BranchEnd
-from keras_greedy.graph.calls import Call, named_weights, run_calls
+from keras_greedy.graph.calls import Call, known_sizes, named_weights, run_calls
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.clone import Copier, remake
 from keras_greedy.graph.composites import INPUT, Composite, tensors_among
@@ -138,7 +138,7 @@ class Cutter(Copier):
         if operation not in self._calls:
             return self.model(operation)
         call = self._calls[operation]
-        new = remake(operation, self._config_changes(call))
+        new = remake(operation, known_sizes(call) | self._config_changes(call))
         new.name = call.name.split("/")[-1]
         return new
 

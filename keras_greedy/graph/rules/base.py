@@ -371,7 +371,7 @@ def is_follower(key: RuleKey) -> bool:
     rule = RULES.get(key)
     if rule is None or rule.produces or rule.consumes or rule.normalizes:
         return False
-    return type(rule).carry is Rule.carry and not rule.weight_axes
+    return not rule._has_own("carry", "carry_axes") and not rule.weight_axes
 
 
 def cut_constant(

@@ -254,13 +254,8 @@ class EinsumDenseRule(Rule):
         return [made]
 
     def changes(self, call: Call, kept: Kept) -> dict[str, Any]:
-        before = call.operation.get_config()["output_shape"]
-        before = [before] if isinstance(before, int) else before
-        after = kept.shape(call.outputs[0])[-len(before) :]
-        shape = []
-        for old, new in zip(before, after, strict=True):
-            shape.append(None if old is None else new)
-        return {"output_shape": tuple(shape)}
+        sizes = keras.tree.flatten(call.operation.get_config()["output_shape"])
+        return {"output_shape": kept.shape(call.outputs[0])[-len(sizes) :]}
 
     def with_bias(self, call: Call) -> dict[str, Any]:
         return {"bias_axes": self.made}

@@ -1,6 +1,7 @@
 """A layer of an Einstein sum as a Dense layer: a matrix at each position."""
 
 import math
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -83,7 +84,7 @@ class EinsumConsumer(Consumer):
         linear = ops.einsum(self.call.operation.equation, x, kernel)
         return ops.reshape(linear, (-1, *self._positions_of(x), self._outputs))
 
-    def activate(self, linear: Tensor) -> Tensor:
+    def activate(self, linear: Tensor, *others: Any, **kwargs: Any) -> Any:
         shape = (-1, *linear.shape[1:-1], *self._sizes_made)
         return self.call.operation.activation(ops.reshape(linear, shape))
 
