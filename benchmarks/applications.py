@@ -225,9 +225,7 @@ def counted_macs(model: keras.Model, x) -> int:
     And the products that are of no kernel, by the letters of an Einstein sum.
     """
     total, counted_above, plain_call = 0, 0, keras.Layer.__call__
-    plain_product = {
-        name: getattr(backend.numpy, name) for name in ("einsum", "matmul")
-    }
+    plain_einsum, plain_matmul = backend.numpy.einsum, backend.numpy.matmul
     plain_attention = backend.nn.dot_product_attention
 
     def einsum(subscripts, *tensors, **kwargs):
