@@ -27,6 +27,7 @@ from keras_greedy.selection.steps import STEP_RULES
 from keras_greedy.training import compile_alike, reestimate_batch_norm
 from keras_greedy.training.batch_norm import BATCH_SIZE
 from keras_greedy.training.refit import refit
+from keras_greedy.training.tasks import has_preprocessor, network_of, preprocessed
 from tflite_export.checks import check_count
 
 ROUNDING = 1e-9
@@ -46,6 +47,7 @@ class SelectionPaths:
         divergence: Group name -> measured output divergence at a few widths.
         step: Name of the step rule, which says what weights the consumers get.
         data: The data of the search, held by reference; `None` after loading.
+        task: The model that the search was made on, if that preprocesses its data.
 
     Example:
 
@@ -75,6 +77,7 @@ class SelectionPaths:
     divergence: dict[str, Divergence]
     step: str
     data: Batches | None = None
+    task: keras.Model | None = None
 
     def __repr__(self) -> str:
         channels = sum(len(path.order) for path in self.paths.values())
@@ -135,7 +138,7 @@ class SelectionPaths:
             self.graph, self.moments, self.paths, widths, self.step
         )
         compact = rebuild(self.graph, selection, weights)
-        data = self.data if data is None else data
+        data = self.data if data is None else preprocessed(self.task, data)
         if data is not None and not self._is_free(widths):
             self._improve(compact, selection, data)
         compile_alike(compact, self.graph.model)
@@ -372,7 +375,7 @@ def load_paths(path: str | Path, model: keras.Model) -> SelectionPaths:
     ```
     """
     saved = SavedSearch.read(path)
-    graph = of_groups(trace(model), saved.paths)
+    graph = of_groups(trace(network_of(model)), saved.paths)
     saved.check_model(graph)
     return SelectionPaths(
         graph,
@@ -380,6 +383,7 @@ def load_paths(path: str | Path, model: keras.Model) -> SelectionPaths:
         saved.paths,
         saved.divergence,
         saved.step,
+        task=model if has_preprocessor(model) else None,
     )
 
 

@@ -26,6 +26,12 @@ from keras_greedy.training.compiling import compile_alike, warn_of_own_training
 from keras_greedy.training.finetune import FineTune, trainings_of
 from keras_greedy.training.fit_data import validation_batches
 from keras_greedy.training.interruptions import tune_or_keep
+from keras_greedy.training.tasks import (
+    has_preprocessor,
+    network_of,
+    preprocessed,
+    tell_of_preprocessor,
+)
 from tflite_export.checks import check_count
 from tflite_export.user_warnings import warn_user
 
@@ -135,6 +141,7 @@ def prune(
     limits = _checked_budget(budget, method)
     seed = check_count("seed", seed, minimum=0)
     progress = Progress(verbose)
+    validation_data = preprocessed(model, validation_data, "validation_data")
     model, data = _with_graph(model, data)
     graph = _prunable(model, policy)
     batches = Batches(data, graph.functional)
@@ -238,6 +245,7 @@ def search(
     method = method_of(method, objective, step, **options)
     seed = check_count("seed", seed, minimum=0)
     progress = Progress(verbose)
+    task = model if has_preprocessor(model) else None
     model, data = _with_graph(model, data)
     graph = _prunable(model, policy)
     batches = Batches(data, graph.functional)
@@ -245,7 +253,8 @@ def search(
     method.check(model, batches)
     batches.check_ends()
     warn_of_own_training(model)
-    return search_graph(graph, batches, method, seed, progress)
+    paths = search_graph(graph, batches, method, seed, progress)
+    return dataclasses.replace(paths, task=task)
 
 
 def _deprecated_options(function: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -291,10 +300,14 @@ def _lacks_table(budget: Budget) -> bool:
 
 
 def _with_graph(model: keras.Model, data: Data) -> tuple[keras.Model, Data]:
-    """Returns a model with a graph, for one with a `call` of its own, and the data.
+    """Returns a model that computes its graph and nothing else, and data for that.
 
-    Its inputs are as the data; those that can be read only once are returned as a list.
+    The inputs of one with a `call` of its own are as the data; those that can be read
+    only once are returned as a list.
     """
+    tell_of_preprocessor(model)
+    data = preprocessed(model, data)
+    model = network_of(model)
     if not is_subclassed(model):
         return model, data
     data = repeatable(data)

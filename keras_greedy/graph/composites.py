@@ -208,7 +208,7 @@ def _specs(args: tuple, kwargs: dict[str, Any]) -> list[str]:
 
 def _own_weights(layer: keras.Layer) -> list[keras.Variable]:
     """Returns the weights of a layer that are of no layer inside it."""
-    of_others = set()
+    of_others: set[int] = set()
     for inside in layer._flatten_layers(include_self=False):
         of_others.update(id(weight) for weight in inside.weights)
     return [weight for weight in layer.weights if id(weight) not in of_others]

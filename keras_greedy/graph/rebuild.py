@@ -249,12 +249,12 @@ class Cutter(Copier):
         That is the layer as it is, or where it is touched a model of those inside.
         """
         is_touched = not self._touched.isdisjoint(_operations_in(self._graph, inside))
-        if is_touched and type(layer) in ATTENTION:
+        if is_touched and type(layer) in ATTENTION and not self._adds_bias(layer):
             return remake(layer, self._changes_of_attention(layer))
         if not is_touched:
             try:
                 new = remake(layer)
-            except ValueError:
+            except Exception:
                 # Without a config it can be taken apart all the same.
                 return self.opened(inside)
             new.name = inside.name
@@ -293,10 +293,21 @@ class Cutter(Copier):
         width = int(self._kept(output.outputs[0]).sum())
         if width != self._kept(query.inputs[0]).sum():
             changes["output_shape"] = width
-        names = [self._calls[own].name for own in projections(layer)]
-        if any("bias" in self._weights.get(name, {}) for name in names):
-            changes["use_bias"] = True
         return changes
+
+    def _adds_bias(self, layer: keras.Layer) -> bool:
+        """Returns whether one of an attention's matrices gets a bias, which none has.
+
+        The layer has one of all of them, or none.
+        """
+        for projection in projections(layer):
+            call = self._calls[projection]
+            if (
+                "bias" in self._weights.get(call.name, {})
+                and "bias" not in call.weights
+            ):
+                return True
+        return False
 
     def _operations_touched(self) -> set[keras.Operation]:
         """Returns the operations that a cut changes, or that meet cut channels."""
@@ -372,8 +383,7 @@ class Cutter(Copier):
         sizes = call.outputs[0].shape
         bias_shape = sizes[call.rule.made_axis :] if call.rule else ()
         for name, weight in named_weights(new).items():
-            # All projections of an attention have a bias, if one has.
-            array = arrays.get(name, np.zeros(bias_shape))
+            array = arrays[name]
             shape = full_shapes.get(name, bias_shape)
             if np.shape(array) != shape:
                 raise ValueError(

@@ -128,8 +128,8 @@ class MatmulRule(ContractionRule):
         ranks = [len(tensor.shape) for tensor in call.channel_inputs]
         if len(ranks) != 2 or ranks[0] != ranks[1] or ranks[0] < 3:
             raise Unprunable(f"it multiplies tensors of the ranks {ranks}")
-        *batch, row, summed, column = string.ascii_letters[: ranks[0] + 1]
-        around = "".join(batch)
+        around = string.ascii_lowercase[: ranks[0] - 2]
+        row, summed, column = ("R", "S", "C")
         return [around + row + summed, around + summed + column], around + row + column
 
 

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_greedy.backend import Tensor
 from keras_greedy.graph.calls import Call
+from keras_greedy.graph.rules.contraction import EinsumDenseRule
 from keras_greedy.selection.consumers.base import Consumer, sample_of
 
 
@@ -20,6 +21,7 @@ class EinsumConsumer(Consumer):
 
     def __init__(self, call: Call, channels: np.ndarray):
         rule = call.rule
+        assert isinstance(rule, EinsumDenseRule), "it is of an EinsumDense"
         self._read = rule.read
         self._made = rule.made
         self._kernel_letters = rule.kernel
