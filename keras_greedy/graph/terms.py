@@ -93,6 +93,10 @@ def position_counts(
         if axis < first_of_kernel:
             row = rows.add(channels)
             counts.append(AxisCount(len(channels), row))
+    if call.rule.consumes and not call.weights:
+        # A product of tensors works for each channel that it sums over, too.
+        channels = graph.channels_read(call).ravel()
+        counts.append(AxisCount(len(channels), rows.add(channels)))
     return counts
 
 

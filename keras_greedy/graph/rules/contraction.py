@@ -24,7 +24,17 @@ HEADS = -2
 
 
 class ContractionRule(Rule):
-    """Follows the channels through a product that sums over some axes."""
+    """Follows the channels through a product that sums over some axes.
+
+    The channels that it sums over are one in both tensors, and read: one that is 0 in
+    the first adds nothing.
+    """
+
+    takes_several = True
+
+    def of_call(self, call: Call) -> Rule:
+        # Of its own, as it may read channels or not.
+        return type(self)()
 
     def letters(self, call: Call) -> tuple[list[str], str]:
         """Returns a letter for each axis of each input, and for those of the output.
@@ -50,13 +60,38 @@ class ContractionRule(Rule):
                 letter = letters[axis]
                 others = _sizes_of(letter, tensors, of_inputs)
                 if letter not in of_output:
-                    space.pin(ids, call.name, "it sums over products of the channels")
-                elif others != {len(ids)}:
+                    continue
+                if others != {len(ids)}:
                     space.pin(ids, call.name, "its channels are broadcast")
                 else:
                     space.unify(of_letter.setdefault(letter, ids), ids)
+        self._sum(call, of_inputs, of_output, channels, space)
         _pin_shared(call, tensors, of_inputs, channels, space)
         return [_of_output(call.outputs[0], of_output, of_letter, space)]
+
+
+    def _sum(
+        self,
+        call: Call,
+        of_inputs: Sequence[str],
+        of_output: str,
+        channels: Sequence[ByAxis],
+        space: ChannelSpace,
+    ) -> None:
+        """Declares the channels read that are summed over, or forbids cutting them."""
+        summed: dict[str, list[np.ndarray]] = {}
+        for letters, by_axis in zip(of_inputs, channels, strict=True):
+            for axis, ids in by_axis.items():
+                if letters[axis] not in of_output:
+                    summed.setdefault(letters[axis], []).append(ids)
+        for letter, of_tensors in summed.items():
+            is_read = letter == of_inputs[0][-1] and len(of_tensors) == 2
+            if is_read and call.inputs[0] is call.args[0]:
+                space.unify(*of_tensors)
+                self.consumes = True
+                continue
+            for ids in of_tensors:
+                space.pin(ids, call.name, "it sums over products of the channels")
 
 
 def _sizes_of(
