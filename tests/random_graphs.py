@@ -407,6 +407,14 @@ def reshape(x, maker):
     )
 
 
+@layer()
+def permute(x, maker):
+    """Positions change places, or channels go to the first axis."""
+    positions = [*range(1, len(x.shape) - 1)]
+    last = len(x.shape) - 1
+    return layers.Permute(maker.pick((*positions[::-1], last), (last, *positions)))
+
+
 # Layers that keep the channels they touch whole.
 
 
@@ -416,7 +424,6 @@ def no_rule(x, maker):
     return maker.one_of(
         makes=lambda: layers.EinsumDense("...c,cd->...d", 4),
         softmax=layers.Softmax,
-        permute=lambda: layers.Permute([*range(1, len(x.shape))]),
         dropout=lambda: layers.Dropout(0.1, (None, *positions, channels)),
     )
 
@@ -592,6 +599,68 @@ def raw_shapes(x, maker):
         max=lambda: ops.max(x, axis=-2, keepdims=True),
         sum=lambda: ops.sum(x, axis=[*range(1, len(x.shape) - 1)]) * 0.1,
         pad=lambda: ops.pad(x, pads, constant_values=0.5),
+    )
+
+
+@block(ANY)
+def split(x, maker):
+    """Parts of the channels go their own ways."""
+    x = _linear(x, maker.pick(6, 8))(x)
+    start, size = [0] * len(x.shape), [-1, *x.shape[1:-1], 2]
+    start[-1] = 1
+    one, other = maker.one_of(
+        halves=lambda: ops.split(x, 2, axis=-1),
+        indices=lambda: ops.split(x, [maker.pick(2, 4)], axis=len(x.shape) - 1),
+        equal=lambda: ops.array_split(x, 2, axis=-1),
+        bounds=lambda: (x[..., :4], x[..., -4:]),
+        strides=lambda: (x[..., ::2], x[..., 1::2]),
+        backwards=lambda: (x[..., ::-1], x[..., 3:1:-1]),
+        lengths=lambda: (ops.slice(x, start, size), x),
+        indexed=lambda: (ops.take(x, [4, 0, 1], axis=-1), x),
+    )
+    return ops.concatenate([one, _linear(other, 4)(other)], axis=-1)
+
+
+@block(ANY)
+def shuffle(x, maker):
+    sizes, groups = x.shape[1:-1], maker.pick(2, 3)
+    width = 4 * groups
+    x = _linear(x, width)(x)
+    x = ops.reshape(x, (-1, *sizes, groups, 4))
+    return ops.reshape(ops.swapaxes(x, -1, -2), (-1, *sizes, width))
+
+
+@block(least=2)
+def mixed_positions(x, maker):
+    """Dense layers over an axis of positions, whose units are channels, too."""
+    last = len(x.shape) - 1
+    axes = [*range(last + 1)]
+    axes[1], axes[last] = last, 1
+    swap = maker.one_of(
+        permute=lambda: lambda t: layers.Permute(axes[1:])(t),
+        transpose=lambda: lambda t: ops.transpose(t, axes),
+        swapaxes=lambda: lambda t: ops.swapaxes(t, 1, -1),
+    )
+    y = swap(layers.BatchNormalization()(x))
+    y = layers.Dense(maker.pick(5, 4), activation="gelu")(y)
+    if maker.pick(False, True):
+        y = layers.Dense(4)(y)
+    y = ops.tanh(layers.Dense(x.shape[1])(y))
+    return x + swap(y)
+
+
+@block(least=2)
+def moved(x, maker):
+    return maker.one_of(
+        flip=lambda: ops.flip(x, axis=maker.pick(1, -1)),
+        roll=lambda: ops.roll(x, (1, 1), axis=(1, -1)),
+        scan=lambda: ops.cumsum(x, axis=1),
+        tile=lambda: ops.tile(x, (1,) * (len(x.shape) - 1) + (2,)),
+        repeat=lambda: ops.repeat(x, 2, axis=maker.pick(1, -1)),
+        stack=lambda: ops.mean(ops.stack([x, 0.5 * x], axis=1), axis=1),
+        stack_behind=lambda: ops.max(ops.stack([x, -x], axis=-1), axis=-1),
+        unstack=lambda: ops.add(*ops.unstack(x, axis=1)[:2]),
+        moveaxis=lambda: ops.moveaxis(ops.relu(ops.moveaxis(x, -1, 1)), 1, -1),
     )
 
 

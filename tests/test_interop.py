@@ -15,8 +15,12 @@ from keras_greedy.interop.agreement import relative_error
 tf_keras = pytest.importorskip("tf_keras")
 tf = pytest.importorskip("tensorflow")
 
-# tf_keras has no RMSNormalization.
-CONVERTIBLE = sorted(TOPOLOGIES.keys() - {"other_normalizations"})
+# tf_keras has no RMSNormalization, and no operations that split or move axes.
+INCONVERTIBLE = """
+    gated_units moved_axes other_normalizations shuffled_channels sliced_channels
+    split_channels
+"""
+CONVERTIBLE = sorted(TOPOLOGIES.keys() - {*INCONVERTIBLE.split()})
 
 
 def to_legacy(model, **options):
