@@ -423,6 +423,18 @@ def shuffled_channels():
 
 
 @topology
+def shuffled_groups():
+    """ShuffleNet: grouped convolutions, a shuffle between them."""
+    x = picture = image(size=8)
+    x = conv(x, 24, name="stem")
+    y = norm(conv(x, 24, 1, "a", groups=3), "relu")
+    y = ops.transpose(ops.reshape(y, (-1, 8, 8, 3, 8)), (0, 1, 2, 4, 3))
+    y = depthwise(ops.reshape(y, (-1, 8, 8, 24)))
+    x = layers.Add()([x, conv(y, 24, 1, "b", groups=3)])
+    return keras.Model(picture, head(conv(x, 6, name="c", groups=2)))
+
+
+@topology
 def mlp_mixer():
     """Dense layers over channels, and between two Permutes over positions."""
     x = picture = image(size=8)

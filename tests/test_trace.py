@@ -55,6 +55,7 @@ GROUPS = {
     "shuffled_channels": {
         **{"stem": 6, "stem:2": 3, "stem:3": 3, "expand_1": 10, "expand_2": 10}
     },
+    "shuffled_groups": {"stem": 4, "a": 1, "a:2": 2, "c": 3},
     "mlp_mixer": {"stem": 6, "a": 7, "b": 5, "c": 8},
     "moved_axes": {"a": 3, "e": 5},
     "generator": {"a": 6, "b": 5, "c": 4, "d": 5},
