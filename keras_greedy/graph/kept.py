@@ -1,4 +1,4 @@
-"""Which channels a cut keeps, on the axes of tensors."""
+"""The channels that a cut keeps, on the axes of tensors."""
 
 from collections.abc import Mapping
 
