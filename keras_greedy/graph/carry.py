@@ -48,7 +48,11 @@ class Carrier:
             self._check_batch(call, rule)
             inputs = [self._channels[tensor] for tensor in call.channel_inputs]
             if not rule.takes_parts:
-                inputs = [settled(by_axis, self._space) for by_axis in inputs]
+                positions = rule.positions_of(call)
+                inputs = [
+                    settled(by_axis, self._space, positions=positions)
+                    for by_axis in inputs
+                ]
             carried = rule.carry_axes(call, inputs, self._space)
             _check_widths(call, carried)
             self._channels.update(zip(call.outputs, carried, strict=True))

@@ -5,7 +5,7 @@ belong to the channels going in or out, and how its config changes when some are
 cut.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -166,6 +166,13 @@ class Rule:
             pin_axes(call, channels, others, space)
         return [passing | {-1: ids} for ids in outputs]
 
+    def positions_of(self, call: Call) -> Collection[int]:
+        """Returns the axes, counted from the end, that must not have the channels.
+
+        Channels that a reshape has parted into several axes get another one of them.
+        """
+        return ()
+
     def cut_config(
         self,
         call: Call,
@@ -253,11 +260,11 @@ class Rule:
         """Returns whether the operation itself is another one after a cut."""
         if self.weight_axes or self.width:
             return True
-        if self._has_own("cut_config", "changes"):
+        if self.has_own("cut_config", "changes"):
             return True
-        return self._has_own("cut_arguments", "arguments") and _has_arrays(call)
+        return self.has_own("cut_arguments", "arguments") and _has_arrays(call)
 
-    def _has_own(self, *methods: str) -> bool:
+    def has_own(self, *methods: str) -> bool:
         """Returns whether the class has one of these methods that is not `Rule`'s."""
         own, usual = type(self), Rule
         return any(getattr(own, name) is not getattr(usual, name) for name in methods)
@@ -359,6 +366,6 @@ def _is_per_channel(activation: Any) -> bool:
     rule = RULES.get(type(activation) if is_layer else activation)
     # A follower as `Rule` is one; a rule that looks closer may find that it mixes, and
     # weights of an activation inside a layer would not be cut.
-    if rule is None or type(rule).carry is not Rule.carry or rule.weight_axes:
+    if rule is None or rule.has_own("carry", "carry_axes") or rule.weight_axes:
         return False
     return not is_layer or _is_per_channel(getattr(activation, "activation", None))
