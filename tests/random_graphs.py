@@ -602,23 +602,42 @@ def raw_shapes(x, maker):
     )
 
 
+def _with_another_way(one, other):
+    """The first part as it is, and what a layer makes of the second."""
+    return ops.concatenate([one, _linear(other, 4)(other)], axis=-1)
+
+
 @block(ANY)
 def split(x, maker):
-    """Parts of the channels go their own ways."""
     x = _linear(x, maker.pick(6, 8))(x)
-    start, size = [0] * len(x.shape), [-1, *x.shape[1:-1], 2]
-    start[-1] = 1
-    one, other = maker.one_of(
-        halves=lambda: ops.split(x, 2, axis=-1),
-        indices=lambda: ops.split(x, [maker.pick(2, 4)], axis=len(x.shape) - 1),
-        equal=lambda: ops.array_split(x, 2, axis=-1),
+    axis = maker.pick(-1, len(x.shape) - 1)
+    one, other = ops.split(x, maker.pick(2, [2], [4]), axis=axis)
+    values, gates = ops.array_split(x, 2, axis=-1)
+    gated = values * ops.tanh(gates) if maker.pick(False, True) else ops.glu(x)
+    return ops.concatenate([_with_another_way(one, other), gated], axis=-1)
+
+
+@block(ANY)
+def slices(x, maker):
+    x = _linear(x, maker.pick(6, 8))(x)
+    parts = maker.one_of(
         bounds=lambda: (x[..., :4], x[..., -4:]),
         strides=lambda: (x[..., ::2], x[..., 1::2]),
         backwards=lambda: (x[..., ::-1], x[..., 3:1:-1]),
-        lengths=lambda: (ops.slice(x, start, size), x),
-        indexed=lambda: (ops.take(x, [4, 0, 1], axis=-1), x),
     )
-    return ops.concatenate([one, _linear(other, 4)(other)], axis=-1)
+    return _with_another_way(*parts)
+
+
+@block(ANY)
+def taken(x, maker):
+    x = _linear(x, maker.pick(6, 8))(x)
+    start, size = [0] * len(x.shape), [-1, *x.shape[1:-1], 2]
+    start[-1] = 1
+    part = maker.one_of(
+        slice=lambda: ops.slice(x, start, size),
+        indices=lambda: ops.take(x, [4, 0, 1], axis=-1),
+    )
+    return _with_another_way(part, x)
 
 
 @block(ANY)
@@ -636,31 +655,43 @@ def mixed_positions(x, maker):
     last = len(x.shape) - 1
     axes = [*range(last + 1)]
     axes[1], axes[last] = last, 1
-    swap = maker.one_of(
-        permute=lambda: lambda t: layers.Permute(axes[1:])(t),
-        transpose=lambda: lambda t: ops.transpose(t, axes),
-        swapaxes=lambda: lambda t: ops.swapaxes(t, 1, -1),
-    )
-    y = swap(layers.BatchNormalization()(x))
+    y = ops.transpose(layers.BatchNormalization()(x), axes)
     y = layers.Dense(maker.pick(5, 4), activation="gelu")(y)
     if maker.pick(False, True):
         y = layers.Dense(4)(y)
     y = ops.tanh(layers.Dense(x.shape[1])(y))
-    return x + swap(y)
+    return x + ops.swapaxes(y, 1, -1)
 
 
-@block(least=2)
+@block()
 def moved(x, maker):
     return maker.one_of(
         flip=lambda: ops.flip(x, axis=maker.pick(1, -1)),
         roll=lambda: ops.roll(x, (1, 1), axis=(1, -1)),
         scan=lambda: ops.cumsum(x, axis=1),
-        tile=lambda: ops.tile(x, (1,) * (len(x.shape) - 1) + (2,)),
-        repeat=lambda: ops.repeat(x, 2, axis=maker.pick(1, -1)),
+        moveaxis=lambda: ops.moveaxis(ops.relu(ops.moveaxis(x, -1, 1)), 1, -1),
+    )
+
+
+@block(most=8)
+def repeated(x, maker):
+    if len(x.shape) == 4 and maker.pick(False, True):
+        return ops.space_to_depth(ops.depth_to_space(_linear(x, 8)(x), 2), 2)
+    x = ops.repeat(x, 2, axis=maker.pick(1, -1))
+    return ops.tile(x, (1,) * (len(x.shape) - 1) + (2,))
+
+
+@layer(axes=(0,))
+def repeat_vector(x, maker):
+    return layers.RepeatVector(2)
+
+
+@block(least=2)
+def stacked(x, maker):
+    return maker.one_of(
         stack=lambda: ops.mean(ops.stack([x, 0.5 * x], axis=1), axis=1),
         stack_behind=lambda: ops.max(ops.stack([x, -x], axis=-1), axis=-1),
         unstack=lambda: ops.add(*ops.unstack(x, axis=1)[:2]),
-        moveaxis=lambda: ops.moveaxis(ops.relu(ops.moveaxis(x, -1, 1)), 1, -1),
     )
 
 

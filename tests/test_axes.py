@@ -167,3 +167,22 @@ def test_a_branch_of_gated_halves_goes_as_a_whole():
     compact = rebuild(graph, {"a": [], "c": [1, 2]})
     assert_same(compact, gated(graph, {"a": [], "c": [1, 2]}), inputs_of(model))
     assert not operations_of(compact, "Split")
+
+
+def test_a_maximum_over_parts_of_the_channels_leaves_the_others_their_axis():
+    x = picture = image(size=8)
+    x = layers.Reshape((8, 8, 6, 2))(conv(x, 12, name="a"))
+    x = ops.max(x, axis=-1)
+    x = ops.reshape(conv(x, 8, name="b"), (-1, 8, 8, 4, 2))
+    x = x[..., 0] * ops.sigmoid(x[..., 1])
+    x = ops.softmax(layers.Reshape((8, 8, 5, 2))(conv(x, 10, name="c")), axis=4)
+    x = ops.glu(layers.Concatenate()(ops.unstack(x, axis=4)))
+    model = randomize(keras.Model(picture, head(x)))
+    assert trace(model).widths == {"a": 6, "b": 4, "c": 5}
+    assert_compact_is_gated(model, 0.5)
+
+
+def test_a_softmax_is_no_activation_of_each_channel_alone():
+    x = picture = image(size=8)
+    x = conv(conv(x, 8, name="a", activation=layers.Softmax()), 6, name="b")
+    assert trace_quietly(keras.Model(picture, head(x))).widths == {"b": 6}

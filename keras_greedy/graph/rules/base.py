@@ -260,11 +260,11 @@ class Rule:
         """Returns whether the operation itself is another one after a cut."""
         if self.weight_axes or self.width:
             return True
-        if self.has_own("cut_config", "changes"):
+        if self._has_own("cut_config", "changes"):
             return True
-        return self.has_own("cut_arguments", "arguments") and _has_arrays(call)
+        return self._has_own("cut_arguments", "arguments") and _has_arrays(call)
 
-    def has_own(self, *methods: str) -> bool:
+    def _has_own(self, *methods: str) -> bool:
         """Returns whether the class has one of these methods that is not `Rule`'s."""
         own, usual = type(self), Rule
         return any(getattr(own, name) is not getattr(usual, name) for name in methods)
@@ -366,6 +366,6 @@ def _is_per_channel(activation: Any) -> bool:
     rule = RULES.get(type(activation) if is_layer else activation)
     # A follower as `Rule` is one; a rule that looks closer may find that it mixes, and
     # weights of an activation inside a layer would not be cut.
-    if rule is None or rule.has_own("carry", "carry_axes") or rule.weight_axes:
+    if rule is None or rule._has_own("carry", "carry_axes") or rule.weight_axes:
         return False
     return not is_layer or _is_per_channel(getattr(activation, "activation", None))

@@ -187,30 +187,6 @@ class TileRule(Rule):
         return [tiled]
 
 
-@register_rule(ops.broadcast_to)
-class BroadcastRule(Rule):
-    """Repeats positions up to a given shape."""
-
-    def carry_axes(
-        self,
-        call: Call,
-        channels: Sequence[ByAxis],
-        space: ChannelSpace,
-    ) -> Sequence[ByAxis]:
-        (made,) = call.outputs
-        spread = {}
-        for axis, ids in channels[0].items():
-            if len(ids) == made.shape[axis]:
-                spread[axis] = ids
-            else:
-                space.pin(ids, None, "its one channel is broadcast over many")
-        every = range(len(made.shape))
-        return [rearranged(spread, len(every), every, made, space)]
-
-    def changes(self, call: Call, kept: Kept) -> dict[str, Any]:
-        return {"shape": kept.shape(call.outputs[0])}
-
-
 # It makes a sequence of one vector.
 register_rule(layers.RepeatVector)(Rule)
 
