@@ -13,7 +13,7 @@ from keras import layers, ops
 
 # The raw operations that must have a name of our own.
 from keras.src.ops.nn import Softmax
-from keras.src.ops.numpy import GetItem, Multiply
+from keras.src.ops.numpy import ArraySplit, GetItem, Multiply
 
 OLD_KERAS = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 13)
 saved_by_keras_3_13 = pytest.mark.skipif(
@@ -366,6 +366,121 @@ def two_flattens():
     x, y = (layers.Flatten()(conv(x, 4, name=name)) for name in "ab")
     x = layers.BatchNormalization()(layers.Concatenate()([x, y]))
     return keras.Model(picture, layers.Dense(3)(layers.Dense(6, name="c")(x)))
+
+
+@topology
+def split_channels():
+    """C2f: halves go their own ways; other splits have indices, or part positions."""
+    x = picture = image(size=8)
+    y, z = ops.split(conv(x, 8, name="a"), 2, axis=-1)
+    x = layers.Concatenate()([conv(y, 6, name="b", activation="relu"), y, z])
+    y, z, w = ops.split(conv(x, 9, name="c"), [2, 5], axis=3)
+    x = layers.Concatenate()([w, conv(y, 4, name="d"), z * ops.sigmoid(z)])
+    x = layers.Add()(ops.split(x, 2, axis=1))
+    return keras.Model(picture, head(conv(x, 5, name="e")))
+
+
+@topology
+def gated_units():
+    """Halves that meet again: values and their gates."""
+    x = words = keras.Input((6, 5))
+    x = layers.Dense(8, name="stem")(x)
+    y, gate = ops.split(layers.Dense(12, name="a")(x), 2, axis=-1)
+    x = x + layers.Dense(8, name="b")(y * ops.sigmoid(gate))
+    y, gate = ops.array_split(layers.Dense(10, name="c")(x), 2, axis=2)
+    x = x + layers.Dense(8, name="d")(y * ops.sigmoid(gate))
+    first, *_ = ops.unstack(x, axis=1)
+    return keras.Model(words, layers.Dense(3)(first))
+
+
+@topology
+def sliced_channels():
+    x = picture = image(size=8)
+    x = conv(x, 10, name="a")
+    parts = x[..., :4], x[:, :, :, -6:], x[..., 4:-3]
+    parts = [conv(part, 3, name=f"b{i}") for i, part in enumerate(parts)]
+    x = conv(layers.Concatenate()(parts), 8, name="c")
+    x = layers.Concatenate()(
+        [x[..., ::2], conv(x[..., 1::2], 4, name="d"), x[..., ::-1]]
+    )
+    x = conv(x, 9, name="e")
+    part = ops.slice(x, (0, 0, 0, 2), (-1, 8, 8, 5))
+    x = layers.Concatenate()([part, ops.take(x, [8, 0, 8, 1], axis=-1)])
+    return keras.Model(picture, head(conv(x[:, 1:, None, 3], 6, name="f")))
+
+
+@topology
+def shuffled_channels():
+    """ShuffleNetV2: half of the channels pass by, then a shuffle."""
+
+    def shuffle(x):
+        x = layers.Reshape((8, 8, 2, x.shape[-1] // 2))(x)
+        return layers.Reshape((8, 8, -1))(layers.Permute((1, 2, 4, 3))(x))
+
+    x = picture = image(size=8)
+    x = norm(conv(x, 12, name="stem"), "relu")
+    for i in (1, 2):
+        left, right = ops.split(x, 2, axis=-1)
+        right = depthwise(norm(conv(right, 10, 1, f"expand_{i}"), "relu"))
+        right = norm(conv(right, 6, 1, f"project_{i}"), "relu")
+        x = shuffle(layers.Concatenate()([left, right]))
+    return keras.Model(picture, head(x))
+
+
+@topology
+def shuffled_groups():
+    """ShuffleNet: grouped convolutions, a shuffle between them."""
+    x = picture = image(size=8)
+    x = conv(x, 24, name="stem")
+    y = norm(conv(x, 24, 1, "a", groups=3), "relu")
+    y = ops.transpose(ops.reshape(y, (-1, 8, 8, 3, 8)), (0, 1, 2, 4, 3))
+    y = depthwise(ops.reshape(y, (-1, 8, 8, 24)))
+    x = layers.Add()([x, conv(y, 24, 1, "b", groups=3)])
+    return keras.Model(picture, head(conv(x, 6, name="c", groups=2)))
+
+
+@topology
+def mlp_mixer():
+    """Dense layers over channels, and between two Permutes over positions."""
+    x = picture = image(size=8)
+    x = layers.Reshape((16, 6))(conv(x, 6, 2, "stem", strides=2))
+    y = layers.Permute((2, 1))(layers.LayerNormalization()(x))
+    y = layers.Dense(5, name="b")(layers.Dense(7, "gelu", name="a")(y))
+    x = layers.Add()([x, layers.Permute((2, 1))(layers.Dense(16)(y))])
+    y = layers.Dense(8, activation="gelu", name="c")(layers.LayerNormalization()(x))
+    x = layers.Add()([x, layers.Dense(6)(y)])
+    return keras.Model(picture, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
+
+
+@topology
+def moved_axes():
+    x = picture = image(size=8)
+    x = conv(x, 6, name="a")
+    x = ops.transpose(layers.Permute((2, 1, 3))(x), (0, 2, 1, 3))
+    x = ops.moveaxis(ops.relu(ops.moveaxis(x, -1, 1)), 1, 3)
+    y = ops.swapaxes(x, 1, -1) * np.linspace(0.5, 1, 6).reshape(6, 1, 1)
+    y = ops.softmax(ops.swapaxes(ops.mean(y, axis=3, keepdims=True), -1, 1), axis=2)
+    x = ops.roll(ops.flip(x, axis=2), (1, 3), axis=(1, -1)) * y
+    x = ops.roll(x, 3, axis=-1) + conv(x, 6, name="b")
+    x = ops.sum(ops.stack([x, ops.flip(conv(x, 6, name="c"), axis=3)], axis=1), axis=1)
+    weights = ops.softmax(ops.stack([x, conv(x, 6, name="d")], axis=0), axis=0)
+    x = ops.max(ops.stack([x * weights[0], x + weights[1]], axis=-1), axis=-1)
+    x = ops.repeat(ops.tile(x, (1, 1, 2, 2)), 2, axis=1)
+    return keras.Model(picture, head(conv(x, 5, name="e")))
+
+
+@topology
+def generator():
+    """A vector becomes a map; sub-pixel convolutions in both orders of the channels."""
+    x = noise = keras.Input((5,))
+    x = norm(layers.Dense(4 * 4 * 6, name="a")(x), "relu")
+    x = layers.Reshape((4, 4, 6))(x)
+    x = layers.Conv2DTranspose(5, 4, strides=2, padding="same", name="b")(x)
+    x = ops.reshape(conv(x, 16, name="c"), (-1, 8, 8, 2, 2, 4))
+    x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, 16, 16, 4))
+    x = layers.Reshape((16, 16, 5, 2, 2))(conv(x, 20, name="d"))
+    x = layers.Reshape((32, 32, 5))(layers.Permute((1, 4, 2, 5, 3))(x))
+    return keras.Model(noise, conv(x, 2, name="map"))
 
 
 @topology
@@ -823,15 +938,11 @@ def shared_over_different_widths():
     return keras.Model(picture, head(conv(x, 5, name="b")))
 
 
-@unprunable(
-    {"b": 6},
-    permuted="no channel rule for Permute, and a probe finds: its output 0 depends on "
-    "the channels 0, 1, 2 and more",
-)
+@unprunable({"b": 6}, norm="it normalises axis 1, not the last")
 def channels_first():
     def inner(x):
-        x = layers.Permute((3, 1, 2), name="permuted")(x)
-        x = layers.BatchNormalization(axis=1)(x)
+        x = layers.Permute((3, 1, 2))(x)
+        x = layers.BatchNormalization(axis=1, name="norm")(x)
         x = layers.MaxPooling2D(2, data_format="channels_first")(x)
         return layers.Permute((2, 3, 1))(x)
 
@@ -883,23 +994,30 @@ def recurrence_of_other_kinds():
     return keras.Model(words, y)
 
 
+@unprunable({"b": 6}, slide="it takes the channels on axis -2 for positions")
+def convolved_channels():
+    """ECA: a convolution over neighbouring channels."""
+
+    def weighed(x):
+        y = ops.expand_dims(layers.GlobalAveragePooling2D()(x), -1)
+        y = layers.Conv1D(1, 3, padding="same", use_bias=False, name="slide")(y)
+        return x * layers.Reshape((1, 1, 8))(ops.sigmoid(y))
+
+    return around(weighed)
+
+
 @unprunable(
-    {"b": 6},
-    split="it reshapes (16, 16, 8) to (16, 16, 2, 4) across the channel axis",
+    {"b": 6, "c": 5},
+    parts="its 3 parts have unequal widths",
+    channel="it takes entry 2 of axis -1, the channels'",
 )
-def channel_shuffle():
-    def shuffle(x):
-        x = layers.Reshape((16, 16, 2, 4), name="split")(x)
-        return layers.Reshape((16, 16, 8))(layers.Permute((1, 2, 4, 3))(x))
-
-    return around(shuffle)
-
-
-@unprunable(
-    {"b": 6}, slice="it takes a part of the channels: (Ellipsis, slice(None, 4, None))"
-)
-def channel_slice():
-    return around(lambda x: GetItem(name="slice")(x, (..., slice(None, 4))))
+def parted_channels():
+    x = picture = image()
+    parts = ArraySplit(3, axis=-1, name="parts")(conv(x, 8, name="a"))
+    x = conv(parts[0], 6, name="b")
+    channel = GetItem(name="channel")(conv(x, 7, name="d"), (..., slice(2, 3), 2))
+    x = conv(x * channel[:, :, None], 5, name="c")
+    return keras.Model(picture, head(x))
 
 
 @unprunable(

@@ -407,6 +407,14 @@ def reshape(x, maker):
     )
 
 
+@layer()
+def permute(x, maker):
+    """Positions change places, or channels go to the first axis."""
+    positions = [*range(1, len(x.shape) - 1)]
+    last = len(x.shape) - 1
+    return layers.Permute(maker.pick((*positions[::-1], last), (last, *positions)))
+
+
 # Layers that keep the channels they touch whole.
 
 
@@ -416,7 +424,6 @@ def no_rule(x, maker):
     return maker.one_of(
         makes=lambda: layers.EinsumDense("...c,cd->...d", 4),
         softmax=layers.Softmax,
-        permute=lambda: layers.Permute([*range(1, len(x.shape))]),
         dropout=lambda: layers.Dropout(0.1, (None, *positions, channels)),
     )
 
@@ -592,6 +599,99 @@ def raw_shapes(x, maker):
         max=lambda: ops.max(x, axis=-2, keepdims=True),
         sum=lambda: ops.sum(x, axis=[*range(1, len(x.shape) - 1)]) * 0.1,
         pad=lambda: ops.pad(x, pads, constant_values=0.5),
+    )
+
+
+def _with_another_way(one, other):
+    """The first part as it is, and what a layer makes of the second."""
+    return ops.concatenate([one, _linear(other, 4)(other)], axis=-1)
+
+
+@block(ANY)
+def split(x, maker):
+    x = _linear(x, maker.pick(6, 8))(x)
+    axis = maker.pick(-1, len(x.shape) - 1)
+    one, other = ops.split(x, maker.pick(2, [2], [4]), axis=axis)
+    values, gates = ops.array_split(x, 2, axis=-1)
+    gated = values * ops.tanh(gates) if maker.pick(False, True) else ops.glu(x)
+    return ops.concatenate([_with_another_way(one, other), gated], axis=-1)
+
+
+@block(ANY)
+def slices(x, maker):
+    x = _linear(x, maker.pick(6, 8))(x)
+    parts = maker.one_of(
+        bounds=lambda: (x[..., :4], x[..., -4:]),
+        strides=lambda: (x[..., ::2], x[..., 1::2]),
+        backwards=lambda: (x[..., ::-1], x[..., 3:1:-1]),
+    )
+    return _with_another_way(*parts)
+
+
+@block(ANY)
+def taken(x, maker):
+    x = _linear(x, maker.pick(6, 8))(x)
+    start, size = [0] * len(x.shape), [-1, *x.shape[1:-1], 2]
+    start[-1] = 1
+    part = maker.one_of(
+        slice=lambda: ops.slice(x, start, size),
+        indices=lambda: ops.take(x, [4, 0, 1], axis=-1),
+    )
+    return _with_another_way(part, x)
+
+
+@block(ANY)
+def shuffle(x, maker):
+    sizes, groups = x.shape[1:-1], maker.pick(2, 3)
+    width = 4 * groups
+    x = _linear(x, width)(x)
+    x = ops.reshape(x, (-1, *sizes, groups, 4))
+    return ops.reshape(ops.swapaxes(x, -1, -2), (-1, *sizes, width))
+
+
+@block(least=2)
+def mixed_positions(x, maker):
+    """Dense layers over an axis of positions, whose units are channels, too."""
+    last = len(x.shape) - 1
+    axes = [*range(last + 1)]
+    axes[1], axes[last] = last, 1
+    y = ops.transpose(layers.BatchNormalization()(x), axes)
+    y = layers.Dense(maker.pick(5, 4), activation="gelu")(y)
+    if maker.pick(False, True):
+        y = layers.Dense(4)(y)
+    y = ops.tanh(layers.Dense(x.shape[1])(y))
+    return x + ops.swapaxes(y, 1, -1)
+
+
+@block()
+def moved(x, maker):
+    return maker.one_of(
+        flip=lambda: ops.flip(x, axis=maker.pick(1, -1)),
+        roll=lambda: ops.roll(x, (1, 1), axis=(1, -1)),
+        scan=lambda: ops.cumsum(x, axis=1),
+        moveaxis=lambda: ops.moveaxis(ops.relu(ops.moveaxis(x, -1, 1)), 1, -1),
+    )
+
+
+@block(most=8)
+def repeated(x, maker):
+    if len(x.shape) == 4 and maker.pick(False, True):
+        return ops.space_to_depth(ops.depth_to_space(_linear(x, 8)(x), 2), 2)
+    x = ops.repeat(x, 2, axis=maker.pick(1, -1))
+    return ops.tile(x, (1,) * (len(x.shape) - 1) + (2,))
+
+
+@layer(axes=(0,))
+def repeat_vector(x, maker):
+    return layers.RepeatVector(2)
+
+
+@block(least=2)
+def stacked(x, maker):
+    return maker.one_of(
+        stack=lambda: ops.mean(ops.stack([x, 0.5 * x], axis=1), axis=1),
+        stack_behind=lambda: ops.max(ops.stack([x, -x], axis=-1), axis=-1),
+        unstack=lambda: ops.add(*ops.unstack(x, axis=1)[:2]),
     )
 
 

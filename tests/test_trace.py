@@ -44,6 +44,21 @@ GROUPS = {
     "constants_per_channel": {"a": 8, "b": 6},
     "reshapes": {"a": 6, "b": 5, "c": 7},
     "two_flattens": {"a": 4, "b": 4, "c": 6},
+    "split_channels": {
+        **{"a": 4, "a:2": 4, "b": 6, "c": 2, "c:2": 3, "c:3": 4, "d": 4, "e": 5}
+    },
+    "gated_units": {"stem": 8, "a": 6, "c": 5},
+    "sliced_channels": {
+        **{"a": 4, "a:2": 3, "a:3": 3, "b0": 3, "b1": 3, "b2": 3, "c": 4, "d": 4},
+        **{"e": 5, "e:2": 2, "e:3": 1, "f": 6},
+    },
+    "shuffled_channels": {
+        **{"stem": 6, "stem:2": 3, "stem:3": 3, "expand_1": 10, "expand_2": 10}
+    },
+    "shuffled_groups": {"stem": 4, "a": 1, "a:2": 2, "c": 3},
+    "mlp_mixer": {"stem": 6, "a": 7, "b": 5, "c": 8},
+    "moved_axes": {"a": 3, "e": 5},
+    "generator": {"a": 6, "b": 5, "c": 4, "d": 5},
     "dense_on_sequences": {"stem": 8, "a": 10},
     "encoder_decoder": {"a": 4, "b": 8, "c": 6},
     "several_inputs_and_outputs": {"u": 4, "v": 5},

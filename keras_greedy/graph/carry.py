@@ -40,7 +40,10 @@ class Carrier:
         self._first: dict[keras.Operation, Call] = {}
         # Operation -> the reason why all channels that it touches are kept.
         self._whole = dict(reasons)
+        # The number of examples, `None` where it may be any.
+        self._batch: int | None = None
         for tensor in inputs:
+            self._batch = tensor.shape[0]
             self._channels[tensor] = {-1: self._space.fresh(width_of(tensor))}
             self._pin_boundary([tensor], Boundary.INPUT)
 
@@ -49,9 +52,14 @@ class Carrier:
         try:
             rule = self._applicable_rule(call)
             call = dataclasses.replace(call, rule=rule)
+            self._check_batch(call, rule)
             inputs = [self._channels[tensor] for tensor in call.channel_inputs]
             if not rule.takes_parts:
-                inputs = [settled(by_axis, self._space) for by_axis in inputs]
+                positions = rule.positions_of(call)
+                inputs = [
+                    settled(by_axis, self._space, positions=positions)
+                    for by_axis in inputs
+                ]
             carried = rule.carry_axes(call, inputs, self._space)
             _check_widths(call, carried)
             self._channels.update(zip(call.outputs, carried, strict=True))
@@ -117,6 +125,13 @@ class Carrier:
             if trusted.layer not in self._whole and not set(channels).isdisjoint(ids):
                 layers.append((trusted.layer, trusted.kind))
         return list(dict.fromkeys(layers))
+
+    def _check_batch(self, call: Call, rule: Rule) -> None:
+        """Raises `Unprunable` for a layer of channels without the batch in front."""
+        first, *others = call.inputs[0].shape
+        is_behind = self._batch is None and first is not None and None in others
+        if is_behind and (rule.consumes or rule.normalizes):
+            raise Unprunable("its first axis is not the batch")
 
     def _tie_to_first(self, call: Call, rule: Rule) -> None:
         """Ties a layer that is called again: it has the same weights, cut once."""

@@ -16,6 +16,7 @@ def settled(
     by_axis: ByAxis,
     space: ChannelSpace,
     wanted: Collection[int] = (-1,),
+    positions: Collection[int] = (),
 ) -> ByAxis:
     """Returns the channels of a tensor with one axis for all that have been parted.
 
@@ -24,13 +25,15 @@ def settled(
         space: The `ChannelSpace` to declare numbers equal in.
         wanted: The axes that should have the channels: the last of them does, else the
             last one that the channels were parted into. One that has them, has them.
+        positions: The axes that must not have them, if there is another one.
     """
     alone = {}
     for axes, numbers in by_axis.items():
         if isinstance(axes, tuple):
             place = _settled_place(numbers, space)
             if place is None:
-                *_, axis = [axis for axis in axes if axis in wanted] or axes
+                free = [axis for axis in axes if axis not in positions] or axes
+                *_, axis = [axis for axis in free if axis in wanted] or free
                 place = axes.index(axis)
             first, *rest = rows_of(numbers, place)
             for others in rest:

@@ -12,8 +12,8 @@ from keras_greedy.graph.calls import Call, known_sizes, named_weights, run_calls
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.clone import Copier, remake
 from keras_greedy.graph.composites import INPUT, Composite, tensors_among
+from keras_greedy.graph.entries import entries_left
 from keras_greedy.graph.kept import Kept
-from keras_greedy.graph.rules.base import IN, OUT
 from keras_greedy.graph.rules.configs import fitting_initializers
 from keras_greedy.graph.rules.contraction import HEADS
 from keras_greedy.graph.state import copy_weights, full_weights
@@ -171,23 +171,14 @@ class Cutter(Copier):
             shape: Its full shape.
 
         Returns:
-            An index as of `np.ix_`: one array of entries for each axis.
+            An index as of `np.ix_`: an array of entries for each axis, which broadcast.
         """
         # Without a rule nothing is known of the weight's axes.
         assert call.rule is not None
-        kept = {
-            IN: self._kept(call.inputs[0], call.rule.read_axis),
-            OUT: self._kept(call.outputs[0], call.rule.made_axis),
-        }
         axes = call.rule.axes_of(name, len(shape))
-        masks = []
-        for axis, size in zip(axes, shape, strict=True):
-            # (size,): True for the entries of the weight's axis that stay.
-            mask = np.ones(size, bool)
-            if axis:
-                mask = entries_of(kept[axis], size)
-            masks.append(mask)
-        return np.ix_(*masks)
+        kept_in = self._kept(call.inputs[0], call.rule.read_axis)
+        kept_out = self._kept(call.outputs[0], call.rule.made_axis)
+        return entries_left(axes, shape, kept_in, kept_out)
 
     def apply_own(
         self,
@@ -394,28 +385,6 @@ class Cutter(Copier):
         for inside in new._flatten_layers():
             if isinstance(inside, keras.layers.Normalization):
                 inside.finalize_state()  # It computes from copies of its weights.
-
-
-def entries_of(
-    channels: np.ndarray,
-    size: int,
-) -> np.ndarray:
-    """Spreads values of channels over the entries of a weight's axis.
-
-    An axis may have several entries in a row for each channel, or, in a grouped
-    convolution, entries for the channels of one group only, which all are alike.
-
-    Args:
-        channels: `(C,)` a value for each channel.
-        size: The number of the axis' entries.
-
-    Returns:
-        `(size,)` the value of each entry's channel.
-    """
-    # One or more entries per channel: size = C * per_channel. The first of several
-    # equal groups: size < C, one entry for each of the first channels.
-    per_channel = max(1, size // len(channels))
-    return np.repeat(channels, per_channel)[:size]
 
 
 def projections(layer: keras.Layer) -> list[keras.Layer]:

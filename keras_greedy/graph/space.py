@@ -52,6 +52,7 @@ class ChannelSpace:
         self.probes = Probes()
         self._parent: list[int] = []
         self._pins: list[tuple[int, Pin]] = []
+        # The roots of the trees that a pin is on.
         self._pinned: set[int] = set()
 
     def fresh(self, n: int) -> np.ndarray:
@@ -81,6 +82,8 @@ class ChannelSpace:
             smaller = min(one_root, other_root)
             greater = max(one_root, other_root)
             self._parent[greater] = smaller
+            if greater in self._pinned:
+                self._pinned.add(smaller)
 
     def unify_groups(
         self,
@@ -112,12 +115,11 @@ class ChannelSpace:
         pin = Pin(layer, reason, boundary)
         for number in ids:
             self._pins.append((number, pin))
-            self._pinned.add(number)
+            self._pinned.add(self._find(number))
 
     def is_whole(self, ids: np.ndarray) -> bool:
         """Returns whether it is known already that none of the channels is cut."""
-        whole = {self._find(number) for number in self._pinned}
-        return all(self._find(number) in whole for number in ids)
+        return all(self._find(number) in self._pinned for number in ids)
 
     def resolve(self, ids: np.ndarray) -> np.ndarray:
         """Returns for each channel number that of its class."""

@@ -5,7 +5,7 @@ belong to the channels going in or out, and how its config changes when some are
 cut.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -184,6 +184,13 @@ class Rule:
     def tied(self, call: Call) -> list[KerasTensor]:
         """Returns the tensors whose channels are the same at every call of a layer."""
         return [*call.channel_inputs, *call.outputs]
+
+    def positions_of(self, call: Call) -> Collection[int]:
+        """Returns the axes, counted from the end, that must not have the channels.
+
+        Channels that a reshape has parted into several axes get another one of them.
+        """
+        return ()
 
     def cut_config(
         self,

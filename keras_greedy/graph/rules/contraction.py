@@ -69,7 +69,6 @@ class ContractionRule(Rule):
         _pin_shared(call, tensors, of_inputs, channels, space)
         return [_of_output(call.outputs[0], of_output, of_letter, space)]
 
-
     def _sum(
         self,
         call: Call,

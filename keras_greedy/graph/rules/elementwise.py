@@ -1,6 +1,6 @@
 """Rules of layers and operations that act on each channel alone."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -114,14 +114,18 @@ SOFTMAX = (activations.softmax, activations.log_softmax, ops.softmax, ops.log_so
 class SoftmaxRule(Rule):
     """Keeps all channels along its axes: each output depends on all of them."""
 
+    def positions_of(self, call: Call) -> Collection[int]:
+        axes = keras.tree.flatten(call.operation.axis)
+        return [axis_from_end(axis, call.inputs[0]) for axis in axes]
+
     def carry_axes(
         self,
         call: Call,
         channels: Sequence[ByAxis],
         space: ChannelSpace,
     ) -> Sequence[ByAxis]:
-        for axis in keras.tree.flatten(call.operation.axis):
-            ids = channels[0].get(axis_from_end(axis, call.inputs[0]))
+        for axis in self.positions_of(call):
+            ids = channels[0].get(axis)
             if ids is not None:
                 space.pin(ids, call.name, "a softmax mixes the channels")
         return [channels[0]]

@@ -140,7 +140,7 @@ class ConvPerChannelRule(Rule):
 
 
 class GroupedConvRule(ConvRule):
-    """Groups stay of equal size: the n-th channels of all groups are one channel.
+    """Groups stay of equal size: each channel cut is one of every group.
 
     The kernel's input axis has an entry for each channel of one group.
     """
@@ -154,6 +154,56 @@ class GroupedConvRule(ConvRule):
         require_channels_last(call)
         made = space.fresh(call.operation.filters)
         for ids in (channels[0], made):
-            space.unify_groups(ids, call.operation.groups)
+            balance(ids, call.operation.groups, space)
         pin_mixed(call, made, space)
         return made
+
+
+def balance(
+    ids: np.ndarray,
+    groups: int,
+    space: ChannelSpace,
+) -> None:
+    """Declares channels equal, so that all groups in a row have each equally often.
+
+    Of channels that are all different, these are the n-th ones of all groups.
+
+    Args:
+        ids: `(C,)` channel numbers.
+        groups: The number of groups.
+        space: The `ChannelSpace` to declare numbers equal in.
+    """
+    by_group = space.resolve(ids).reshape(groups, -1)
+    if len(np.unique(by_group)) == by_group.size:
+        space.unify_groups(ids, groups)
+        return
+    # Channel number -> (groups,) how often it is in each group, in the order met.
+    left = {}
+    for number in dict.fromkeys(by_group.ravel().tolist()):
+        left[number] = (by_group == number).sum(axis=1)
+    while left:
+        first = next(iter(left))
+        total = left.pop(first)
+        while total.min() < total.max():
+            other = _filling(total, left)
+            total = total + left.pop(other)
+            space.unify(np.array([first]), np.array([other]))
+
+
+def _filling(total: np.ndarray, left: dict[int, np.ndarray]) -> int:
+    """Returns the first channel that makes some counts equal, or that comes near.
+
+    Args:
+        total: `(groups,)` counts, not all equal.
+        left: Channel number -> its counts, of which all together make them equal.
+    """
+    gaps = total.max() - total
+    fitting = []
+    for number, own in left.items():
+        if np.ptp(total + own) == 0:
+            return number
+        if (own <= gaps).all():
+            fitting.append(number)
+    if fitting:
+        return fitting[0]
+    return min(left, key=lambda number: np.ptp(total + left[number]))

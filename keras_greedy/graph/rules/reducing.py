@@ -1,6 +1,6 @@
 """Rules of operations that reduce positions, or pad."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,12 @@ def _operations(names: str) -> list[RuleKey]:
 class ReduceRule(Rule):
     """Reduces positions."""
 
+    def positions_of(self, call: Call) -> Collection[int]:
+        axes = call.operation.axis
+        if axes is None:
+            return ()
+        return {axis_from_end(axis, call.inputs[0]) for axis in np.ravel(axes)}
+
     def carry_axes(
         self,
         call: Call,
@@ -38,7 +44,7 @@ class ReduceRule(Rule):
         axes = call.operation.axis
         if axes is None:
             raise Unprunable("it reduces all axes")
-        reduced = {axis_from_end(axis, read) for axis in np.ravel(axes)}
+        reduced = self.positions_of(call)
         for axis in reduced:
             ids = channels[0].get(axis)
             if axis == -rank or (ids is not None and not space.is_whole(ids)):

@@ -106,6 +106,40 @@ class SqueezeRule(ReshapeRule):
         return super().carry_axes(call, channels, space)
 
 
+class DepthToSpaceRule(Rule):
+    """Moves blocks of channels to positions: the n-th ones of all are one channel."""
+
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
+        require_channels_last(call)
+        blocks = call.operation.block_size**2
+        space.unify_groups(channels[0], blocks)
+        return channels[0][: len(channels[0]) // blocks]
+
+
+class SpaceToDepthRule(Rule):
+    """Moves positions to blocks of channels, each of all channels."""
+
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
+        require_channels_last(call)
+        return np.tile(channels[0], call.operation.block_size**2)
+
+
+# They are not in every version of Keras.
+if hasattr(ops, "depth_to_space"):
+    register_rule(ops.depth_to_space)(DepthToSpaceRule)
+    register_rule(ops.space_to_depth)(SpaceToDepthRule)
+
+
 class _Block(NamedTuple):
     """Axes of both shapes, counted from the end, that have the same entries.
 

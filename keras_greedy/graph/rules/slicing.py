@@ -4,7 +4,7 @@ Parts of the channels have bounds, which move with those that are cut in front o
 Each part is of a group of its own, so that it keeps one channel at least.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,9 @@ from keras_greedy.graph.space import ByAxis, ChannelSpace
 @register_rule(ops.split)
 class SplitRule(Rule):
     """Parts an axis: the channels along it, or the positions of all channels."""
+
+    def positions_of(self, call: Call) -> Collection[int]:
+        return [axis_from_end(call.operation.axis, call.inputs[0])]
 
     def carry_axes(
         self,
@@ -80,9 +83,33 @@ class ArraySplitRule(SplitRule):
         return {}
 
 
+class GatedLinearUnitRule(Rule):
+    """Multiplies the first half by a gate for each, which is the second."""
+
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
+        if axis_from_end(call.operation.axis, call.inputs[0]) != -1:
+            raise Unprunable(f"its halves are along axis {call.operation.axis}")
+        (ids,) = channels
+        space.unify_groups(ids, 2)
+        return ids[: len(ids) // 2]
+
+
+# It is not in every version of Keras.
+if hasattr(ops, "glu"):
+    register_rule(ops.glu)(GatedLinearUnitRule)
+
+
 @register_rule(ops.unstack)
 class UnstackRule(Rule):
     """Takes an axis of positions away."""
+
+    def positions_of(self, call: Call) -> Collection[int]:
+        return [axis_from_end(call.operation.axis, call.inputs[0])]
 
     def carry_axes(
         self,
@@ -104,6 +131,15 @@ class UnstackRule(Rule):
 @register_rule(ops.get_item)
 class GetItemRule(Rule):
     """Slices axes, as `x[:, ::2, ::2]` or `x[..., :4]` do."""
+
+    def positions_of(self, call: Call) -> Collection[int]:
+        items = [item for item in _items(call) if item is not None]
+        places = range(-len(items), 0)
+        return [
+            axis
+            for axis, item in zip(places, items, strict=True)
+            if item != slice(None)
+        ]
 
     def carry_axes(
         self,
