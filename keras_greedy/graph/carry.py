@@ -9,6 +9,7 @@ from keras import KerasTensor
 
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import Channels
+from keras_greedy.graph.rule_faults import blamed_on_rule
 from keras_greedy.graph.rules.base import Rule, Unprunable
 from keras_greedy.graph.space import Boundary, ChannelSpace, Pin
 
@@ -22,6 +23,7 @@ class Carrier:
     Attributes:
         calls: The calls carried so far; those whose channels are all kept lose
             their rule in `finish`.
+        whole: Operation -> the reason why all channels that it touches are kept.
     """
 
     def __init__(self, inputs: Iterable[KerasTensor]):
@@ -30,8 +32,7 @@ class Carrier:
         self._channels: Channels = {}
         # The first call of each operation; a layer may be called several times.
         self._first: dict[keras.Operation, Call] = {}
-        # Operation -> the reason why all channels that it touches are kept.
-        self._whole: dict[keras.Operation, str] = {}
+        self.whole: dict[keras.Operation, str] = {}
         for tensor in inputs:
             self._channels[tensor] = self._space.fresh(_width(tensor))
             self._pin_boundary([tensor], Boundary.INPUT)
@@ -41,14 +42,13 @@ class Carrier:
         try:
             rule = _applicable_rule(call)
             inputs = [self._channels[tensor] for tensor in call.channel_inputs]
-            carried = rule.carry_all(call, inputs, self._space)
-            _check_widths(call, carried)
+            carried = _carried(rule, call, inputs, self._space)
             self._channels.update(zip(call.outputs, carried, strict=True))
             self._tie_to_first(call, rule)
         except Unprunable as reason:
             # The pins follow in `finish`: the reason holds for every call of the
             # operation, those carried already among them.
-            self._whole[call.operation] = str(reason)
+            self.whole[call.operation] = str(reason)
             for tensor in call.outputs:
                 self._channels[tensor] = self._space.fresh(_width(tensor))
         self.calls.append(call)
@@ -75,7 +75,7 @@ class Carrier:
             number that has one.
         """
         for i, call in enumerate(self.calls):
-            reason = self._whole.get(call.operation)
+            reason = self.whole.get(call.operation)
             if reason is None:
                 continue
             for tensor in (*call.inputs, *call.outputs):
@@ -132,6 +132,26 @@ def _kind(operation: keras.Operation) -> str:
         if isinstance(inside, keras.Layer):
             return f"{kind} of {_kind(inside)}"
     return kind
+
+
+def _carried(
+    rule: Rule,
+    call: Call,
+    inputs: Sequence[np.ndarray],
+    space: ChannelSpace,
+) -> list[np.ndarray]:
+    """Returns the channel numbers of each output, as the rule has them."""
+    expected = "to have a `carry` that returns the channel numbers of its output"
+    reason = None
+    with blamed_on_rule(call, expected):
+        try:
+            carried = rule.carry_all(call, inputs, space)
+            _check_widths(call, carried)
+        except Unprunable as found:
+            reason = found
+    if reason is not None:
+        raise reason
+    return carried
 
 
 def _check_widths(call: Call, carried: Sequence[np.ndarray]) -> None:

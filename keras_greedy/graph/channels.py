@@ -103,6 +103,8 @@ class ChannelGraph:
         groups: The prunable groups, in the order of their first producer.
         unprunable: `(layer name, reason)` of each layer that keeps the channels it
             touches.
+        whole: Operation -> the reason why all channels that it touches are kept; those
+            too whose channels nobody would expect to be cut.
 
     Example:
 
@@ -133,6 +135,7 @@ class ChannelGraph:
     channels: Channels
     groups: list[ChannelGroup]
     unprunable: Reasons
+    whole: Mapping[keras.Operation, str] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         channels = sum(group.size for group in self.groups)

@@ -10,6 +10,12 @@ from keras_greedy.graph.branch_ends import BranchEnd
 from keras_greedy.graph.calls import Call, named_weights
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.clone import Copier, remake
+from keras_greedy.graph.rule_faults import (
+    blamed_on_rule,
+    check_left,
+    check_width,
+    fault,
+)
 from keras_greedy.graph.rules.base import IN, OUT
 from keras_greedy.graph.rules.configs import fitting_initializers
 from keras_greedy.graph.state import copy_weights, full_weights
@@ -108,17 +114,29 @@ class Cutter(Copier):
             return [GONE] * len(call.outputs)
         if call.index in self._cut_off:
             return self._without_branches(call, args)
-        if call.rule:
-            kept_out = self._kept_out(call)
+        operation = self.operation(call.operation)
+        if not call.rule:
+            return operation(*args, **kwargs)
+        kept_out = self._kept_out(call)
+        with blamed_on_rule(call, "to fit what is left of its channels"):
             args = call.rule.cut_arguments(call, args, kept_out)
-        return self.operation(call.operation)(*args, **kwargs)
+            made = operation(*args, **kwargs)
+        check_width(call, made, int(kept_out.sum()))
+        return made
 
     def new(self, operation: keras.Operation) -> keras.Operation:
         """Makes the new one of an operation, cut if it is one of the graph's calls."""
         if operation not in self._calls:
             return self.model(operation)
         call = self._calls[operation]
-        return remake(operation, self._config_changes(call))
+        if not call.rule:
+            return remake(operation)
+        changes = self._config_changes(call)
+        if not changes:
+            return remake(operation)
+        expected = f"to change entries of its config that there are, {[*changes]}"
+        with blamed_on_rule(call, expected):
+            return remake(operation, changes)
 
     def copy_weights(self) -> None:
         """Gives the new layers their weights, cut where the call has a rule."""
@@ -224,14 +242,14 @@ class Cutter(Copier):
 
     def _config_changes(self, call: Call) -> dict[str, Any]:
         """Returns the entries of an operation's config that the cut changes."""
-        if not call.rule:
-            return {}
+        assert call.rule is not None  # Without a rule nothing is cut.
         changes: dict[str, Any] = {}
         kept_in = self._kept_in(call)
         kept_out = self._kept_out(call)
         is_cut = not (kept_in.all() and kept_out.all())
         if is_cut:
-            changes |= call.rule.cut_config(call, kept_in, kept_out)
+            with blamed_on_rule(call, "to have a `cut_config` that can be called"):
+                changes |= call.rule.cut_config(call, kept_in, kept_out)
         if "bias" in self._weights.get(call.name, {}):
             changes["use_bias"] = True
         if is_cut or changes:
@@ -252,6 +270,8 @@ class Cutter(Copier):
         # The shape of a bias that the old layer does not have.
         bias_shape = (len(self._kept_out(call)),)
         for name, weight in named_weights(new).items():
+            if name not in arrays:
+                raise fault(call, "to leave it its weights", f"a new one, {name!r}")
             array = arrays[name]
             shape = full_shapes.get(name, bias_shape)
             if np.shape(array) != shape:
@@ -259,7 +279,10 @@ class Cutter(Copier):
                     f"Expected `weights[{call.name!r}][{name!r}]` to have the "
                     f"full shape {shape}. Received: an array of shape {np.shape(array)}"
                 )
-            weight.assign(array[self.entries_left(call, name, shape)])
+            with blamed_on_rule(call, f"to have `weight_axes` that fit {name!r}"):
+                left = array[self.entries_left(call, name, shape)]
+            check_left(call, name, left.shape, weight.shape)
+            weight.assign(left)
         for inside in new._flatten_layers():
             if isinstance(inside, keras.layers.Normalization):
                 inside.finalize_state()  # It computes from copies of its weights.

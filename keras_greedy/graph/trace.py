@@ -97,6 +97,7 @@ def trace_quietly(model: keras.Model) -> ChannelGraph:
         channels=channels,
         groups=groups,
         unprunable=unprunable,
+        whole=carrier.whole,
     )
 
 

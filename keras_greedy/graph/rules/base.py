@@ -123,11 +123,10 @@ class Rule:
             Unprunable: When the channels cannot be cut; says why.
         """
         require_channels_last(call)
-        carried = channels[0]
         if self.produces:
             carried = space.fresh(call.outputs[0].shape[-1])
         else:
-            tie_inputs(call, channels, space)
+            carried = tie_inputs(call, channels, space)
         pin_mixed(call, carried, space)
         return carried
 
@@ -231,23 +230,27 @@ def tie_inputs(
     call: Call,
     channels: Sequence[np.ndarray],
     space: ChannelSpace,
-) -> None:
+) -> np.ndarray:
     """Declares the channels of all of a call's inputs equal, one by one.
 
     A tensor of one channel goes with all channels of the others, and has to stay.
 
+    Returns:
+        The `(C,)` numbers of the channels.
+
     Raises:
         Unprunable: When they have different numbers of channels.
     """
-    first, *others = channels
-    for other in others:
-        if len(other) == len(first):
-            space.unify(first, other)
-        elif len(other) == 1:
-            space.pin(other, call.name, "its channel goes with several others")
+    widest = max(channels, key=len)
+    for ids in channels:
+        if len(ids) == len(widest):
+            space.unify(widest, ids)
+        elif len(ids) == 1:
+            space.pin(ids, None, "its one channel is broadcast over many")
         else:
             widths = [len(ids) for ids in channels]
             raise Unprunable(f"its inputs have {widths} channels, which its rule mixes")
+    return widest
 
 
 def pin_mixed(

@@ -49,9 +49,40 @@ LOGIC = (
 )
 
 
-@register_rule(*MERGING_LAYERS, CUSTOM_SCALE_LAYER)
 class JoinRule(Rule):
-    """Channels that meet position by position are one channel from there on."""
+    """The rule of a layer in which several tensors meet, channel by channel.
+
+    They are arguments of their own, by position or by name, or in lists. Channels that
+    meet are one channel from there on: they are cut in all of the tensors. A tensor of
+    one channel goes with all channels of the others. Constants with a value for each
+    channel are cut, too, if they are given by position.
+
+    Example:
+
+    ```python
+    import keras
+
+    import keras_greedy
+
+
+    class GatedAdd(keras.layers.Layer):
+        def call(self, x, other, gate):
+            return x + other * keras.ops.sigmoid(gate)
+
+
+    @keras_greedy.register_rule(GatedAdd)
+    class GatedAddRule(keras_greedy.JoinRule):
+        pass
+
+
+    inputs = keras.Input((8,))
+    a, b, c = (keras.layers.Dense(16, name=name)(inputs) for name in "abc")
+    outputs = keras.layers.Dense(3)(GatedAdd()(a, b, gate=c))
+    model = keras.Model(inputs, outputs)
+    (group,) = keras_greedy.trace(model).groups
+    assert [call.name for call in group.producers] == ["a", "b", "c"]
+    ```
+    """
 
     def carry(
         self,
@@ -59,37 +90,18 @@ class JoinRule(Rule):
         channels: Sequence[np.ndarray],
         space: ChannelSpace,
     ) -> np.ndarray:
+        for leaf in keras.tree.flatten((call.args, call.kwargs)):
+            if isinstance(leaf, keras.Variable):
+                raise Unprunable("it combines the channels with a variable")
         width = max(len(ids) for ids in channels)
-        first, *rest = [ids for ids in channels if len(ids) == width]
-        for ids in rest:
-            space.unify(first, ids)
-        for ids in channels:
-            if len(ids) != width:
-                space.pin(ids, None, "its one channel is broadcast over many")
-        return first
-
-    def cut_arguments(
-        self,
-        call: Call,
-        args: tuple,
-        kept_out: np.ndarray,
-    ) -> tuple:
-        operands = [_cut_operand(operand, kept_out) for operand in args[0]]
-        return (operands,)
-
-
-@register_rule(*ARITHMETIC, *COMPARISONS, *LOGIC)
-class JoinOperationRule(JoinRule):
-    """A join whose operands are arguments of their own, constants among them."""
-
-    def carry(
-        self,
-        call: Call,
-        channels: Sequence[np.ndarray],
-        space: ChannelSpace,
-    ) -> np.ndarray:
-        if any(isinstance(argument, keras.Variable) for argument in call.args):
-            raise Unprunable("it combines the channels with a variable")
+        for name, value in call.kwargs.items():
+            for leaf in keras.tree.flatten(value):
+                is_constant = not isinstance(leaf, KerasTensor) and np.ndim(leaf)
+                if is_constant and np.shape(leaf)[-1] == width:
+                    raise Unprunable(
+                        f"its argument {name!r} has a constant for each channel: only "
+                        "those given by position are cut"
+                    )
         return super().carry(call, channels, space)
 
     def cut_arguments(
@@ -98,7 +110,20 @@ class JoinOperationRule(JoinRule):
         args: tuple,
         kept_out: np.ndarray,
     ) -> tuple:
-        return tuple(_cut_operand(operand, kept_out) for operand in args)
+        cut = []
+        for own, value in zip(call.args, args, strict=True):
+            leaves = keras.tree.flatten(own)
+            is_structure = any(isinstance(leaf, KerasTensor) for leaf in leaves)
+            if is_structure and isinstance(value, list | tuple):
+                value = [_cut_operand(operand, kept_out) for operand in value]
+            else:
+                value = _cut_operand(value, kept_out)
+            cut.append(value)
+        return tuple(cut)
+
+
+register_rule(*MERGING_LAYERS, CUSTOM_SCALE_LAYER)(JoinRule)
+register_rule(*ARITHMETIC, *COMPARISONS, *LOGIC)(JoinRule)
 
 
 @register_rule(layers.Concatenate, ops.concatenate)
