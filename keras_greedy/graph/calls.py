@@ -56,7 +56,7 @@ def _names_inside(layer: keras.Layer) -> dict[int, str]:
 
     The path that Keras gives a weight depends on when and where a layer was built.
     """
-    names = {}
+    names: dict[int, str] = {}
     for inside in layer._layers:
         for own, name in _names_inside(inside).items():
             names.setdefault(own, f"{inside.name}/{name}")

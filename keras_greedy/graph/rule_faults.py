@@ -1,12 +1,17 @@
 """Errors that tell the author of a rule which layer it does not fit, and why."""
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 
 from keras_greedy.graph.calls import Call
+
+# What Keras adds to the errors of a layer's `call`.
+BOLD = re.compile(r"\x1b\[\d+m")
+KERAS_HEADING = "Exception encountered when calling "
 
 # Others' errors may repeat a whole config.
 REASON_LENGTH = 300
@@ -40,7 +45,7 @@ def blamed_on_rule(call: Call, expected: str) -> Iterator[None]:
     except Exception as error:
         # Whatever it is: the rule and the layer are the user's.
         source = error.__cause__ or error
-        reason = str(source).strip().split("\n\n")[0]
+        reason = BOLD.sub("", str(source)).removeprefix(KERAS_HEADING)
         received = f"{type(source).__name__}: {' '.join(reason.split())}"
         raise fault(call, expected, received) from error
 

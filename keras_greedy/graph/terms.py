@@ -36,7 +36,9 @@ def weight_terms(
     weights = []
     for name, weight in call.weights.items():
         shape = weight.shape
-        is_kernel = name.endswith("kernel") or not isinstance(call.operation, WITH_KERNELS)
+        is_kernel = name.endswith("kernel") or not isinstance(
+            call.operation, WITH_KERNELS
+        )
         multiplies = call.rule is not None and is_kernel and len(shape) > 1
         term = _term(call, name, shape, counts)
         weights.append(Weight(term, math.prod(shape), multiplies))

@@ -7,7 +7,11 @@ from keras import ops
 
 from keras_greedy.backend import Tensor
 from keras_greedy.graph.calls import Call
-from keras_greedy.graph.rules.wrappers import batch_as_steps, names_outside, steps_as_batch
+from keras_greedy.graph.rules.wrappers import (
+    batch_as_steps,
+    names_outside,
+    steps_as_batch,
+)
 from keras_greedy.selection.consumers.base import Consumer
 
 
