@@ -101,8 +101,8 @@ def _check_axes(rule: Rule) -> None:
             )
     if not are_axes:
         raise ValueError(
-            f"Expected the `weight_axes` of {type(rule).__name__} to be a dict of tuples "
-            'of IN, OUT and None, as in {"bias": (keras_greedy.OUT,)}. '
+            f"Expected the `weight_axes` of {type(rule).__name__} to be a dict of "
+            'tuples of IN, OUT and None, as in {"bias": (keras_greedy.OUT,)}. '
             f"Received: {shown(axes)}"
         )
 

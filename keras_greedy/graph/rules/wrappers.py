@@ -132,7 +132,7 @@ def step_of(tensor: KerasTensor) -> KerasTensor:
 
 
 def names_outside(wrapper: keras.Layer) -> dict[str, str]:
-    """Returns a wrapper's name of each weight of the layer inside, by its name there."""
+    """Returns the name there of a weight of the layer inside -> the wrapper's own."""
     names = {}
     for name, weight in named_weights(wrapper).items():
         names[id(weight)] = name
