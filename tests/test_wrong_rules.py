@@ -218,6 +218,7 @@ CALLS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Some channels of model")
 @pytest.mark.parametrize("base", [keras_greedy.Rule, keras_greedy.JoinRule])
 @pytest.mark.parametrize("name", CALLS)
 def test_a_rule_for_several_tensors_cuts_them_alike(name, base):

@@ -126,7 +126,7 @@ class Rule:
         if self.produces:
             carried = space.fresh(call.outputs[0].shape[-1])
         else:
-            carried = tie_inputs(call, channels, space)
+            carried = tie_inputs(call, channels, space, call.name)
         pin_mixed(call, carried, space)
         return carried
 
@@ -230,10 +230,17 @@ def tie_inputs(
     call: Call,
     channels: Sequence[np.ndarray],
     space: ChannelSpace,
+    layer: str | None,
 ) -> np.ndarray:
     """Declares the channels of all of a call's inputs equal, one by one.
 
     A tensor of one channel goes with all channels of the others, and has to stay.
+
+    Args:
+        call: The call.
+        channels: `(C,)` channel numbers of each of its inputs.
+        space: Where they are numbers of.
+        layer: Name of the layer that a warning names for such a channel, if one is to.
 
     Returns:
         The `(C,)` numbers of the channels.
@@ -246,7 +253,7 @@ def tie_inputs(
         if len(ids) == len(widest):
             space.unify(widest, ids)
         elif len(ids) == 1:
-            space.pin(ids, None, "its one channel is broadcast over many")
+            space.pin(ids, layer, "its channel goes with several others")
         else:
             widths = [len(ids) for ids in channels]
             raise Unprunable(f"its inputs have {widths} channels, which its rule mixes")

@@ -8,7 +8,14 @@ import numpy as np
 from keras import KerasTensor, layers, ops
 
 from keras_greedy.graph.calls import Call
-from keras_greedy.graph.rules.base import Rule, Unprunable, cut_constant
+from keras_greedy.graph.rules.base import (
+    Rule,
+    Unprunable,
+    cut_constant,
+    pin_mixed,
+    require_channels_last,
+    tie_inputs,
+)
 from keras_greedy.graph.rules.register import register_rule
 from keras_greedy.graph.space import ChannelSpace
 
@@ -102,7 +109,11 @@ class JoinRule(Rule):
                         f"its argument {name!r} has a constant for each channel: only "
                         "those given by position are cut"
                     )
-        return super().carry(call, channels, space)
+        require_channels_last(call)
+        # Nobody expects the one channel to be cut that many others are multiplied by.
+        carried = tie_inputs(call, channels, space, layer=None)
+        pin_mixed(call, carried, space)
+        return carried
 
     def cut_arguments(
         self,
