@@ -10,7 +10,7 @@ from keras_greedy.budget import Budget, check_reachable
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Costs, warn_of_uncounted
 from keras_greedy.graph.outputs import check_answers, check_has_real_output
-from keras_greedy.graph.trace import check_channels_last, trace
+from keras_greedy.graph.trace import check_channels_last, check_configs, trace
 from keras_greedy.latency import measure_latencies
 from keras_greedy.paths import SelectionPaths
 from keras_greedy.policies import PruningPolicy, allowed, check_has_groups
@@ -288,6 +288,7 @@ def _lacks_table(budget: Budget) -> bool:
 def _prunable(model: keras.Model, policy: PruningPolicy | None) -> ChannelGraph:
     """Returns the graph with the groups that may be pruned, of which there are some."""
     graph = allowed(trace(model), policy)
+    check_configs(graph)
     check_channels_last(graph)
     check_has_real_output(graph)
     # Raises when they cannot be counted.

@@ -1,7 +1,7 @@
 """Carries channel numbers through the calls of a model."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -19,20 +19,26 @@ class Carrier:
 
     Args:
         inputs: The model's input tensors.
+        whole: Operation -> the reason why all channels that it touches are kept, of
+            those known beforehand.
 
     Attributes:
         calls: The calls carried so far; those whose channels are all kept lose
             their rule in `finish`.
-        whole: Operation -> the reason why all channels that it touches are kept.
+        whole: The same of all operations that have such a reason.
     """
 
-    def __init__(self, inputs: Iterable[KerasTensor]):
+    def __init__(
+        self,
+        inputs: Iterable[KerasTensor],
+        whole: Mapping[keras.Operation, str],
+    ):
         self.calls: list[Call] = []
         self._space = ChannelSpace()
         self._channels: Channels = {}
         # The first call of each operation; a layer may be called several times.
         self._first: dict[keras.Operation, Call] = {}
-        self.whole: dict[keras.Operation, str] = {}
+        self.whole: dict[keras.Operation, str] = dict(whole)
         for tensor in inputs:
             self._channels[tensor] = self._space.fresh(_width(tensor))
             self._pin_boundary([tensor], Boundary.INPUT)
@@ -40,6 +46,8 @@ class Carrier:
     def carry(self, call: Call) -> None:
         """Gives the call's outputs their channel numbers."""
         try:
+            if call.operation in self.whole:
+                raise Unprunable(self.whole[call.operation])
             rule = _applicable_rule(call)
             inputs = [self._channels[tensor] for tensor in call.channel_inputs]
             carried = _carried(rule, call, inputs, self._space)

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import KerasTensor
 
-from keras_greedy.graph.calls import Apply, Call, run_calls
+from keras_greedy.graph.calls import Apply, Call, config_of, run_calls
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.nodes import own_calls
 from keras_greedy.graph.own_objects import own_objects
@@ -173,7 +173,7 @@ def remake(
     if has_graph(operation):
         return copied(operation)
     cls = type(operation)
-    config = operation.get_config()
+    config = config_of(operation)
     config |= _live_entries(operation, config)
     config |= changes or {}
     # A Lambda's `from_config` expects its function in serialized form.

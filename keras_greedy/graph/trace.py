@@ -15,7 +15,13 @@ import keras
 from keras import KerasTensor
 from keras.src.models.functional import Functional
 
-from keras_greedy.graph.calls import Call, check_has_config, fresh_outputs, run_calls
+from keras_greedy.graph.calls import (
+    Call,
+    config_of,
+    fresh_outputs,
+    run_calls,
+    without_config,
+)
 from keras_greedy.graph.carry import Carrier
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.groups import find_groups
@@ -29,7 +35,8 @@ NAMES_SHOWN = 3
 def trace(model: keras.Model) -> ChannelGraph:
     """Finds which channels of a model must be cut together.
 
-    Layers without a rule keep all channels they touch; one warning lists them.
+    Layers without a rule, or without a config, keep all channels they touch; one
+    warning lists them.
 
     Args:
         model: A built Functional or Sequential model, channels last. The layers of
@@ -40,8 +47,7 @@ def trace(model: keras.Model) -> ChannelGraph:
         The `ChannelGraph`.
 
     Raises:
-        ValueError: When `model` is of another kind, not built, or has a layer that
-            cannot be made anew from its config.
+        ValueError: When `model` is of another kind, or not built.
 
     Example:
 
@@ -65,8 +71,6 @@ def trace(model: keras.Model) -> ChannelGraph:
     ```
     """
     graph = trace_quietly(model)
-    for call in graph.calls:
-        check_has_config(call.operation)
     if graph.unprunable:
         lines = [f"  {name}: {reason}" for name, reason in graph.unprunable]
         listed = "\n".join(lines)
@@ -81,13 +85,18 @@ def trace_quietly(model: keras.Model) -> ChannelGraph:
     """Traces without the warning, for copies of a model traced before."""
     functional = check_model(model)
     layout = Layout(functional)
-    carrier = Carrier(functional.inputs)
+    faults = without_config(layout.calls)
+    carrier = Carrier(functional.inputs, faults)
     for call in layout.calls:
         carrier.carry(call)
     for one, other in layout.shared_inputs:
         carrier.tie(one, other)
     channels, pins = carrier.finish(layout.outputs)
     groups, unprunable = find_groups(carrier.calls, channels, pins)
+    for call in layout.calls:
+        # Whether or not channels are kept by it: it keeps the model from being cut.
+        if call.operation in faults:
+            unprunable.append((call.name, faults[call.operation]))
     return ChannelGraph(
         model=model,
         functional=functional,
@@ -96,9 +105,15 @@ def trace_quietly(model: keras.Model) -> ChannelGraph:
         stand_ins=layout.stand_ins,
         channels=channels,
         groups=groups,
-        unprunable=unprunable,
+        unprunable=list(dict.fromkeys(unprunable)),
         whole=carrier.whole,
     )
+
+
+def check_configs(graph: ChannelGraph) -> None:
+    """Raises a ValueError when a layer cannot be made anew from its config."""
+    for call in graph.calls:
+        config_of(call.operation)
 
 
 def check_channels_last(graph: ChannelGraph) -> None:
