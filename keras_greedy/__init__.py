@@ -6,7 +6,14 @@ from keras_greedy import backend, interop, lottery, testing  # noqa: F401
 from keras_greedy.budget import Budget
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.costs import count_params, macs
-from keras_greedy.graph.rules import IN, OUT, Rule, Unprunable, register_rule
+from keras_greedy.graph.rules import (
+    IN,
+    OUT,
+    JoinRule,
+    Rule,
+    Unprunable,
+    register_rule,
+)
 from keras_greedy.graph.trace import trace
 from keras_greedy.latency import LatencyTable, LocalTimer, measure_latencies
 from keras_greedy.paths import SelectionPaths, load_paths
@@ -44,6 +51,7 @@ __all__ = [
     "GreedyChannels",
     "GreedySelectionStep",
     "Imitation",
+    "JoinRule",
     "LatencyTable",
     "LayerByLayer",
     "LeaveStemAndHead",

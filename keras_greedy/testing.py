@@ -1,15 +1,6 @@
-"""Checks that a model, or a rule of one's own, is pruned right: compact == gated.
+"""Checks that a model, or a rule of one's own, is pruned right: compact == gated."""
 
-The gate points of a group are the inputs of its consumers. Everywhere else in
-the group a BatchNorm beta or an activation with f(0) != 0 would leak a constant
-behind the gate; at the consumers, multiplying by 0 equals removing. This holds
-for residual streams as well: a gate at the input of every consumer is a gate on
-every branch that adds into the stream.
-
-A normalisation over the channels is another function of the kept ones: the compact
-model takes its statistics over those alone, and so does the gated one.
-"""
-
+import dataclasses
 from typing import Any
 
 import keras
@@ -19,10 +10,13 @@ from keras import ops
 from keras_greedy.batches import Batches, Data
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.clone import replay_flat
-from keras_greedy.graph.rebuild import Cutter, rebuild
-from keras_greedy.graph.rules import Rule
+from keras_greedy.graph.gated import first_difference, gated, relative_error
+from keras_greedy.graph.rebuild import rebuild
+from keras_greedy.graph.rule_faults import fault
+from keras_greedy.graph.rules import IN, public_key, rule_for
 from keras_greedy.graph.trace import trace
+
+__all__ = ["assert_compact_equals_gated", "gated"]
 from tflite_export.checks import is_number
 
 
@@ -52,9 +46,11 @@ def assert_compact_equals_gated(
         The compact model.
 
     Raises:
-        AssertionError: When the outputs differ; says by how much, and in which group
-            where cutting it alone shows the difference.
-        ValueError: When nothing can be pruned, or an argument is not as described.
+        AssertionError: When the outputs differ; says by how much, in which group
+            where cutting it alone shows the difference, and which layer is the first
+            to differ.
+        ValueError: When nothing can be pruned, when a rule does not fit its layer, or
+            an argument is not as described.
 
     Example:
 
@@ -93,6 +89,7 @@ def assert_compact_equals_gated(
             f"1. Received: share={share!r}"
         )
     graph = trace(model)
+    _check_rules(graph)
     if not graph.groups:
         reasons = "; ".join(f"{layer}: {reason}" for layer, reason in graph.unprunable)
         raise ValueError(
@@ -107,73 +104,65 @@ def assert_compact_equals_gated(
     if not error <= tolerance:
         alone = _differences_of_single_groups(graph, selection, x)
         culprits = {name: e for name, e in alone.items() if not e <= tolerance}
+        first = first_difference(graph, selection, inputs, tolerance)
         raise AssertionError(
             "Expected the compact model to compute as the gated one, to a tolerance of "
             f"{tolerance:g}. Received: outputs that differ by {error:.2g} of the "
             f"largest. Groups that differ when cut alone: {culprits or 'none'}"
+            f"{_advice(first)}"
         )
     return compact
 
 
-def gated(graph: ChannelGraph, selection: dict) -> keras.Model:
-    """Builds the full-size model with the channels not selected gated to 0.
-
-    It is the oracle of `rebuild`: both must compute the same function.
-
-    Args:
-        graph: The traced model, which is left as it is.
-        selection: Group name -> indices of its kept channels.
-
-    Returns:
-        A functional model of the full size, with its own copy of the weights.
-    """
-    kept = graph.kept_mask(selection)
-    whole = Cutter(graph, graph.kept_mask({}), {})
-
-    def apply(call: Call, *args: Any, **kwargs: Any) -> Any:
-        operation = whole.operation(call.operation)
-        operation.name = f"call_{call.index}_{call.operation.name}"
-        if call.rule and call.rule.normalizes:
-            mask = kept[graph.channels_of(call.inputs[0])]
-            return OverKept(call.rule, operation, mask)(args[0])
-        if call.rule and call.rule.consumes:
-            mask = kept[graph.channels_read(call)]
-            gate = keras.layers.Rescaling(
-                mask.astype(float).tolist(),
-                name=f"gate_{call.index}",
-                dtype=getattr(call.operation, "dtype_policy", call.inputs[0].dtype),
+def _check_rules(graph: ChannelGraph) -> None:
+    """Raises a ValueError for a rule of the user's that does not fit its layer."""
+    for call in graph.calls:
+        registered = rule_for(public_key(call.operation), call.operation)
+        is_own = not type(call.operation).__module__.startswith("keras.")
+        if registered is None or not is_own:
+            continue
+        if call.rule is None:
+            refused = dataclasses.replace(call, rule=registered)
+            raise fault(
+                refused,
+                "to be one that it can be cut by: with `produces` where it makes "
+                "channels of its own, and all of its weights in `weight_axes`",
+                f"the layer stays whole, {graph.whole[call.operation]}",
             )
-            args = (gate(args[0]), *args[1:])
-        return whole.apply(call, *args, **kwargs)
+        axes = [axis for own in call.rule.weight_axes.values() for axis in own]
+        if call.rule.produces and not call.rule.consumes and IN in axes:
+            raise fault(
+                call,
+                "to say `consumes`, too: weights that run over the channels of the "
+                "input, beside channels of its own, say that it reads them",
+                "`produces` alone",
+            )
 
-    model = replay_flat(graph, apply)
-    whole.copy_weights()
-    return model
 
-
-class OverKept(keras.layers.Layer):
-    """A layer or an operation whose statistics are over the kept channels only."""
-
-    def __init__(self, rule: Rule, operation: keras.Operation, mask: np.ndarray):
-        # A raw operation computes in the type that it is given.
-        policy = getattr(operation, "dtype_policy", None)
-        super().__init__(dtype=policy, autocast=policy is not None)
-        self._rule = rule
-        self._operation = operation
-        self._mask = mask.astype("float32")
-        self.supports_masking = getattr(operation, "supports_masking", False)
-
-    def build(self, shape: tuple) -> None:
-        is_built = getattr(self._operation, "built", True)
-        if not is_built:
-            self._operation.build(shape)
-
-    def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        return self._operation.compute_output_spec(x)
-
-    def call(self, x: Any) -> Any:
-        mask = ops.cast(self._mask, x.dtype)
-        return self._rule.over_kept(self._operation, x, mask)
+def _advice(call: Call | None) -> str:
+    """Returns what to do about the first call that differs."""
+    if call is None or call.rule is None:
+        return ""
+    if call.rule.consumes:
+        claim = (
+            "`consumes`, by which a channel of zeros has to be as good as none: leave "
+            "that out where it is not"
+        )
+    elif call.rule.normalizes:
+        claim = (
+            "`normalizes`, so that its `over_kept` has to compute what the layer makes "
+            "of the kept channels alone"
+        )
+    else:
+        claim = (
+            "that it acts on each channel alone: where it reads the others, too, it "
+            "has to say `consumes` or `normalizes`"
+        )
+    return (
+        f". The first layer that differs is '{call.name}' of type "
+        f"{type(call.operation).__name__}. Its rule, {type(call.rule).__name__}, says "
+        f"{claim}. Or else its `weight_axes` are not right: {call.rule.weight_axes}"
+    )
 
 
 def _random_selection(
@@ -208,12 +197,7 @@ def _difference(compact: keras.Model, gated: keras.Model, x: Any) -> float:
     worst = 0.0
     pairs = zip(_outputs(compact, x), _outputs(gated, x), strict=True)
     for found, expected in pairs:
-        scale = np.abs(expected).max() + np.finfo("float32").tiny
-        error = np.abs(found - expected).max() / scale
-        if np.isnan(error):
-            # NaN would compare as no difference at all.
-            return np.inf
-        worst = max(worst, float(error))
+        worst = max(worst, relative_error(found, expected))
     return worst
 
 

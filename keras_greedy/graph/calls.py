@@ -200,12 +200,16 @@ def _with_sizes(
     return KerasTensor(shape, made.dtype, name=made.name)
 
 
-def check_has_config(operation: keras.Operation) -> None:
-    """Raises a ValueError unless the operation can be made anew from a config."""
+def config_of(operation: keras.Operation) -> dict[str, Any]:
+    """Returns the config that an operation can be made anew from.
+
+    Raises:
+        ValueError: When it has none.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            operation.get_config()
+            return operation.get_config()
     except Exception as error:
         # Whatever it is: the code is the user's.
         reason = str(error).strip().split("\n\n")[0] or type(error).__name__
@@ -214,3 +218,16 @@ def check_has_config(operation: keras.Operation) -> None:
             f"takes. Received: '{operation.name}' of type {type(operation).__name__}, "
             f"whose `get_config()` says: {reason}"
         ) from error
+
+
+def without_config(calls: Iterable[Call]) -> dict[keras.Operation, str]:
+    """Returns operation -> the reason, of those that have no config."""
+    faults = {}
+    for call in calls:
+        try:
+            config_of(call.operation)
+        except ValueError as error:
+            source = error.__cause__
+            reason = str(source).strip().split("\n")[0] or type(source).__name__
+            faults[call.operation] = f"it has no config: {reason}"
+    return faults

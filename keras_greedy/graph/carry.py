@@ -11,6 +11,7 @@ from keras_greedy.graph.axes import all_numbers, width_of
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import Channels, Reasons
 from keras_greedy.graph.parted import settled
+from keras_greedy.graph.rule_faults import blamed_on_rule
 from keras_greedy.graph.rules.base import Rule, Unprunable
 from keras_greedy.graph.rules.probed import rule_without_one
 from keras_greedy.graph.space import Boundary, ByAxis, ChannelSpace, Pin
@@ -21,25 +22,26 @@ class Carrier:
 
     Args:
         inputs: The model's input tensors.
-        reasons: Operations that keep all channels they touch -> why.
+        whole: Operation -> the reason why all channels that it touches are kept, of
+            those known beforehand.
 
     Attributes:
         calls: The calls carried so far; those whose channels are all kept lose
             their rule in `finish`.
+        whole: The same of all operations that have such a reason.
     """
 
     def __init__(
         self,
         inputs: Iterable[KerasTensor],
-        reasons: Mapping[keras.Operation, str],
+        whole: Mapping[keras.Operation, str],
     ):
         self.calls: list[Call] = []
         self._space = ChannelSpace()
         self._channels: Channels = {}
         # The first call of each operation; a layer may be called several times.
         self._first: dict[keras.Operation, Call] = {}
-        # Operation -> the reason why all channels that it touches are kept.
-        self._whole = dict(reasons)
+        self.whole: dict[keras.Operation, str] = dict(whole)
         # The number of examples, `None` where it may be any.
         self._batch: int | None = None
         for tensor in inputs:
@@ -60,14 +62,13 @@ class Carrier:
                     settled(by_axis, self._space, positions=positions)
                     for by_axis in inputs
                 ]
-            carried = rule.carry_axes(call, inputs, self._space)
-            _check_widths(call, carried)
+            carried = _carried(rule, call, inputs, self._space)
             self._channels.update(zip(call.outputs, carried, strict=True))
             self._tie_to_first(call, rule)
         except Unprunable as reason:
             # The pins follow in `finish`: the reason holds for every call of the
             # operation, those carried already among them.
-            self._whole[call.operation] = str(reason)
+            self.whole[call.operation] = str(reason)
             for tensor in call.outputs:
                 self._channels[tensor] = {-1: self._space.fresh(width_of(tensor))}
         self.calls.append(call)
@@ -95,7 +96,7 @@ class Carrier:
             number that has one.
         """
         for i, call in enumerate(self.calls):
-            reason = self._whole.get(call.operation)
+            reason = self.whole.get(call.operation)
             if reason is None:
                 continue
             for tensor in (*call.inputs, *call.outputs):
@@ -122,7 +123,7 @@ class Carrier:
         layers = []
         for trusted in self._space.probes.trusted:
             ids = self._space.resolve(trusted.channels)
-            if trusted.layer not in self._whole and not set(channels).isdisjoint(ids):
+            if trusted.layer not in self.whole and not set(channels).isdisjoint(ids):
                 layers.append((trusted.layer, trusted.kind))
         return list(dict.fromkeys(layers))
 
@@ -147,8 +148,8 @@ class Carrier:
 
     def _applicable_rule(self, call: Call) -> Rule:
         """Returns the call's rule, or raises `Unprunable` where it does not apply."""
-        if call.operation in self._whole:
-            raise Unprunable(self._whole[call.operation])
+        if call.operation in self.whole:
+            raise Unprunable(self.whole[call.operation])
         if isinstance(call.operation, keras.Model):
             raise Unprunable("the layers of a model inside the model are not seen")
         if call.rule is None:
@@ -170,6 +171,26 @@ class Carrier:
         for tensor in tensors:
             numbers = all_numbers(self._channels[tensor])
             self._space.pin(numbers, None, boundary.value, boundary)
+
+
+def _carried(
+    rule: Rule,
+    call: Call,
+    inputs: Sequence[ByAxis],
+    space: ChannelSpace,
+) -> Sequence[ByAxis]:
+    """Returns the channel numbers of each output, as the rule has them."""
+    expected = "to have a `carry` that returns the channel numbers of its output"
+    reason = None
+    with blamed_on_rule(call, expected):
+        try:
+            carried = rule.carry_axes(call, inputs, space)
+            _check_widths(call, carried)
+        except Unprunable as found:
+            reason = found
+    if reason is not None:
+        raise reason
+    return carried
 
 
 def _check_widths(call: Call, carried: Sequence[ByAxis]) -> None:

@@ -115,6 +115,8 @@ class ChannelGraph:
             touches.
         probed: `(layer name, kind)` of each layer without a rule that channels are
             followed through, as a probe found that it tells them apart.
+        whole: Operation -> the reason why all channels that it touches are kept; those
+            too whose channels nobody would expect to be cut.
 
     Example:
 
@@ -147,6 +149,7 @@ class ChannelGraph:
     groups: list[ChannelGroup]
     unprunable: Reasons
     probed: Reasons
+    whole: Mapping[keras.Operation, str] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         channels = sum(group.size for group in self.groups)

@@ -14,6 +14,12 @@ from keras_greedy.graph.clone import Copier, remake
 from keras_greedy.graph.composites import INPUT, Composite, tensors_among
 from keras_greedy.graph.entries import entries_left
 from keras_greedy.graph.kept import Kept
+from keras_greedy.graph.rule_faults import (
+    blamed_on_rule,
+    check_left,
+    check_width,
+    fault,
+)
 from keras_greedy.graph.rules.configs import fitting_initializers
 from keras_greedy.graph.rules.contraction import HEADS
 from keras_greedy.graph.state import copy_weights, full_weights
@@ -126,9 +132,14 @@ class Cutter(Copier):
             return [GONE] * len(call.outputs)
         if call.index in self._cut_off:
             return self._without_branches(call, args)
-        if call.rule:
+        operation = self.operation(call.operation)
+        if not call.rule:
+            return operation(*args, **kwargs)
+        with blamed_on_rule(call, "to fit what is left of its channels"):
             args = call.rule.arguments(call, args, self._kept)
-        return self.operation(call.operation)(*args, **kwargs)
+            made = operation(*args, **kwargs)
+        check_width(call, made, int(self._kept(call.outputs[0]).sum()))
+        return made
 
     def new(self, operation: keras.Operation) -> keras.Operation:
         """Makes the new one of an operation, cut if it is one of the graph's calls."""
@@ -138,7 +149,17 @@ class Cutter(Copier):
         if operation not in self._calls:
             return self.model(operation)
         call = self._calls[operation]
-        new = remake(operation, known_sizes(call) | self._config_changes(call))
+        if not call.rule:
+            return self._named(remake(operation), call)
+        changes = known_sizes(call) | self._config_changes(call)
+        if not changes:
+            return self._named(remake(operation), call)
+        expected = f"to change entries of its config that there are, {[*changes]}"
+        with blamed_on_rule(call, expected):
+            return self._named(remake(operation, changes), call)
+
+    def _named(self, new: keras.Operation, call: Call) -> keras.Operation:
+        """Returns a new operation with the name that it has in its model."""
         new.name = call.name.split("/")[-1]
         return new
 
@@ -346,13 +367,13 @@ class Cutter(Copier):
 
     def _config_changes(self, call: Call) -> dict[str, Any]:
         """Returns the entries of an operation's config that the cut changes."""
-        if not call.rule:
-            return {}
+        assert call.rule is not None  # Without a rule nothing is cut.
         changes: dict[str, Any] = {}
         tensors = (*call.inputs, *call.outputs)
         is_cut = not all(self._kept.all_of(tensor) for tensor in tensors)
         if is_cut:
-            changes |= call.rule.changes(call, self._kept)
+            with blamed_on_rule(call, "to have a `cut_config` that can be called"):
+                changes |= call.rule.changes(call, self._kept)
         if "bias" in self._weights.get(call.name, {}):
             changes |= call.rule.with_bias(call)
         if is_cut or changes:
@@ -374,6 +395,8 @@ class Cutter(Copier):
         sizes = call.outputs[0].shape
         bias_shape = sizes[call.rule.made_axis :] if call.rule else ()
         for name, weight in named_weights(new).items():
+            if name not in arrays:
+                raise fault(call, "to leave it its weights", f"a new one, {name!r}")
             array = arrays[name]
             shape = full_shapes.get(name, bias_shape)
             if np.shape(array) != shape:
@@ -381,7 +404,10 @@ class Cutter(Copier):
                     f"Expected `weights[{call.name!r}][{name!r}]` to have the "
                     f"full shape {shape}. Received: an array of shape {np.shape(array)}"
                 )
-            weight.assign(array[self.entries_left(call, name, shape)])
+            with blamed_on_rule(call, f"to have `weight_axes` that fit {name!r}"):
+                left = array[self.entries_left(call, name, shape)]
+            check_left(call, name, left.shape, weight.shape)
+            weight.assign(left)
         for inside in new._flatten_layers():
             if isinstance(inside, keras.layers.Normalization):
                 inside.finalize_state()  # It computes from copies of its weights.

@@ -17,10 +17,11 @@ from keras.src.models.functional import Functional
 
 from keras_greedy.graph.calls import (
     Call,
-    check_has_config,
+    config_of,
     fresh_outputs,
     is_sized,
     run_calls,
+    without_config,
 )
 from keras_greedy.graph.carry import Carrier
 from keras_greedy.graph.channels import ChannelGraph
@@ -38,9 +39,10 @@ NAMES_SHOWN = 3
 def trace(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
     """Finds which channels of a model must be cut together.
 
-    Layers without a rule keep all channels they touch, and one warning lists them. One
-    without weights is probed, as an activation without a rule is: if, on random inputs,
-    it acts on each channel alone, its channels are cut, and another warning names it.
+    Layers without a rule, or without a config, keep all channels they touch, and one
+    warning lists them. One without weights is probed, as an activation without a rule
+    is: if, on random inputs, it acts on each channel alone, its channels are cut, and
+    another warning names it.
 
     Args:
         model: A built model, channels last. The layers of models inside it, and of
@@ -52,8 +54,7 @@ def trace(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
         The `ChannelGraph`.
 
     Raises:
-        ValueError: When `model` is of another kind, not built, or has a layer that
-            cannot be made anew from its config.
+        ValueError: When `model` is of another kind, or not built.
 
     Example:
 
@@ -77,8 +78,6 @@ def trace(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
     ```
     """
     graph = trace_quietly(model, look_inside)
-    for call in graph.calls:
-        check_has_config(call.operation)
     if graph.unprunable:
         lines = [f"  {name}: {reason}" for name, reason in graph.unprunable]
         listed = "\n".join(lines)
@@ -104,7 +103,8 @@ def trace_quietly(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
     if is_subclassed(model):
         model = functional
     layout = laid_out(functional, look_inside)
-    carrier = Carrier(functional.inputs, layout.not_laid_out)
+    faults = without_config(layout.calls)
+    carrier = Carrier(functional.inputs, layout.not_laid_out | faults)
     for call in layout.calls:
         carrier.carry(call)
     for one, other in layout.shared_inputs:
@@ -112,6 +112,10 @@ def trace_quietly(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
     channels, pins = carrier.finish(layout.outputs)
     groups, unprunable = find_groups(carrier.calls, channels, pins)
     in_groups = {channel for group in groups for channel in group.channels}
+    for call in layout.calls:
+        # Whether or not channels are kept by it: it keeps the model from being cut.
+        if call.operation in faults:
+            unprunable.append((call.name, faults[call.operation]))
     return ChannelGraph(
         model=model,
         functional=functional,
@@ -121,9 +125,16 @@ def trace_quietly(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
         inside=layout.inside,
         channels=channels,
         groups=groups,
-        unprunable=unprunable,
+        unprunable=list(dict.fromkeys(unprunable)),
+        whole=carrier.whole,
         probed=carrier.followed_by_probe(in_groups),
     )
+
+
+def check_configs(graph: ChannelGraph) -> None:
+    """Raises a ValueError when a layer cannot be made anew from its config."""
+    for call in graph.calls:
+        config_of(call.operation)
 
 
 def check_channels_last(graph: ChannelGraph) -> None:

@@ -25,12 +25,14 @@ from keras_greedy.graph.rules.base import (
     RuleKey,
     Unprunable,
 )
+from keras_greedy.graph.rules.merging import JoinRule
 from keras_greedy.graph.rules.register import public_key, register_rule, rule_for
 
 __all__ = [
     "IN",
     "OUT",
     "RULES",
+    "JoinRule",
     "Rule",
     "RuleKey",
     "Unprunable",

@@ -145,11 +145,10 @@ class Rule:
             Unprunable: When the channels cannot be cut; says why.
         """
         require_channels_last(call)
-        carried = channels[0]
         if self.produces:
             carried = space.fresh(call.outputs[0].shape[-1])
         else:
-            tie_inputs(call, channels, space)
+            carried = tie_inputs(call, channels, space, call.name)
         pin_mixed(call, carried, space)
         return carried
 
@@ -313,23 +312,34 @@ def tie_inputs(
     call: Call,
     channels: Sequence[np.ndarray],
     space: ChannelSpace,
-) -> None:
+    layer: str | None,
+) -> np.ndarray:
     """Declares the channels of all of a call's inputs equal, one by one.
 
     A tensor of one channel goes with all channels of the others, and has to stay.
 
+    Args:
+        call: The call.
+        channels: `(C,)` channel numbers of each of its inputs.
+        space: Where they are numbers of.
+        layer: Name of the layer that a warning names for such a channel, if one is to.
+
+    Returns:
+        The `(C,)` numbers of the channels.
+
     Raises:
         Unprunable: When they have different numbers of channels.
     """
-    first, *others = channels
-    for other in others:
-        if len(other) == len(first):
-            space.unify(first, other)
-        elif len(other) == 1:
-            space.pin(other, call.name, "its channel goes with several others")
+    widest = max(channels, key=len)
+    for ids in channels:
+        if len(ids) == len(widest):
+            space.unify(widest, ids)
+        elif len(ids) == 1:
+            space.pin(ids, layer, "its channel goes with several others")
         else:
             widths = [len(ids) for ids in channels]
             raise Unprunable(f"its inputs have {widths} channels, which its rule mixes")
+    return widest
 
 
 def pin_axes(

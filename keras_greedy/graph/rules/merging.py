@@ -10,7 +10,13 @@ from keras import KerasTensor, layers, ops
 from keras_greedy.graph.axes import axes_of_any, axis_from_end, join
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.kept import Kept
-from keras_greedy.graph.rules.base import Rule, Unprunable, cut_constant
+from keras_greedy.graph.rules.base import (
+    Rule,
+    Unprunable,
+    cut_constant,
+    pin_mixed,
+    require_channels_last,
+)
 from keras_greedy.graph.rules.register import register_rule
 from keras_greedy.graph.space import ByAxis, ChannelSpace
 
@@ -51,9 +57,40 @@ LOGIC = (
 )
 
 
-@register_rule(*MERGING_LAYERS, CUSTOM_SCALE_LAYER)
 class JoinRule(Rule):
-    """Channels that meet position by position are one channel from there on."""
+    """The rule of a layer in which several tensors meet, channel by channel.
+
+    They are arguments of their own, by position or by name, or in lists. Channels that
+    meet are one channel from there on: they are cut in all of the tensors. A tensor of
+    one channel goes with all channels of the others. Constants with a value for each
+    channel are cut, too, if they are given by position.
+
+    Example:
+
+    ```python
+    import keras
+
+    import keras_greedy
+
+
+    class GatedAdd(keras.layers.Layer):
+        def call(self, x, other, gate):
+            return x + other * keras.ops.sigmoid(gate)
+
+
+    @keras_greedy.register_rule(GatedAdd)
+    class GatedAddRule(keras_greedy.JoinRule):
+        pass
+
+
+    inputs = keras.Input((8,))
+    a, b, c = (keras.layers.Dense(16, name=name)(inputs) for name in "abc")
+    outputs = keras.layers.Dense(3)(GatedAdd()(a, b, gate=c))
+    model = keras.Model(inputs, outputs)
+    (group,) = keras_greedy.trace(model).groups
+    assert [call.name for call in group.producers] == ["a", "b", "c"]
+    ```
+    """
 
     def carry_axes(
         self,
@@ -61,8 +98,24 @@ class JoinRule(Rule):
         channels: Sequence[ByAxis],
         space: ChannelSpace,
     ) -> Sequence[ByAxis]:
+        for leaf in keras.tree.flatten((call.args, call.kwargs)):
+            if isinstance(leaf, keras.Variable):
+                raise Unprunable("it combines the channels with a variable")
+        width = max(len(by_axis[-1]) for by_axis in channels)
+        for name, value in call.kwargs.items():
+            for leaf in keras.tree.flatten(value):
+                is_constant = not isinstance(leaf, KerasTensor) and np.ndim(leaf)
+                if is_constant and np.shape(leaf)[-1] == width:
+                    raise Unprunable(
+                        f"its argument {name!r} has a constant for each channel: only "
+                        "those given by position are cut"
+                    )
+        require_channels_last(call)
         axes = axes_of_any(channels)
-        return [join(call.channel_inputs, channels, axes, space)]
+        joined = join(call.channel_inputs, channels, axes, space)
+        if -1 in joined:
+            pin_mixed(call, joined[-1], space)
+        return [joined]
 
     def arguments(
         self,
@@ -70,31 +123,20 @@ class JoinRule(Rule):
         args: tuple,
         kept: Kept,
     ) -> tuple:
-        operands = [_cut_operand(operand, call, kept) for operand in args[0]]
-        return (operands,)
+        cut = []
+        for own, value in zip(call.args, args, strict=True):
+            leaves = keras.tree.flatten(own)
+            is_structure = any(isinstance(leaf, KerasTensor) for leaf in leaves)
+            if is_structure and isinstance(value, list | tuple):
+                value = [_cut_operand(operand, call, kept) for operand in value]
+            else:
+                value = _cut_operand(value, call, kept)
+            cut.append(value)
+        return tuple(cut)
 
 
-@register_rule(*ARITHMETIC, *COMPARISONS, *LOGIC)
-class JoinOperationRule(JoinRule):
-    """A join whose operands are arguments of their own, constants among them."""
-
-    def carry_axes(
-        self,
-        call: Call,
-        channels: Sequence[ByAxis],
-        space: ChannelSpace,
-    ) -> Sequence[ByAxis]:
-        if any(isinstance(argument, keras.Variable) for argument in call.args):
-            raise Unprunable("it combines the channels with a variable")
-        return super().carry_axes(call, channels, space)
-
-    def arguments(
-        self,
-        call: Call,
-        args: tuple,
-        kept: Kept,
-    ) -> tuple:
-        return tuple(_cut_operand(operand, call, kept) for operand in args)
+register_rule(*MERGING_LAYERS, CUSTOM_SCALE_LAYER)(JoinRule)
+register_rule(*ARITHMETIC, *COMPARISONS, *LOGIC)(JoinRule)
 
 
 @register_rule(layers.Concatenate, ops.concatenate)

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import keras
 
-from keras_greedy.graph.rules.base import RULES, Rule, RuleKey
+from keras_greedy.graph.rules.base import IN, OUT, RULES, Rule, RuleKey
 from tflite_export.checks import shown
 
 # Where `keras.applications` keeps the layers of its own, which have no public name.
@@ -33,8 +33,8 @@ def register_rule(*keys: RuleKey) -> Callable[[RuleClass], RuleClass]:
         The decorator, which gives the class back as it is.
 
     Raises:
-        ValueError: When a key is none of these, or the decorated class is no
-            `keras_greedy.Rule`.
+        ValueError: When a key is none of these, the decorated class is no
+            `keras_greedy.Rule`, or its `weight_axes` are no axes.
 
     Example:
 
@@ -82,11 +82,29 @@ def register_rule(*keys: RuleKey) -> Callable[[RuleClass], RuleClass]:
                 f"Received: {rule!r}"
             )
         instance = rule()
+        _check_axes(instance)
         for key in keys:
             RULES[key] = instance
         return rule
 
     return register
+
+
+def _check_axes(rule: Rule) -> None:
+    """Raises a ValueError unless each weight of a rule has a tuple of axes."""
+    axes = rule.weight_axes
+    are_axes = isinstance(axes, dict)
+    if are_axes:
+        for own in axes.values():
+            are_axes &= isinstance(own, tuple) and all(
+                a in (IN, OUT, None) for a in own
+            )
+    if not are_axes:
+        raise ValueError(
+            f"Expected the `weight_axes` of {type(rule).__name__} to be a dict of "
+            'tuples of IN, OUT and None, as in {"bias": (keras_greedy.OUT,)}. '
+            f"Received: {shown(axes)}"
+        )
 
 
 def _is_key(key: object) -> bool:

@@ -147,18 +147,18 @@ class ConvLSTMConsumer(RecurrentConsumer):
     """A ConvLSTM: its kernel is that of a convolution over each step's image."""
 
     def __init__(self, call: Call, channels: np.ndarray):
-        cell = directions(call.operation)[0].cell
-        examples, *_ = call.inputs[0].shape
-        *size, filters = cell.compute_output_shape(step_of(call.inputs[0]).shape)[0][1:]
+        first, *_ = directions(call.operation)
+        image = step_of(call.inputs[0])
+        # What the convolution makes is of the size that one step of the output has.
+        made, _ = first.cell.compute_output_shape(image.shape)
         of_step = dataclasses.replace(
             call,
-            operation=cell,
-            args=(step_of(call.inputs[0]),),
+            operation=first.cell,
+            args=(image,),
             kwargs={},
-            outputs=(keras.KerasTensor((examples, *size, filters)),),
+            outputs=(keras.KerasTensor(made),),
         )
         self._conv = ConvConsumer(of_step, channels)
-        self._size = size
         super().__init__(call, channels)
         self.features = self._conv.features
         self.taps = self._conv.taps
@@ -199,7 +199,7 @@ class ConvLSTMConsumer(RecurrentConsumer):
 
     def _linear_shape(self) -> tuple[int | None, ...]:
         examples, steps, *_ = self.call.inputs[0].shape
-        return (examples, steps, *self._size)
+        return (examples, steps, *self._conv.output_size)
 
     def _identity(self, columns: int) -> np.ndarray:
         # 1 at the tap that reads the position itself: of an even number of taps, one
