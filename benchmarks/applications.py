@@ -22,6 +22,7 @@ from unittest import mock
 import keras
 import numpy as np
 from keras import ops
+from keras.src import backend
 
 import keras_greedy
 import tflite_export
@@ -219,13 +220,42 @@ def grouped_share(graph) -> float:
 
 
 def counted_macs(model: keras.Model, x) -> int:
-    """Kernel sizes times positions of one example, of every layer each time it runs."""
-    total, plain_call = 0, keras.Layer.__call__
+    """Kernel sizes times positions of one example, of every layer each time it runs.
+
+    And the products that are of no kernel, by the letters of an Einstein sum.
+    """
+    total, counted_above, plain_call = 0, 0, keras.Layer.__call__
+    plain_einsum, plain_matmul = backend.numpy.einsum, backend.numpy.matmul
+    plain_attention = backend.nn.dot_product_attention
+
+    def einsum(subscripts, *tensors, **kwargs):
+        nonlocal total
+        names = subscripts.split("->")[0].split(",")
+        if not counted_above and len(tensors) > 1:
+            sizes = {}
+            for letters, tensor in zip(names, tensors, strict=True):
+                sizes |= dict(zip(letters, tensor.shape, strict=True))
+            total += math.prod(sizes.values())
+        return plain_einsum(subscripts, *tensors, **kwargs)
+
+    def matmul(x, y):
+        nonlocal total
+        product = plain_matmul(x, y)
+        if not counted_above:
+            total += math.prod(product.shape) * x.shape[-1]
+        return product
+
+    def attention(query, key, *args, **kwargs):
+        nonlocal total
+        total += 2 * math.prod(query.shape) * key.shape[1]
+        return plain_attention(query, key, *args, **kwargs)
 
     def call(layer, x, *args, **kwargs):
-        nonlocal total
-        y = plain_call(layer, x, *args, **kwargs)
+        nonlocal total, counted_above
         kernels, kind = kernels_of(layer)
+        counted_above += bool(kernels)
+        y = plain_call(layer, x, *args, **kwargs)
+        counted_above -= bool(kernels)
         if kernels:
             where = x if "Transpose" in kind else keras.tree.flatten(y)[0]
             sizes = sum(math.prod(kernel.shape) for kernel in kernels)
@@ -239,12 +269,21 @@ def counted_macs(model: keras.Model, x) -> int:
                 # A loop calls its cell once more, to see what it makes.
                 patches.enter_context(mock.patch.object(layer, "unroll", True))
         patches.enter_context(mock.patch.object(keras.Layer, "__call__", call))
+        for module, own in (
+            (backend.numpy, einsum),
+            (backend.numpy, matmul),
+            (backend.nn, attention),
+        ):
+            name = {attention: "dot_product_attention"}.get(own, own.__name__)
+            patches.enter_context(mock.patch.object(module, name, own))
         model(x)
     return total
 
 
 def kernels_of(layer: keras.Layer) -> tuple[list, str]:
     """The kernels that a layer itself multiplies by, and the class of what does."""
+    if isinstance(layer, keras.layers.EinsumDense):
+        return [], "EinsumDense"
     kernels = [w for w in layer.weights if w.name.endswith("kernel")]
     if isinstance(layer, keras.layers.TimeDistributed):
         # It runs what is inside without calling it.

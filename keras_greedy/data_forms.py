@@ -141,6 +141,21 @@ def to_numpy(leaf: Any) -> np.ndarray:
     return np.asarray(leaf)
 
 
+def first_of(data: Data, name: str = "data") -> Any:
+    """Returns the first batch of data from `repeatable`, or all of whole arrays.
+
+    Raises:
+        ValueError: When there is none.
+    """
+    whole = (data,) if is_array_like(data) else data
+    first = next(Source(whole, name)(), None)
+    if first is None:
+        raise ValueError(
+            f"Expected `{name}` to hold at least one batch. Received none."
+        )
+    return first
+
+
 class Source:
     """Reads data from their beginning, as often as asked.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_greedy.batches import Batches, Data
 from keras_greedy.budget import Allocation, Budget, allocate_and_measure, descent
-from keras_greedy.budget.exchange import choices_of
+from keras_greedy.budget.exchange import Curves, choices_of
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace
@@ -27,6 +27,7 @@ from keras_greedy.selection.steps import STEP_RULES
 from keras_greedy.training import compile_alike, reestimate_batch_norm
 from keras_greedy.training.batch_norm import BATCH_SIZE
 from keras_greedy.training.refit import refit
+from keras_greedy.training.tasks import has_preprocessor, network_of, preprocessed
 from tflite_export.checks import check_count
 
 ROUNDING = 1e-9
@@ -46,6 +47,7 @@ class SelectionPaths:
         divergence: Group name -> measured output divergence at a few widths.
         step: Name of the step rule, which says what weights the consumers get.
         data: The data of the search, held by reference; `None` after loading.
+        task: The model that the search was made on, if that preprocesses its data.
 
     Example:
 
@@ -75,6 +77,7 @@ class SelectionPaths:
     divergence: dict[str, Divergence]
     step: str
     data: Batches | None = None
+    task: keras.Model | None = None
 
     def __repr__(self) -> str:
         channels = sum(len(path.order) for path in self.paths.values())
@@ -135,7 +138,7 @@ class SelectionPaths:
             self.graph, self.moments, self.paths, widths, self.step
         )
         compact = rebuild(self.graph, selection, weights)
-        data = self.data if data is None else data
+        data = self.data if data is None else preprocessed(self.task, data)
         if data is not None and not self._is_free(widths):
             self._improve(compact, selection, data)
         compile_alike(compact, self.graph.model)
@@ -161,7 +164,7 @@ class SelectionPaths:
         costs = costs_of_cuts(self.graph)
         any_budget = Budget(macs=1.0)
         least_widths = {
-            name: choices_of(any_budget, curve)[0] for name, curve in curves.items()
+            name: choices_of(any_budget, curves, name)[0] for name in curves
         }
         least = costs.macs(least_widths)
         narrowings = []
@@ -326,12 +329,13 @@ class SelectionPaths:
                 total += curve[widths[name]]
         return total <= FREE
 
-    def _curves(self) -> dict[str, np.ndarray]:
+    def _curves(self) -> Curves:
         """Returns each group's `(N + 1,)` divergence at every width, by its name."""
-        return {
-            name: self.divergence[name].curve(path.errors)
-            for name, path in self.paths.items()
-        }
+        curves = {}
+        for name, path in self.paths.items():
+            curves[name] = self.divergence[name].curve(path.errors)
+        entries = {group.name: group.entries for group in self.graph.groups}
+        return Curves(curves, entries)
 
 
 def load_paths(path: str | Path, model: keras.Model) -> SelectionPaths:
@@ -371,7 +375,7 @@ def load_paths(path: str | Path, model: keras.Model) -> SelectionPaths:
     ```
     """
     saved = SavedSearch.read(path)
-    graph = of_groups(trace(model), saved.paths)
+    graph = of_groups(trace(network_of(model)), saved.paths)
     saved.check_model(graph)
     return SelectionPaths(
         graph,
@@ -379,6 +383,7 @@ def load_paths(path: str | Path, model: keras.Model) -> SelectionPaths:
         saved.paths,
         saved.divergence,
         saved.step,
+        task=model if has_preprocessor(model) else None,
     )
 
 

@@ -5,12 +5,20 @@ from typing import Any
 
 import keras
 
+from keras_greedy.batch_arrays import unpacked
 from keras_greedy.batches import Batches, Data
 from keras_greedy.budget import Budget, check_reachable
+from keras_greedy.data_forms import first_of, repeatable
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Costs, warn_of_uncounted
 from keras_greedy.graph.outputs import check_answers, check_has_real_output
-from keras_greedy.graph.trace import check_channels_last, check_configs, trace
+from keras_greedy.graph.subclassed import functional_calling
+from keras_greedy.graph.trace import (
+    check_channels_last,
+    check_configs,
+    is_subclassed,
+    trace,
+)
 from keras_greedy.latency import measure_latencies
 from keras_greedy.paths import SelectionPaths
 from keras_greedy.policies import PruningPolicy, allowed, check_has_groups
@@ -19,10 +27,16 @@ from keras_greedy.selection.cut import costs_of_cuts
 from keras_greedy.selection.methods import Imitation, LossSearch, Method, method_of
 from keras_greedy.selection.output.layer_by_layer import check_tolerable
 from keras_greedy.stages import prune_to_budget, prune_to_tolerance, search_graph
-from keras_greedy.training.compiling import warn_of_own_training
+from keras_greedy.training.compiling import compile_alike, warn_of_own_training
 from keras_greedy.training.finetune import FineTune, trainings_of
 from keras_greedy.training.fit_data import validation_batches
 from keras_greedy.training.interruptions import tune_or_keep
+from keras_greedy.training.tasks import (
+    has_preprocessor,
+    network_of,
+    preprocessed,
+    tell_of_preprocessor,
+)
 from tflite_export.checks import check_count
 from tflite_export.user_warnings import warn_user
 
@@ -132,6 +146,8 @@ def prune(
     limits = _checked_budget(budget, method)
     seed = check_count("seed", seed, minimum=0)
     progress = Progress(verbose)
+    validation_data = preprocessed(model, validation_data, "validation_data")
+    model, data = _with_graph(model, data)
     graph = _prunable(model, policy)
     batches = Batches(data, graph.functional)
     held = validation_batches(validation_data, graph.functional)
@@ -234,13 +250,16 @@ def search(
     method = method_of(method, objective, step, **options)
     seed = check_count("seed", seed, minimum=0)
     progress = Progress(verbose)
+    task = model if has_preprocessor(model) else None
+    model, data = _with_graph(model, data)
     graph = _prunable(model, policy)
     batches = Batches(data, graph.functional)
     check_answers(graph, batches.first)
     method.check(model, batches)
     batches.check_ends()
     warn_of_own_training(model)
-    return search_graph(graph, batches, method, seed, progress)
+    paths = search_graph(graph, batches, method, seed, progress)
+    return dataclasses.replace(paths, task=task)
 
 
 def _deprecated_options(function: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -283,6 +302,24 @@ def _check_reachable(budget: Budget, graph: ChannelGraph) -> None:
 
 def _lacks_table(budget: Budget) -> bool:
     return budget.limits_latency and budget.table is None
+
+
+def _with_graph(model: keras.Model, data: Data) -> tuple[keras.Model, Data]:
+    """Returns a model that computes its graph and nothing else, and data for that.
+
+    The inputs of one with a `call` of its own are as the data; those that can be read
+    only once are returned as a list.
+    """
+    tell_of_preprocessor(model)
+    data = preprocessed(model, data)
+    model = network_of(model)
+    if not is_subclassed(model):
+        return model, data
+    data = repeatable(data)
+    x, _, _ = unpacked(first_of(data))
+    functional = functional_calling(model, x)
+    compile_alike(functional, model)
+    return functional, data
 
 
 def _prunable(model: keras.Model, policy: PruningPolicy | None) -> ChannelGraph:

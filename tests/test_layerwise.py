@@ -98,7 +98,7 @@ def loss_on(model, data):
     return TrainingLoss(model, Batches(data, check_model(model)))
 
 
-HALF = Budget(macs=0.5, round_to=4, remove_branches=False)
+HALF = Budget(macs=0.5, round_to=4)
 
 
 def slowly(*values):

@@ -67,12 +67,18 @@ GROUPS = {
     "other_normalizations": {
         **{"a": 4, "b": 6, "c": 6, "d": 6, "e": 7, "f": 5, "g": 6}
     },
+    "attention_by_channel_statistics": {"a": 8, "b": 7, "c": 6},
     "audio": {"a": 8, "b": 6, "c": 7, "d": 6},
     "volumes": {"a": 6, "b": 5},
     "embedded_words": {"table": 8, "a": 6, "b": 4},
     "recurrent_layers": {"a": 8},
     "video": {"a": 6, "b": 5, "c": 4},
     "spectrally_normalized": {"a": 6, "b": 5},
+    "transformer": {"stream": 8, "heads/key": 4, "shared_heads/query": 2, "einsum": 5},
+    "layers_made_of_layers": {
+        **{"a": 6, "block/expand": 12, "wider/expand": 14, "wider/last": 7},
+        **{"inner/conv": 5, "inner/blocks_0/expand": 10, "inner/blocks_1/expand": 10},
+    },
     "transposed_convolutions": {**{"a": 4, "b": 8, "up": 5, "again": 6, "third": 5}},
 }
 
@@ -281,11 +287,17 @@ def functional_with_its_own_call():
 
 
 @pytest.mark.parametrize(
+    "build", [functional_with_its_own_call, sequential_with_its_own_call]
+)
+def test_a_graph_with_a_call_of_its_own_around_is_traced_by_that(build):
+    graph = trace(build())
+    assert type(graph.calls[-1].operation).__name__ == "Multiply"
+
+
+@pytest.mark.parametrize(
     ("build", "message"),
     [
-        (models.Channels, "to be a Functional or Sequential keras.Model"),
-        (functional_with_its_own_call, "without a `call` of its own"),
-        (sequential_with_its_own_call, "without a `call` of its own"),
+        (models.Channels, "to be built, with weights worth keeping"),
         (unbuilt_sequential, "to be built: call `model.build"),
         (keras.Sequential, "to be built: call `model.build"),
         (layers.ReLU, "Received: model=<ReLU.* of type ReLU"),

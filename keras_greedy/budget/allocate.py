@@ -48,7 +48,7 @@ def check_reachable(
         budget.table.check(sizes)
     narrowest = {}
     for name, size in sizes.items():
-        choices = budget.widths_of(size, name in may_go)
+        choices = budget.widths_of(size, name in may_go, costs.entries[name])
         narrowest[name] = choices[0]
     for limit in budget.limits(costs):
         full = limit.cost()
@@ -103,8 +103,8 @@ def allocate(
         return widths
     limits = budget.limits(costs)
     combinations = 1
-    for curve in curves.values():
-        combinations *= len(choices_of(budget, curve))
+    for name in curves:
+        combinations *= len(choices_of(budget, curves, name))
     if combinations <= MOST_COMBINATIONS:
         return _best_of_all(curves, budget, limits)
     widen(curves, widths, budget, limits)
@@ -125,7 +125,7 @@ def _best_of_all(
     """
     # By name, so that the order that groups are given in makes no difference.
     names = sorted(curves)
-    choices = [choices_of(budget, curves[name]) for name in names]
+    choices = [choices_of(budget, curves, name) for name in names]
     grid = np.meshgrid(*choices, indexing="ij")
     # Name -> (K,): its width in each of the K combinations.
     widths = {name: axis.ravel() for name, axis in zip(names, grid, strict=True)}
@@ -191,7 +191,7 @@ def _narrowings(
     """
     costs_now = [limit.cost(widths) for limit in exceeded]
     for name, curve in curves.items():
-        narrower = choices_of(budget, curve)[:-1]
+        narrower = choices_of(budget, curves, name)[:-1]
         narrower = narrower[narrower < widths[name]]
         if not len(narrower):
             continue

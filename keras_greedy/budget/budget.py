@@ -125,7 +125,7 @@ class Budget:
     latency: float | None = None
     latency_ms: float | None = None
     table: LatencyTable | None = None
-    remove_branches: bool = True
+    remove_branches: bool = False
 
     def __post_init__(self) -> None:
         self._check_limits()
@@ -239,14 +239,22 @@ class Budget:
             limits.append(Limit(cost, self.latency_ms, Unit.MILLISECONDS))
         return limits
 
-    def widths_of(self, size: int, may_go: bool = False) -> list[int]:
+    def widths_of(
+        self,
+        size: int,
+        may_go: bool = False,
+        entries: int = 1,
+    ) -> list[int]:
         """Returns the widths a group of this size may be cut to, increasing.
 
         Args:
             size: The group's number of channels; the last of the widths.
             may_go: Whether it may have no channels, as the branch that it ends may go.
+            entries: How wide each channel is, as the features of a head: a multiple of
+                `round_to` of them is to be left.
         """
-        step = int(self.round_to)
+        round_to = int(self.round_to)
+        step = round_to // math.gcd(round_to, entries)
         least = 0 if may_go and self.remove_branches else step
         return [*range(least, size, step), size]
 

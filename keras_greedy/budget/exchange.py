@@ -1,6 +1,6 @@
 """Gives the rest of a budget to the groups that it helps most, by exchanges."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,22 @@ DISTANCES = np.array([0, 1, 2, 3, 5, 7, 11, 15, 23, 31, 47, 63])
 LEAST_GAIN = 0.01
 # In nats. A smaller one is rounding, which exchanges could follow in a circle.
 LEAST_DIFFERENCE = 1e-6
+
+
+class Curves(dict[str, np.ndarray]):
+    """The divergences of groups at every width, by name.
+
+    Args:
+        curves: Group name -> `(N + 1,)`.
+        entries: Group name -> how wide each of its channels is.
+
+    Attributes:
+        entries: As given.
+    """
+
+    def __init__(self, curves: Mapping[str, np.ndarray], entries: Mapping[str, int]):
+        super().__init__(curves)
+        self.entries = entries
 
 
 class WidthChange(NamedTuple):
@@ -112,12 +128,12 @@ def _exchanges(
     limits: list[Limit],
 ) -> Iterator[Exchange]:
     """Yields the best exchange of a group's channels for those of each other one."""
-    narrower = _near(choices_of(budget, curves[name])[::-1], widths[name])
+    narrower = _near(choices_of(budget, curves, name)[::-1], widths[name])
     if not len(narrower):
         return
     lost = curves[name][narrower] - curves[name][widths[name]]
     for other in sorted(curves):
-        wider = _near(choices_of(budget, curves[other]), widths[other])
+        wider = _near(choices_of(budget, curves, other), widths[other])
         if other == name or not len(wider):
             continue
         won = curves[other][wider] - curves[other][widths[other]]
@@ -152,7 +168,7 @@ def _widenings(
     The gain alone decides, not that per cost: no saving is asked for any more.
     """
     for name, curve in curves.items():
-        wider = choices_of(budget, curve)
+        wider = choices_of(budget, curves, name)
         wider = wider[wider > widths[name]]
         for limit in limits:
             fits = limit.holds(widths | {name: wider})
@@ -166,14 +182,21 @@ def _widenings(
             yield WidthChange(changes[best], name, width)
 
 
-def choices_of(budget: Budget, curve: np.ndarray) -> np.ndarray:
-    """Returns the widths that the group of a curve may have, increasing.
+def choices_of(
+    budget: Budget,
+    curves: Mapping[str, np.ndarray],
+    name: str,
+) -> np.ndarray:
+    """Returns the widths that a group may have, increasing.
 
     Args:
         budget: The limits.
-        curve: `(N + 1,)` divergence at every width, infinite at 0 for a group that must
-            have some channels.
+        curves: Group name -> `(N + 1,)` divergence at every width, infinite at 0 for a
+            group that must have some channels.
+        name: The group's.
     """
+    curve = curves[name]
     size = len(curve) - 1
     may_go = bool(np.isfinite(curve[0]))
-    return np.array(budget.widths_of(size, may_go), int)
+    entries = curves.entries[name] if isinstance(curves, Curves) else 1
+    return np.array(budget.widths_of(size, may_go, entries), int)

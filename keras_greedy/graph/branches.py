@@ -6,12 +6,14 @@ position: a constant vector, which the compact model adds to the stream in place
 branch. All that only the branch reads goes with it, other groups among it.
 """
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from keras import KerasTensor
 
+from keras_greedy.graph.axes import all_numbers
 from keras_greedy.graph.branch_ends import BranchEnd, Ends
 from keras_greedy.graph.calls import Call
 
@@ -36,7 +38,7 @@ class Branches:
 
     Args:
         calls: All calls in topological order.
-        channels: Tensor -> `(C,)` channel numbers of its last axis.
+        channels: Tensor -> axis -> `(C,)` channel numbers.
         groups: The groups that may be pruned.
         outputs: The tensors that the model returns.
 
@@ -69,10 +71,7 @@ class Branches:
                 self._admit(group, ends)
         self.of_groups = {}
         for group in groups:
-            condition = self._all_of((*group.producers, *group.readers))
-            if condition == NEVER and group.name in self.ends:
-                # A layer that makes it makes other channels, too.
-                condition = frozenset({frozenset({group.name})})
+            condition = self._condition_of(group)
             if condition != NEVER:
                 self.of_groups[group.name] = condition
 
@@ -115,7 +114,8 @@ class Branches:
         self.ends[group.name] = ends
         self.conditions = self._conditions()
         is_right = self._keeps_summands() and self._all_go(group)
-        if not (is_right and self._keeps_other_channels()):
+        is_right = is_right and self._keeps_other_channels()
+        if not (is_right and self._keeps_every_tensor()):
             del self.ends[group.name]
             self.conditions = before
 
@@ -132,7 +132,7 @@ class Branches:
         """Returns the ends of branches that read a group, and no other."""
         ends = []
         for reader in group.consumers:
-            read = self._channels[reader.inputs[0]]
+            read = self._channels[reader.inputs[0]][-1]
             end = self._found.behind(reader)
             if end is not None and np.isin(read, group.channels).all():
                 ends.append(end)
@@ -185,9 +185,46 @@ class Branches:
             if any(model_of[name] != {_model_of(call)} for name in names):
                 return False
             for tensor in call.outputs:
-                if not may_be_lost.issuperset(self._channels[tensor].tolist()):
+                if not may_be_lost.issuperset(all_numbers(self._channels[tensor])):
                     return False
         return True
+
+    def _keeps_every_tensor(self) -> bool:
+        """Returns whether each tensor of a call that stays has channels on each axis.
+
+        A part of the channels that a layer makes may be all that a tensor has.
+        """
+        goes = {group.name: self._condition_of(group) for group in self._groups}
+        for call, names in self._of_groups_alone:
+            all_go = ALWAYS
+            for name in names:
+                all_go = both(all_go, goes[name])
+            if not implies(all_go, self.conditions[call.index]):
+                return False
+        return True
+
+    @functools.cached_property
+    def _of_groups_alone(self) -> list[tuple[Call, set[str]]]:
+        """Returns the calls with the groups that all channels of an axis are of."""
+        group_of = {}
+        for group in self._groups:
+            group_of.update(dict.fromkeys(group.channels.tolist(), group.name))
+        found = []
+        for call in self._calls:
+            for tensor in call.outputs:
+                for ids in self._channels[tensor].values():
+                    names = {group_of.get(channel, "") for channel in ids.tolist()}
+                    if "" not in names:
+                        found.append((call, names))
+        return found
+
+    def _condition_of(self, group: "ChannelGroup") -> Condition:
+        """Returns what it takes that a group has no channels."""
+        condition = self._all_of((*group.producers, *group.readers))
+        if condition == NEVER and group.name in self.ends:
+            # A layer that makes it makes other channels, too.
+            return frozenset({frozenset({group.name})})
+        return condition
 
     def _made_elsewhere(self) -> set[int]:
         """Returns the channels of the inputs and of layers that stay in any case."""
@@ -198,10 +235,10 @@ class Branches:
             makes = call.rule is None or call.rule.produces
             if makes and condition == NEVER:
                 for tensor in call.outputs:
-                    elsewhere.update(self._channels[tensor].tolist())
+                    elsewhere.update(self._channels[tensor][-1])
         for tensor, channels in self._channels.items():
             if tensor not in made:
-                elsewhere.update(channels.tolist())
+                elsewhere.update(all_numbers(channels))
         return elsewhere
 
     def _all_of(self, calls: Iterable[Call]) -> Condition:

@@ -6,6 +6,7 @@ dicts all over this package, and two of them that look alike stay two.
 
 import collections
 import dataclasses
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable
@@ -114,6 +115,12 @@ class Call:
         leaves = keras.tree.flatten((self.args, others))
         return [leaf for leaf in leaves if isinstance(leaf, KerasTensor)]
 
+    @property
+    def entries_made(self) -> int:
+        """Returns how wide each channel is that the call makes: 1, but for heads."""
+        behind = self.outputs[0].shape[self.rule.made_axis :][1:] if self.rule else ()
+        return math.prod(behind)
+
     def arguments(self, values: Values) -> tuple[tuple, dict[str, Any]]:
         """Returns the arguments with every symbolic tensor replaced by its value."""
 
@@ -147,14 +154,50 @@ def fresh_outputs(
     kwargs: dict[str, Any],
 ) -> tuple[KerasTensor, ...]:
     """Returns tensors like the call's outputs, of the sizes these arguments make."""
-    shapes = []
-    for leaf in keras.tree.flatten((args, kwargs)):
-        if isinstance(leaf, KerasTensor):
-            shapes.append(leaf.shape)
     made: Iterable[KerasTensor] = call.outputs
-    if shapes != [tensor.shape for tensor in call.inputs]:
+    if _shapes(args, kwargs) != _shapes(call.args, call.kwargs):
         made = keras.tree.flatten(call.operation.compute_output_spec(*args, **kwargs))
+    if isinstance(call.operation, keras.layers.EinsumDense):
+        made = [_with_sizes(call.operation, args[0], *made)]
     return tuple(KerasTensor(t.shape, t.dtype, name=t.name) for t in made)
+
+
+def is_sized(call: Call, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Returns whether the call's own outputs have all sizes that are known of them."""
+    if isinstance(call.operation, keras.layers.EinsumDense):
+        return False
+    return _shapes(args, kwargs) == _shapes(call.args, call.kwargs)
+
+
+def known_sizes(call: Call) -> dict[str, Any]:
+    """Returns the entries of a config that tell sizes, which are unknown without."""
+    if not isinstance(call.operation, keras.layers.EinsumDense):
+        return {}
+    sizes = keras.tree.flatten(call.operation.get_config()["output_shape"])
+    return {"output_shape": call.outputs[0].shape[-len(sizes) :]}
+
+
+def _shapes(args: tuple, kwargs: dict[str, Any]) -> list[tuple]:
+    """Returns the shapes of the symbolic tensors among arguments."""
+    leaves = keras.tree.flatten((args, kwargs))
+    return [leaf.shape for leaf in leaves if isinstance(leaf, KerasTensor)]
+
+
+def _with_sizes(
+    layer: keras.layers.EinsumDense,
+    read: KerasTensor,
+    made: KerasTensor,
+) -> KerasTensor:
+    """Returns the output of a layer, which does not tell the sizes that it leaves."""
+    given, letters = layer.equation.replace(" ", "").split("->")
+    of_read = given.split(",")[0]
+    if "." in letters:
+        return made
+    sizes = dict(zip(of_read, read.shape, strict=True))
+    shape = []
+    for letter, size in zip(letters, made.shape, strict=True):
+        shape.append(sizes.get(letter) if size is None else size)
+    return KerasTensor(shape, made.dtype, name=made.name)
 
 
 def config_of(operation: keras.Operation) -> dict[str, Any]:

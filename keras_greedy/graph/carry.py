@@ -1,17 +1,20 @@
 """Carries channel numbers through the calls of a model."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
 from keras import KerasTensor
 
+from keras_greedy.graph.axes import all_numbers, width_of
 from keras_greedy.graph.calls import Call
-from keras_greedy.graph.channels import Channels
+from keras_greedy.graph.channels import Channels, Reasons
+from keras_greedy.graph.parted import settled
 from keras_greedy.graph.rule_faults import blamed_on_rule
 from keras_greedy.graph.rules.base import Rule, Unprunable
-from keras_greedy.graph.space import Boundary, ChannelSpace, Pin
+from keras_greedy.graph.rules.probed import rule_without_one
+from keras_greedy.graph.space import Boundary, ByAxis, ChannelSpace, Pin
 
 
 class Carrier:
@@ -19,8 +22,7 @@ class Carrier:
 
     Args:
         inputs: The model's input tensors.
-        whole: Operation -> the reason why all channels that it touches are kept, of
-            those known beforehand.
+        reasons: Operations that keep all channels they touch -> why.
 
     Attributes:
         calls: The calls carried so far; those whose channels are all kept lose
@@ -31,25 +33,26 @@ class Carrier:
     def __init__(
         self,
         inputs: Iterable[KerasTensor],
-        whole: Mapping[keras.Operation, str],
+        reasons: Mapping[keras.Operation, str],
     ):
         self.calls: list[Call] = []
         self._space = ChannelSpace()
         self._channels: Channels = {}
         # The first call of each operation; a layer may be called several times.
         self._first: dict[keras.Operation, Call] = {}
-        self.whole: dict[keras.Operation, str] = dict(whole)
+        self.whole: dict[keras.Operation, str] = dict(reasons)
         for tensor in inputs:
-            self._channels[tensor] = self._space.fresh(_width(tensor))
+            self._channels[tensor] = {-1: self._space.fresh(width_of(tensor))}
             self._pin_boundary([tensor], Boundary.INPUT)
 
     def carry(self, call: Call) -> None:
         """Gives the call's outputs their channel numbers."""
         try:
-            if call.operation in self.whole:
-                raise Unprunable(self.whole[call.operation])
-            rule = _applicable_rule(call)
+            rule = self._applicable_rule(call)
+            call = dataclasses.replace(call, rule=rule)
             inputs = [self._channels[tensor] for tensor in call.channel_inputs]
+            if not rule.takes_parts:
+                inputs = [settled(by_axis, self._space) for by_axis in inputs]
             carried = _carried(rule, call, inputs, self._space)
             self._channels.update(zip(call.outputs, carried, strict=True))
             self._tie_to_first(call, rule)
@@ -58,16 +61,17 @@ class Carrier:
             # operation, those carried already among them.
             self.whole[call.operation] = str(reason)
             for tensor in call.outputs:
-                self._channels[tensor] = self._space.fresh(_width(tensor))
+                self._channels[tensor] = {-1: self._space.fresh(width_of(tensor))}
         self.calls.append(call)
 
     def tie(self, one: KerasTensor, other: KerasTensor) -> None:
         """Declares the channels of two tensors equal."""
         ids = self._channels[one]
         others = self._channels[other]
-        if len(ids) != len(others):
+        widths = {axis: numbers.shape for axis, numbers in ids.items()}
+        if widths != {axis: numbers.shape for axis, numbers in others.items()}:
             raise Unprunable("it is called more than once, on different widths")
-        self._space.unify(ids, others)
+        self._space.unify(all_numbers(ids), all_numbers(others))
 
     def finish(
         self,
@@ -87,13 +91,32 @@ class Carrier:
             if reason is None:
                 continue
             for tensor in (*call.inputs, *call.outputs):
-                self._space.pin(self._channels[tensor], call.name, reason)
+                numbers = all_numbers(self._channels[tensor])
+                self._space.pin(numbers, call.name, reason)
             self.calls[i] = dataclasses.replace(call, rule=None)
         self._pin_boundary(outputs, Boundary.OUTPUT)
-        channels = {}
-        for tensor, ids in self._channels.items():
-            channels[tensor] = self._space.resolve(ids)
+        alone = {}
+        for tensor, by_axis in self._channels.items():
+            alone[tensor] = settled(by_axis, self._space)
+        channels: Channels = {}
+        for tensor, by_axis in alone.items():
+            channels[tensor] = {}
+            for axis, ids in by_axis.items():
+                channels[tensor][axis] = self._space.resolve(ids)
         return channels, self._space.pins()
+
+    def followed_by_probe(self, channels: Collection[int]) -> Reasons:
+        """Returns `(layer name, kind)` of the layers that are followed due to a probe.
+
+        Args:
+            channels: The channel numbers that matter.
+        """
+        layers = []
+        for trusted in self._space.probes.trusted:
+            ids = self._space.resolve(trusted.channels)
+            if trusted.layer not in self.whole and not set(channels).isdisjoint(ids):
+                layers.append((trusted.layer, trusted.kind))
+        return list(dict.fromkeys(layers))
 
     def _tie_to_first(self, call: Call, rule: Rule) -> None:
         """Ties a layer that is called again: it has the same weights, cut once."""
@@ -107,53 +130,45 @@ class Carrier:
         for one, other in zip(before, again, strict=True):
             self.tie(one, other)
 
+    def _applicable_rule(self, call: Call) -> Rule:
+        """Returns the call's rule, or raises `Unprunable` where it does not apply."""
+        if call.operation in self.whole:
+            raise Unprunable(self.whole[call.operation])
+        if isinstance(call.operation, keras.Model):
+            raise Unprunable("the layers of a model inside the model are not seen")
+        if call.rule is None:
+            return rule_without_one(call, self._space)
+        rule = call.rule.of_call(call)
+        has_several = len(call.channel_inputs) > 1
+        if rule.consumes and has_several and not rule.takes_several:
+            raise Unprunable("it reads the channels of several tensors")
+        extra = set(call.weights) - set(rule.weight_axes)
+        if extra:
+            raise Unprunable(f"its rule does not know the weights {sorted(extra)}")
+        return rule
+
     def _pin_boundary(
         self,
         tensors: Iterable[KerasTensor],
         boundary: Boundary,
     ) -> None:
         for tensor in tensors:
-            ids = self._channels[tensor]
-            self._space.pin(ids, None, boundary.value, boundary)
-
-
-def _applicable_rule(call: Call) -> Rule:
-    """Returns the call's rule, or raises `Unprunable` where it does not apply."""
-    if isinstance(call.operation, keras.Model):
-        raise Unprunable("the layers of a model inside the model are not seen")
-    if call.rule is None:
-        raise Unprunable(f"no channel rule for {_kind(call.operation)}")
-    has_several = len(call.channel_inputs) > 1
-    if call.rule.consumes and has_several and not call.rule.takes_several:
-        raise Unprunable("it reads the channels of several tensors")
-    extra = set(call.weights) - set(call.rule.weight_axes)
-    if extra:
-        raise Unprunable(f"its rule does not know the weights {sorted(extra)}")
-    return call.rule
-
-
-def _kind(operation: keras.Operation) -> str:
-    """Returns the class of an operation, of a wrapper with that of the layer inside."""
-    kind = type(operation).__name__
-    for attribute in ("layer", "forward_layer", "cell"):
-        inside = getattr(operation, attribute, None)
-        if isinstance(inside, keras.Layer):
-            return f"{kind} of {_kind(inside)}"
-    return kind
+            numbers = all_numbers(self._channels[tensor])
+            self._space.pin(numbers, None, boundary.value, boundary)
 
 
 def _carried(
     rule: Rule,
     call: Call,
-    inputs: Sequence[np.ndarray],
+    inputs: Sequence[ByAxis],
     space: ChannelSpace,
-) -> list[np.ndarray]:
+) -> Sequence[ByAxis]:
     """Returns the channel numbers of each output, as the rule has them."""
     expected = "to have a `carry` that returns the channel numbers of its output"
     reason = None
     with blamed_on_rule(call, expected):
         try:
-            carried = rule.carry_all(call, inputs, space)
+            carried = rule.carry_axes(call, inputs, space)
             _check_widths(call, carried)
         except Unprunable as found:
             reason = found
@@ -162,16 +177,18 @@ def _carried(
     return carried
 
 
-def _check_widths(call: Call, carried: Sequence[np.ndarray]) -> None:
+def _check_widths(call: Call, carried: Sequence[ByAxis]) -> None:
     """Raises `Unprunable` where a rule gives another number of channels than Keras."""
-    widths = [_width(tensor) for tensor in call.outputs]
-    if widths != [len(ids) for ids in carried]:
+    widths = [width_of(tensor) for tensor in call.outputs]
+    given = []
+    for by_axis in carried:
+        sizes: dict[int, int] = {}
+        for axes, numbers in by_axis.items():
+            sizes |= dict(zip(np.ravel(axes).tolist(), numbers.shape, strict=True))
+        given.append(sizes)
+    if widths != [sizes[-1] for sizes in given]:
         raise Unprunable(f"its rule does not explain its {widths} output channels")
-
-
-def _width(tensor: KerasTensor) -> int:
-    """Returns the size of a tensor's last axis, 1 where there is none or no size."""
-    has_channels = len(tensor.shape) > 1
-    if not has_channels:
-        return 1
-    return tensor.shape[-1] or 1
+    for tensor, sizes in zip(call.outputs, given, strict=True):
+        for axis, size in sizes.items():
+            if axis != -1 and tensor.shape[axis] != size:
+                raise Unprunable(f"its rule does not explain its {tensor.shape} output")

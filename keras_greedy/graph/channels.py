@@ -9,11 +9,14 @@ import keras
 import numpy as np
 from keras import KerasTensor
 
+from keras_greedy.graph.axes import all_numbers
 from keras_greedy.graph.branches import Branches
 from keras_greedy.graph.calls import Apply, Call, Values, run_calls
+from keras_greedy.graph.composites import Composite
+from keras_greedy.graph.space import ByAxis
 
-# Tensor -> `(C,)` channel numbers of its last axis.
-Channels: TypeAlias = dict[KerasTensor, np.ndarray]
+# Tensor -> the channel numbers of its last axis, and of others that have channels.
+Channels: TypeAlias = dict[KerasTensor, ByAxis]
 # `(layer name, reason)` of each layer that keeps the channels it touches.
 Reasons: TypeAlias = list[tuple[str, str]]
 
@@ -70,6 +73,11 @@ class ChannelGroup:
         return len(self.channels)
 
     @property
+    def entries(self) -> int:
+        """Returns how wide each channel is: as wide as a head, or 1."""
+        return self.producers[0].entries_made
+
+    @property
     def consumer_names(self) -> list[str]:
         """Returns the names of the consumers; one called several times has one."""
         return list(dict.fromkeys(call.name for call in self.consumers))
@@ -99,10 +107,14 @@ class ChannelGraph:
         outputs: The symbolic tensors the model returns, as the calls make them.
         stand_ins: A tensor as the model it is part of has it -> the tensor of the
             calls that it is, the first time that model is called.
-        channels: Tensor -> `(C,)` channel numbers of its last axis.
+        inside: Layer made of layers -> the calls that it makes of them.
+        channels: Tensor -> axis -> `(C,)` channel numbers: of the last axis, -1, and
+            of those before it that have channels.
         groups: The prunable groups, in the order of their first producer.
         unprunable: `(layer name, reason)` of each layer that keeps the channels it
             touches.
+        probed: `(layer name, kind)` of each layer without a rule that channels are
+            followed through, as a probe found that it tells them apart.
         whole: Operation -> the reason why all channels that it touches are kept; those
             too whose channels nobody would expect to be cut.
 
@@ -132,9 +144,11 @@ class ChannelGraph:
     calls: list[Call]
     outputs: list[KerasTensor]
     stand_ins: dict[KerasTensor, KerasTensor]
+    inside: dict[keras.Operation, Composite]
     channels: Channels
     groups: list[ChannelGroup]
     unprunable: Reasons
+    probed: Reasons
     whole: Mapping[keras.Operation, str] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -162,7 +176,7 @@ class ChannelGraph:
     @functools.cached_property
     def _channel_count(self) -> int:
         """Returns the length of an array over all channel numbers."""
-        greatest = max(ids.max() for ids in self.channels.values())
+        greatest = max(all_numbers(own).max() for own in self.channels.values())
         return int(greatest) + 1
 
     @functools.cached_property
@@ -181,7 +195,17 @@ class ChannelGraph:
 
     def channels_of(self, tensor: KerasTensor) -> np.ndarray:
         """Returns the `(C,)` channel numbers of a tensor's last axis."""
-        return self.channels[tensor]
+        return self.channels[tensor][-1]
+
+    def channels_read(self, call: Call) -> np.ndarray:
+        """Returns the channel numbers that a call reads, as they go with its input.
+
+        They are `(C,)` where its channels are on the last axis of that, else `(C, 1)`,
+        and so on.
+        """
+        axis = call.rule.read_axis if call.rule else -1
+        ids = self.channels[call.inputs[0]][axis]
+        return ids.reshape(-1, *[1] * (-1 - axis))
 
     def calls_reading(self, tensor: KerasTensor) -> list[Call]:
         """Returns the calls that have the tensor among their inputs."""

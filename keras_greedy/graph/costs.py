@@ -13,7 +13,8 @@ from keras_greedy.graph.channels import ChannelGraph, Reasons
 from keras_greedy.graph.multiplications import COUNTED, WITH_KERNELS, macs_by_call
 from keras_greedy.graph.products import Uncounted
 from keras_greedy.graph.quadratic import CountRows, Forms, TermsByCondition
-from keras_greedy.graph.terms import weight_terms, work_terms
+from keras_greedy.graph.rules.probed import ProbedRule
+from keras_greedy.graph.terms import position_counts, weight_terms, work_terms
 from keras_greedy.graph.trace import trace_quietly
 from tflite_export.checks import shown
 from tflite_export.user_warnings import warn_user
@@ -116,6 +117,7 @@ class Costs:
     Attributes:
         uncounted: `(layer name, reason)` of each layer whose MACs cannot be counted.
         branches: Those of the graph, which cost nothing when they have gone.
+        entries: Group name -> `ChannelGroup.entries`.
 
     Raises:
         ValueError: When the model has no fixed input size.
@@ -127,6 +129,7 @@ class Costs:
             self._sizes[group.name] = float(group.size)
         self.uncounted: Reasons = []
         self.branches = graph.branches
+        self.entries = {group.name: group.entries for group in graph.groups}
         rows = CountRows(graph.groups)
         mac_terms: TermsByCondition = collections.defaultdict(list)
         param_terms: TermsByCondition = collections.defaultdict(list)
@@ -143,15 +146,17 @@ class Costs:
             kernels = [weight for weight in weights if weight.multiplies]
             if not isinstance(work, Uncounted):
                 own = mac_terms[self.branches.conditions[call.index]]
-                own += work_terms(work / examples, kernels)
+                positions = position_counts(graph, call, rows)
+                own += work_terms(work / examples, kernels, positions)
                 continue
             _check_counted(graph, rows, call, work)
-            if call.rule is None or kernels:
+            is_known = call.rule and not isinstance(call.rule, ProbedRule)
+            if kernels or not is_known:
                 self.uncounted.append((call.name, str(work)))
         self._new_biases: list[_NewBias] = []
         for call in new_biases:
-            outputs = rows.add(graph.channels_of(call.outputs[0]))
-            read = rows.groups_of(graph.channels_of(call.inputs[0]))
+            outputs = rows.add(_entries_of_bias(graph, call))
+            read = rows.groups_of(graph.channels_read(call).ravel())
             self._new_biases.append(_NewBias(outputs, read, goes[call.operation]))
         self._counts = rows.matrix()
         self._macs = Forms(mac_terms, self._counts)
@@ -218,6 +223,13 @@ def _conditions_of_operations(
     for call, condition in zip(graph.calls, graph.branches.conditions, strict=True):
         goes[call.operation] = both(goes.get(call.operation, ALWAYS), condition)
     return goes
+
+
+def _entries_of_bias(graph: ChannelGraph, call: Call) -> np.ndarray:
+    """Returns the channel number of each entry of a bias, of all that a call makes."""
+    axis = call.rule.made_axis if call.rule else -1
+    ids = graph.channels[call.outputs[0]][axis]
+    return np.repeat(ids, call.entries_made)
 
 
 class _NewBias(NamedTuple):

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 from keras import KerasTensor, layers
 
-from keras_greedy.graph.calls import Call, named_weights
-from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
+from keras_greedy.graph.calls import Call, known_sizes, named_weights
+from keras_greedy.graph.channels import ChannelGraph, ChannelGroup, Channels
 from keras_greedy.graph.clone import remake, replay_flat
 from keras_greedy.graph.masks import Answer, get_keras_mask, masks_given
 from keras_greedy.graph.nodes import calls_behind
@@ -53,6 +53,7 @@ def folded(graph: ChannelGraph) -> ChannelGraph:
         calls=copies.in_order,
         outputs=outputs,
         stand_ins={},
+        inside={},
         channels=copies.channels,
         groups=[copies.group(group) for group in graph.groups],
     )
@@ -108,13 +109,13 @@ class _Copies:
         calls: Index of a call in `graph` -> its copy.
         in_order: The copies in topological order, and between them the calls that
             make masks: here each is an argument.
-        channels: Tensor of the copy -> `(C,)` channel numbers of its last axis.
+        channels: Tensor of the copy -> axis -> `(C,)` channel numbers.
     """
 
     def __init__(self, graph: ChannelGraph):
         self.calls: dict[int, Call] = {}
         self.in_order: list[Call] = []
-        self.channels: dict[KerasTensor, np.ndarray] = {}
+        self.channels: Channels = {}
         self._graph = graph
         self._norms = foldable_norms(graph)
         self._gone = {norm.index for norm in self._norms.values()}
@@ -192,7 +193,7 @@ class _Copies:
     ) -> None:
         """Gives tensors of the copy the channel numbers of the original ones."""
         for original, tensor in zip(old, new, strict=True):
-            self.channels[tensor] = self._graph.channels_of(original)
+            self.channels[tensor] = self._graph.channels[original]
 
     def copy_weights(self) -> None:
         """Gives the copies their weights, with the BatchNorms in them."""
@@ -238,7 +239,7 @@ def _remade(call: Call, needs_bias: bool) -> keras.Operation:
         has_layers_inside = bool(operation._layers)
         if not has_layers_inside:
             changes["dtype"] = "float32"
-    new = remake(operation, changes)
+    new = remake(operation, known_sizes(call) | changes)
     # Models inside the model may have layers of the same name: the index tells them
     # apart now that all are in one model.
     new.name = f"call_{call.index}_{operation.name}"

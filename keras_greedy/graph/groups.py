@@ -2,12 +2,13 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from keras import KerasTensor
 
+from keras_greedy.graph.axes import all_numbers
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGroup, Channels, Reasons
 from keras_greedy.graph.space import Boundary, Pin
@@ -28,11 +29,14 @@ class Roles(NamedTuple):
         made: Calls that make the channel.
         normalized: Calls that divide it by statistics over all channels.
         read: Calls that read all channels at once.
+        parts: Tensors that have a part of a call's channels, the channel among them.
+            Each part keeps one channel at least, as it has a group of its own.
     """
 
     made: Occurrences
     normalized: Occurrences
     read: Occurrences
+    parts: Occurrences
 
 
 @dataclasses.dataclass
@@ -42,6 +46,7 @@ class _Found:
     made: "ByChannel" = dataclasses.field(default_factory=dict)
     normalized: "ByChannel" = dataclasses.field(default_factory=dict)
     read: "ByChannel" = dataclasses.field(default_factory=dict)
+    parts: "ByChannel" = dataclasses.field(default_factory=dict)
 
 
 def find_groups(
@@ -53,7 +58,7 @@ def find_groups(
 
     Args:
         calls: All calls in topological order.
-        channels: Tensor -> `(C,)` channel numbers of its last axis.
+        channels: Tensor -> axis -> `(C,)` channel numbers.
         pins: Channel number -> the reason why it cannot be cut.
 
     Returns:
@@ -70,8 +75,13 @@ def find_groups(
                 unprunable.append((pin.layer, pin.reason))
         elif channel in found.read:
             normalized = found.normalized.get(channel, ())
-            roles = Roles(made, normalized, found.read[channel])
+            parts = found.parts.get(channel, ())
+            roles = Roles(made, normalized, found.read[channel], parts)
             members.setdefault(roles, []).append(channel)
+        elif channel in found.normalized:
+            (index, _), *_ = found.normalized[channel]
+            reason = "nothing else reads the channels that it is a statistic of"
+            unprunable.append((calls[index].name, reason))
 
     groups = []
     times_named: collections.Counter[str] = collections.Counter()
@@ -97,7 +107,7 @@ def _group(
 
     def reaches(boundary: Boundary, tensors: Iterable[KerasTensor]) -> bool:
         for tensor in tensors:
-            for channel in channels[tensor]:
+            for channel in channels[tensor][-1]:
                 if channel in pins and pins[channel].boundary is boundary:
                     return True
         return False
@@ -107,7 +117,8 @@ def _group(
     consumers = tuple(calls[index] for index, _ in roles.read)
     first = producers[0]
     position = {}
-    for place, channel in enumerate(channels[first.outputs[0]]):
+    axis = first.rule.made_axis if first.rule else -1
+    for place, channel in enumerate(channels[first.outputs[0]][axis]):
         position[channel] = place
     in_order = sorted(members, key=position.__getitem__)
     return ChannelGroup(
@@ -127,17 +138,34 @@ def _roles(
 ) -> _Found:
     """Collects the calls that make, normalize and read each channel."""
     found = _Found()
+    for number, part in enumerate(_parts(calls, channels)):
+        _note(found.parts, part, number)
     for call in calls:
         if _makes_channels(call):
             for tensor in call.outputs:
-                _note(found.made, channels[tensor], call.index)
+                axis = call.rule.made_axis if call.rule else -1
+                _note(found.made, channels[tensor][axis], call.index)
         if call.rule is None:
             continue
         if call.rule.normalizes:
-            _note(found.normalized, channels[call.inputs[0]], call.index)
+            _note(found.normalized, channels[call.inputs[0]][-1], call.index)
         if call.rule.consumes:
-            _note(found.read, channels[call.inputs[0]], call.index)
+            axis = call.rule.read_axis
+            _note(found.read, channels[call.inputs[0]][axis], call.index)
     return found
+
+
+def _parts(
+    calls: Sequence[Call],
+    channels: Channels,
+) -> Iterator[np.ndarray]:
+    """Yields the channel numbers of each tensor with a part of a call's channels."""
+    for call in calls:
+        read = [{*all_numbers(channels[tensor])} for tensor in call.inputs]
+        for tensor in call.outputs:
+            made = {*all_numbers(channels[tensor])}
+            if any(made < own for own in read):
+                yield np.array([*made])
 
 
 def _makes_channels(call: Call) -> bool:

@@ -4,9 +4,7 @@ A layer is called on symbolic tensors of one example. The operations that this l
 behind say by their shapes how much they multiply, and so on for the layers inside it.
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import keras
@@ -18,6 +16,7 @@ from keras_greedy.graph.nodes import calls_behind, without_new_nodes
 from keras_greedy.graph.products import RAW, Uncounted, fixed, shapes_of
 from keras_greedy.graph.rules.elementwise import DEPTHWISE
 from keras_greedy.graph.rules.linear import CONVOLUTIONS, SEPARABLE, TRANSPOSED
+from keras_greedy.graph.symbols import first_line, is_symbolic, symbols_take_weights
 
 # Multiply-accumulates, and the symbolic tensors that a call makes.
 Followed: TypeAlias = tuple[int, Any]
@@ -33,7 +32,12 @@ STEPWISE = (layers.RNN, layers.Bidirectional, layers.TimeDistributed)
 CELLS = (layers.LSTMCell, layers.GRUCell, layers.SimpleRNNCell)
 
 # Layers whose kernels, by that name, are all that they multiply by.
-WITH_KERNELS = (*COUNTED, *STEPWISE, layers.SpectralNormalization)
+WITH_KERNELS = (
+    *COUNTED,
+    *STEPWISE,
+    layers.EinsumDense,
+    layers.SpectralNormalization,
+)
 
 # Those of Keras' layers without a matrix among their weights that multiply tensors.
 MULTIPLYING = (
@@ -41,16 +45,6 @@ MULTIPLYING = (
     layers.Dot,
     layers.Lambda,
     keras.Model,
-)
-
-OPERATORS = (
-    "__add__",
-    "__sub__",
-    "__mul__",
-    "__truediv__",
-    "__floordiv__",
-    "__matmul__",
-    "__pow__",
 )
 
 
@@ -110,7 +104,7 @@ def _follow(
         with keras.StatelessScope():
             made = operation.compute_output_spec(*args, **kwargs)
     except Exception as error:
-        raise Uncounted(f"its output has no shape: {_first_line(error)}") from error
+        raise Uncounted(f"its output has no shape: {first_line(error)}") from error
     count = RAW.get(type(operation).__name__)
     if isinstance(operation, COUNTED):
         return _macs_of_kernels(operation, args[0], made), made
@@ -146,14 +140,14 @@ def _follow_inside(
     kwargs: dict[str, Any],
 ) -> Followed:
     """Returns the sum over the calls that a layer makes, and its outputs."""
-    inputs = [t for t in keras.tree.flatten((args, kwargs)) if _is_symbolic(t)]
+    inputs = [t for t in keras.tree.flatten((args, kwargs)) if is_symbolic(t)]
     total = 0
     # Nothing that the call does to the layer is to last.
-    with without_new_nodes(layer), keras.StatelessScope(), _symbols_take_weights():
+    with without_new_nodes(layer), keras.StatelessScope(), symbols_take_weights():
         try:
             outputs = layer.call(*args, **kwargs)
         except Exception as error:
-            reason = _first_line(error)
+            reason = first_line(error)
             raise Uncounted(
                 f"it cannot be called on symbolic tensors: {reason}"
             ) from error
@@ -166,46 +160,13 @@ def _follow_inside(
             return made
 
         for output in keras.tree.flatten(outputs):
-            if _is_symbolic(output):
+            if is_symbolic(output):
                 run_calls(calls_behind(output, values), values, apply)
 
     def followed(output: Any) -> Any:
-        return values.get(output, output) if _is_symbolic(output) else output
+        return values.get(output, output) if is_symbolic(output) else output
 
     return total, keras.tree.map_structure(followed, outputs)
-
-
-@contextlib.contextmanager
-def _symbols_take_weights() -> Iterator[None]:
-    """Lets a weight be the left one of two factors whose right one is symbolic.
-
-    Keras only knows the other order, in which the symbolic tensor says what is done.
-    """
-    own = dict(vars(keras.Variable))
-
-    def leaving_it_to_the_other(name: str) -> Callable[[Any, Any], Any]:
-        usual = getattr(keras.Variable, name)
-
-        def operator(weight: Any, other: Any) -> Any:
-            return NotImplemented if _is_symbolic(other) else usual(weight, other)
-
-        return operator
-
-    for name in OPERATORS:
-        setattr(keras.Variable, name, leaving_it_to_the_other(name))
-    try:
-        yield
-    finally:
-        for name in OPERATORS:
-            if name in own:
-                setattr(keras.Variable, name, own[name])
-            else:
-                delattr(keras.Variable, name)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.split("\n")[0].split(". ")[0]
 
 
 def _macs_of_kernels(
@@ -238,7 +199,3 @@ def _macs_of_steps(layer: layers.RNN, sequence: KerasTensor) -> int:
     step = KerasTensor((1, *rest), sequence.dtype)
     macs, _ = _follow(layer.cell, (step, states), {})
     return steps * macs
-
-
-def _is_symbolic(value: Any) -> bool:
-    return isinstance(value, KerasTensor)

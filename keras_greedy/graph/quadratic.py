@@ -1,8 +1,9 @@
-"""Costs as quadratic forms of the widths of groups.
+"""Costs as forms of the widths of groups, most of them quadratic.
 
 Each weight costs `coefficient * n_first * n_second`, where the counts are of the
-channels along two of its axes. Each count is linear in the widths: a constant plus so
-many positions per channel of each group.
+channels along two of its axes. Work at positions that are channels, too, has more
+counts. Each count is linear in the widths: a constant plus so many positions per
+channel of each group.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,10 @@ import numpy as np
 from keras_greedy.graph.branches import NEVER, Condition, holds
 from keras_greedy.graph.channels import ChannelGroup
 
-# The row of the counts that is 1 at all widths: the factor of an axis without channels.
+# The row of the counts that is 1 at all widths: the second count of a term of one.
 ONE = 0
+# More counts than that are no quadratic form.
+QUADRATIC = 2
 
 
 class CountRows:
@@ -59,11 +62,10 @@ class CountRows:
 
 
 class Term(NamedTuple):
-    """A weight's part of a cost: `coefficient * counts[first] * counts[second]`."""
+    """A weight's part of a cost: `coefficient` times the counts of all `rows`."""
 
     coefficient: float
-    first: int
-    second: int
+    rows: tuple[int, ...] = ()
 
 
 # What terms take to go -> those that go together.
@@ -71,7 +73,7 @@ TermsByCondition: TypeAlias = dict[Condition, list[Term]]
 
 
 class Forms:
-    """A cost as quadratic forms: that of the whole model, those of what may go.
+    """A cost as forms: that of the whole model, those of what may go.
 
     Args:
         terms: Of the cost.
@@ -84,8 +86,8 @@ class Forms:
         for condition, own in terms.items():
             every += own
             if condition != NEVER:
-                self._of_condition[condition] = quadratic_form(own, counts)
-        self._of_all = quadratic_form(every, counts)
+                self._of_condition[condition] = Form(own, counts)
+        self._of_all = Form(every, counts)
 
     def value(self, columns: np.ndarray, is_empty: Mapping[str, Any]) -> Any:
         """Returns the cost at some widths.
@@ -98,27 +100,48 @@ class Forms:
         Returns:
             `(...)`.
         """
-        total = _value(self._of_all, columns)
+        total = self._of_all.value(columns)
         for condition, form in self._of_condition.items():
             is_gone = holds(condition, is_empty)
             if np.any(is_gone):
-                total = total - is_gone * _value(form, columns)
+                total = total - is_gone * form.value(columns)
         return total
 
 
-def _value(form: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Returns the `(...)` value of a form at `(G + 1, ...)` widths and a 1 behind."""
-    # (G + 1, G + 1) x (G + 1, ...) -> (G + 1, ...): the form with the widths on one
-    # side, and then on the other.
-    products = columns * np.tensordot(form, columns, axes=1)
-    return products.sum(axis=0)
+class Form:
+    """The sum of some terms as a function of the widths.
+
+    Args:
+        terms: Of a cost; there may be none.
+        counts: `(K, G + 1)` the counts that they refer to.
+    """
+
+    def __init__(self, terms: Sequence[Term], counts: np.ndarray):
+        self._quadratic = quadratic_form(terms, counts)
+        # Coefficients, and `(counts, G + 1)` what they are to be multiplied by.
+        self._others = []
+        for term in terms:
+            if len(term.rows) > QUADRATIC:
+                self._others.append((term.coefficient, counts[[*term.rows]]))
+
+    def value(self, columns: np.ndarray) -> np.ndarray:
+        """Returns the `(...)` value at `(G + 1, ...)` widths and a 1 behind."""
+        # (G + 1, G + 1) x (G + 1, ...) -> (G + 1, ...): the form with the widths on
+        # one side, and then on the other.
+        products = columns * np.tensordot(self._quadratic, columns, axes=1)
+        total = products.sum(axis=0)
+        for coefficient, counts in self._others:
+            # (counts, ...): each count at these widths.
+            at_widths = np.tensordot(counts, columns, axes=1)
+            total = total + coefficient * at_widths.prod(axis=0)
+        return total
 
 
 def quadratic_form(terms: Sequence[Term], counts: np.ndarray) -> np.ndarray:
     """Returns the sum of terms as a form of the widths w and a 1 behind: w' Q w.
 
     Args:
-        terms: Of a cost; there may be none.
+        terms: Of a cost; there may be none. Those of more than two counts are left out.
         counts: `(K, G + 1)` the counts that they refer to.
 
     Returns:
@@ -127,6 +150,9 @@ def quadratic_form(terms: Sequence[Term], counts: np.ndarray) -> np.ndarray:
     length = counts.shape[1]
     form = np.zeros((length, length))
     for term in terms:
+        if len(term.rows) > QUADRATIC:
+            continue
+        first, second, *_ = [*term.rows, ONE, ONE]
         # Each count is linear in the widths: their product is a form of rank one.
-        form += term.coefficient * np.outer(counts[term.first], counts[term.second])
+        form += term.coefficient * np.outer(counts[first], counts[second])
     return form

@@ -1,5 +1,7 @@
 """From a graph and the channels to keep, a smaller ordinary Keras model."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import keras
@@ -7,9 +9,11 @@ import numpy as np
 from keras import KerasTensor
 
 from keras_greedy.graph.branch_ends import BranchEnd
-from keras_greedy.graph.calls import Call, named_weights
+from keras_greedy.graph.calls import Call, known_sizes, named_weights, run_calls
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.clone import Copier, remake
+from keras_greedy.graph.composites import INPUT, Composite, tensors_among
+from keras_greedy.graph.kept import Kept
 from keras_greedy.graph.rule_faults import (
     blamed_on_rule,
     check_left,
@@ -18,7 +22,15 @@ from keras_greedy.graph.rule_faults import (
 )
 from keras_greedy.graph.rules.base import IN, OUT
 from keras_greedy.graph.rules.configs import fitting_initializers
+from keras_greedy.graph.rules.contraction import HEADS
 from keras_greedy.graph.state import copy_weights, full_weights
+from keras_greedy.graph.trace import calls_of, check_model, has_graph, wrapped
+
+# Layers made of layers that are made anew as they are, with fewer heads.
+ATTENTION = (
+    keras.layers.MultiHeadAttention,
+    keras.layers.GroupQueryAttention,
+)
 
 # In place of what a call that goes would make.
 GONE = object()
@@ -71,7 +83,11 @@ def rebuild(
     ```
     """
     cutter = Cutter(graph, graph.kept_mask(selection), weights or {})
-    compact = cutter.model(graph.model)
+    whole = wrapped(graph.functional)
+    if whole in graph.inside:
+        compact = cutter.opened(graph.inside[whole], graph.functional.input)
+    else:
+        compact = cutter.model(graph.model)
     cutter.copy_weights()
     return compact
 
@@ -88,7 +104,8 @@ class Cutter(Copier):
     def __init__(self, graph: ChannelGraph, kept: np.ndarray, weights: Weights):
         super().__init__()
         self._graph = graph
-        self._kept = kept
+        self._mask = kept
+        self._kept = Kept(graph.channels, kept)
         self._weights = weights
         # Of a layer that is called several times any call will do: the masks of its
         # channels are the same.
@@ -97,10 +114,12 @@ class Cutter(Copier):
         for call in graph.calls:
             self._calls[call.operation] = call
             self._makers[call.outputs[0]] = call
+        self._opened: dict[keras.Operation, keras.Model] = {}
         self._gone: set[int] = set()
         # Index of the call of a sum -> the ends of the branches that it does without.
         self._cut_off: dict[int, list[BranchEnd]] = {}
         self._find_branches_gone()
+        self._touched = self._operations_touched()
         _check_names(graph, weights)
 
     def apply(
@@ -117,37 +136,42 @@ class Cutter(Copier):
         operation = self.operation(call.operation)
         if not call.rule:
             return operation(*args, **kwargs)
-        kept_out = self._kept_out(call)
         with blamed_on_rule(call, "to fit what is left of its channels"):
-            args = call.rule.cut_arguments(call, args, kept_out)
+            args = call.rule.arguments(call, args, self._kept)
             made = operation(*args, **kwargs)
-        check_width(call, made, int(kept_out.sum()))
+        check_width(call, made, int(self._kept(call.outputs[0]).sum()))
         return made
 
     def new(self, operation: keras.Operation) -> keras.Operation:
         """Makes the new one of an operation, cut if it is one of the graph's calls."""
+        inside = self._graph.inside.get(operation)
+        if inside is not None:
+            return self._block(operation, inside)
         if operation not in self._calls:
             return self.model(operation)
         call = self._calls[operation]
-        if not call.rule:
-            return remake(operation)
         changes = self._config_changes(call)
-        if not changes:
-            return remake(operation)
+        sizes = known_sizes(call)
         expected = f"to change entries of its config that there are, {[*changes]}"
-        with blamed_on_rule(call, expected):
-            return remake(operation, changes)
+        with blamed_on_rule(call, expected) if changes else contextlib.nullcontext():
+            new = remake(operation, sizes | changes)
+        new.name = call.name.split("/")[-1]
+        return new
 
     def copy_weights(self) -> None:
         """Gives the new layers their weights, cut where the call has a rule."""
         for operation, call in self._calls.items():
-            # An operation that has gone was not made.
+            # One that has gone was not made, nor was one in a layer that stays whole.
             if not call.is_layer or operation not in self._made:
                 continue
             if call.rule:
                 self._cut_weights(call, self._made[operation])
             else:
                 copy_weights(operation, self._made[operation])
+        for layer in self._graph.inside:
+            new = self._made.get(layer)
+            if type(new) is type(layer) and type(layer) not in ATTENTION:
+                copy_weights(layer, new)
 
     def entries_left(
         self,
@@ -168,8 +192,8 @@ class Cutter(Copier):
         # Without a rule nothing is known of the weight's axes.
         assert call.rule is not None
         kept = {
-            IN: self._kept_in(call),
-            OUT: self._kept_out(call),
+            IN: self._kept(call.inputs[0], call.rule.read_axis),
+            OUT: self._kept(call.outputs[0], call.rule.made_axis),
         }
         axes = call.rule.axes_of(name, len(shape))
         masks = []
@@ -188,6 +212,8 @@ class Cutter(Copier):
         **kwargs: Any,
     ) -> Any:
         """Makes a call of one model's graph anew, cut as the traced call it is."""
+        if own.operation in self._graph.inside:
+            return self._apply_block(own, args, kwargs)
         if own.operation not in self._calls:
             return self.operation(own.operation)(*args, **kwargs)
         made = self._graph.stand_ins[own.outputs[0]]
@@ -199,19 +225,122 @@ class Cutter(Copier):
         layer: keras.layers.InputLayer,
     ) -> KerasTensor:
         """Returns the new input, which in a model inside may have been cut."""
-        stand_in = self._graph.stand_ins[tensor]
-        kept = self._kept[self._graph.channels_of(stand_in)]
-        if kept.all() or tensor.shape[-1] is None:
+        shape = self._shape_left(tensor)
+        if shape == tensor.shape:
             return remake(layer).output
-        width = int(kept.sum())
-        shape = (*tensor.shape[:-1], width)
         return remake(layer, {"batch_shape": shape}).output
+
+    def opened(self, inside: Composite, structure: Any = None) -> keras.Model:
+        """Returns a model of the calls that a layer makes of those inside it.
+
+        Args:
+            inside: The calls.
+            structure: That of the inputs; by default a list, or one alone.
+        """
+        fresh = []
+        for number, tensor in enumerate(inside.inputs):
+            name = f"{INPUT}_{number}" if number else INPUT
+            shape = self._shape_left(tensor)
+            fresh.append(keras.Input(batch_shape=shape, dtype=tensor.dtype, name=name))
+        values = dict(zip(inside.inputs, fresh, strict=True))
+        run_calls(inside.calls, values, self.apply_own)
+        made = inside.packed([values[tensor] for tensor in inside.outputs])
+        if structure is None:
+            structure = fresh if len(fresh) > 1 else fresh[0]
+        inputs = keras.tree.pack_sequence_as(structure, fresh)
+        return keras.Model(inputs, made, trainable=inside.trainable, name=inside.name)
+
+    def _shape_left(self, tensor: KerasTensor) -> tuple[int | None, ...]:
+        """Returns the shape that is left of a tensor of a model inside."""
+        stand_in = self._graph.stand_ins[tensor]
+        shape = list(tensor.shape)
+        for axis in self._kept.axes(stand_in):
+            if shape[axis] is not None:
+                shape[axis] = int(self._kept(stand_in, axis).sum())
+        return tuple(shape)
+
+    def _block(self, layer: keras.Layer, inside: Composite) -> keras.Layer:
+        """Returns the new one of a layer made of layers.
+
+        That is the layer as it is, or where it is touched a model of those inside.
+        """
+        is_touched = not self._touched.isdisjoint(_operations_in(self._graph, inside))
+        if is_touched and type(layer) in ATTENTION and not self._adds_bias(layer):
+            return remake(layer, self._changes_of_attention(layer))
+        if not is_touched:
+            try:
+                new = remake(layer)
+            except Exception:
+                # Without a config it can be taken apart all the same.
+                return self.opened(inside)
+            new.name = inside.name
+            return new
+        return self.opened(inside)
+
+    def _apply_block(
+        self,
+        own: Call,
+        args: tuple,
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Makes a call of a layer made of layers."""
+        layer = own.operation
+        new = self.operation(layer)
+        if type(new) is type(layer):
+            made = new(*args, **kwargs)
+            if type(layer) in ATTENTION:
+                # They are there as soon as it is called.
+                pairs = zip(projections(layer), projections(new), strict=True)
+                self._made |= dict(pairs)
+            return made
+        tensors = tensors_among(args, kwargs)
+        mode = kwargs.get("training")
+        given = {} if mode is None else {"training": mode}
+        return new(tensors if len(tensors) > 1 else tensors[0], **given)
+
+    def _changes_of_attention(self, layer: keras.Layer) -> dict[str, Any]:
+        """Returns the entries of an attention's config that the cut changes."""
+        query, key, _, output, *_ = [self._calls[own] for own in projections(layer)]
+        heads = int(self._kept(query.outputs[0], HEADS).sum())
+        changes: dict[str, Any] = {"num_heads": heads}
+        if isinstance(layer, keras.layers.GroupQueryAttention):
+            shared = int(self._kept(key.outputs[0], HEADS).sum())
+            changes = {"num_query_heads": heads, "num_key_value_heads": shared}
+        width = int(self._kept(output.outputs[0]).sum())
+        if width != self._kept(query.inputs[0]).sum():
+            changes["output_shape"] = width
+        return changes
+
+    def _adds_bias(self, layer: keras.Layer) -> bool:
+        """Returns whether one of an attention's matrices gets a bias, which none has.
+
+        The layer has one of all of them, or none.
+        """
+        for projection in projections(layer):
+            call = self._calls[projection]
+            if (
+                "bias" in self._weights.get(call.name, {})
+                and "bias" not in call.weights
+            ):
+                return True
+        return False
+
+    def _operations_touched(self) -> set[keras.Operation]:
+        """Returns the operations that a cut changes, or that meet cut channels."""
+        touched = set()
+        for call in self._graph.calls:
+            is_cut = call.index in self._gone or call.index in self._cut_off
+            if not all(map(self._kept.all_of, (*call.inputs, *call.outputs))):
+                is_cut = True
+            if is_cut or self._weights.get(call.name):
+                touched.add(call.operation)
+        return touched
 
     def _find_branches_gone(self) -> None:
         """Finds what goes with the groups that have no channel."""
         empty = []
         for group in self._graph.groups:
-            if not self._kept[group.channels].any():
+            if not self._mask[group.channels].any():
                 empty.append(group.name)
         branches = self._graph.branches
         self._gone = branches.calls_gone(empty)
@@ -228,7 +357,7 @@ class Cutter(Copier):
         # (C,): what the branches would add at every position.
         ends = self._cut_off[call.index]
         constant = np.sum([end.constant(self._weights) for end in ends], axis=0)
-        constant = constant[self._kept_out(call)]
+        constant = constant[self._kept(call.outputs[0])]
         left = [value for value in keras.tree.flatten(args) if value is not GONE]
         name = operation.name
         if len(left) == 1:
@@ -242,16 +371,16 @@ class Cutter(Copier):
 
     def _config_changes(self, call: Call) -> dict[str, Any]:
         """Returns the entries of an operation's config that the cut changes."""
-        assert call.rule is not None  # Without a rule nothing is cut.
+        if not call.rule:
+            return {}
         changes: dict[str, Any] = {}
-        kept_in = self._kept_in(call)
-        kept_out = self._kept_out(call)
-        is_cut = not (kept_in.all() and kept_out.all())
+        tensors = (*call.inputs, *call.outputs)
+        is_cut = not all(self._kept.all_of(tensor) for tensor in tensors)
         if is_cut:
             with blamed_on_rule(call, "to have a `cut_config` that can be called"):
-                changes |= call.rule.cut_config(call, kept_in, kept_out)
+                changes |= call.rule.changes(call, self._kept)
         if "bias" in self._weights.get(call.name, {}):
-            changes["use_bias"] = True
+            changes |= call.rule.with_bias(call)
         if is_cut or changes:
             changes = call.rule.nested(call.operation, changes)
         return fitting_initializers(call.operation) | changes if is_cut else changes
@@ -267,8 +396,9 @@ class Cutter(Copier):
         full_shapes = {}
         for name, weight in call.weights.items():
             full_shapes[name] = tuple(weight.shape)
-        # The shape of a bias that the old layer does not have.
-        bias_shape = (len(self._kept_out(call)),)
+        # A bias that the old layer does not have is one of all that it makes.
+        sizes = call.outputs[0].shape
+        bias_shape = sizes[call.rule.made_axis :] if call.rule else ()
         for name, weight in named_weights(new).items():
             if name not in arrays:
                 raise fault(call, "to leave it its weights", f"a new one, {name!r}")
@@ -286,16 +416,6 @@ class Cutter(Copier):
         for inside in new._flatten_layers():
             if isinstance(inside, keras.layers.Normalization):
                 inside.finalize_state()  # It computes from copies of its weights.
-
-    def _kept_in(self, call: Call) -> np.ndarray:
-        """Returns the `(C,)` mask of the positions kept on the call's input."""
-        channels = self._graph.channels_of(call.inputs[0])
-        return self._kept[channels]
-
-    def _kept_out(self, call: Call) -> np.ndarray:
-        """Returns the `(C,)` mask of the positions kept on the call's output."""
-        channels = self._graph.channels_of(call.outputs[0])
-        return self._kept[channels]
 
 
 def entries_of(
@@ -318,6 +438,30 @@ def entries_of(
     # equal groups: size < C, one entry for each of the first channels.
     per_channel = max(1, size // len(channels))
     return np.repeat(channels, per_channel)[:size]
+
+
+def projections(layer: keras.Layer) -> list[keras.Layer]:
+    """Returns the matrices of an attention: query, key, value, output, and a gate."""
+    found = [layer._query_dense, layer._key_dense, layer._value_dense]
+    found.append(layer._output_dense)
+    if getattr(layer, "_gate_dense", None) is not None:
+        found.append(layer._gate_dense)
+    return found
+
+
+def _operations_in(
+    graph: ChannelGraph,
+    model: keras.Model | Composite,
+) -> Iterator[keras.Operation]:
+    """Yields the operations of a model, and those of models and layers inside it."""
+    for call in calls_of(model):
+        inside = graph.inside.get(call.operation)
+        if inside is not None:
+            yield from _operations_in(graph, inside)
+        elif has_graph(call.operation):
+            yield from _operations_in(graph, check_model(call.operation))
+        else:
+            yield call.operation
 
 
 def _check_names(graph: ChannelGraph, weights: Weights) -> None:

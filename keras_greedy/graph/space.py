@@ -2,8 +2,16 @@
 
 import dataclasses
 import enum
+from typing import Any, TypeAlias
 
 import numpy as np
+
+from keras_greedy.graph.probing import Probes
+
+# Axis of a tensor, counted from the end: -1 is the last one -> the `(C,)` channel
+# numbers along it. Axes that are not named have no channels: positions, or the batch.
+# Several axes, a tuple, may have an array of numbers together, see `graph.parted`.
+ByAxis: TypeAlias = dict[Any, np.ndarray]
 
 
 class Boundary(enum.Enum):
@@ -35,11 +43,16 @@ class ChannelSpace:
 
     Equal numbers form a tree: each number points to its parent, and the root, which
     is its own parent, stands for them all.
+
+    Attributes:
+        probes: Those of the operations and activations without a rule.
     """
 
     def __init__(self) -> None:
+        self.probes = Probes()
         self._parent: list[int] = []
         self._pins: list[tuple[int, Pin]] = []
+        self._pinned: set[int] = set()
 
     def fresh(self, n: int) -> np.ndarray:
         """Returns `(n,)` numbers that no channel has yet."""
@@ -47,6 +60,12 @@ class ChannelSpace:
         numbers = range(start, start + n)
         self._parent.extend(numbers)
         return np.array(numbers, dtype=int)
+
+    def fixed(self, n: int) -> np.ndarray:
+        """Returns `(n,)` fresh numbers of entries that are no channels: all stay."""
+        numbers = self.fresh(n)
+        self.pin(numbers, None, "positions are not cut")
+        return numbers
 
     def unify(
         self,
@@ -93,6 +112,12 @@ class ChannelSpace:
         pin = Pin(layer, reason, boundary)
         for number in ids:
             self._pins.append((number, pin))
+            self._pinned.add(number)
+
+    def is_whole(self, ids: np.ndarray) -> bool:
+        """Returns whether it is known already that none of the channels is cut."""
+        whole = {self._find(number) for number in self._pinned}
+        return all(self._find(number) in whole for number in ids)
 
     def resolve(self, ids: np.ndarray) -> np.ndarray:
         """Returns for each channel number that of its class."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.multiplications import WITH_KERNELS
-from keras_greedy.graph.quadratic import ONE, CountRows, Term
+from keras_greedy.graph.quadratic import CountRows, Term
 from keras_greedy.graph.rules.base import IN, OUT, Axes
 
 
@@ -36,9 +36,8 @@ def weight_terms(
     weights = []
     for name, weight in call.weights.items():
         shape = weight.shape
-        is_kernel = name.endswith("kernel") or not isinstance(
-            call.operation, WITH_KERNELS
-        )
+        has_others = isinstance(call.operation, WITH_KERNELS)
+        is_kernel = name.endswith("kernel") or not has_others
         multiplies = call.rule is not None and is_kernel and len(shape) > 1
         term = _term(call, name, shape, counts)
         weights.append(Weight(term, math.prod(shape), multiplies))
@@ -48,27 +47,56 @@ def weight_terms(
 def work_terms(
     work: float,
     kernels: Sequence[Weight],
+    positions: Sequence["AxisCount"] = (),
 ) -> list[Term]:
     """Returns the multiply-accumulates of a call as terms.
 
     Args:
         work: Their number in the whole model.
         kernels: What the call multiplies by, and is cut with the channels.
+        positions: The axes of its output whose entries are channels that it acts on
+            one by one.
     """
     if not work:
         return []
+    rows = tuple(count.row for count in positions)
+    work /= math.prod(count.full for count in positions)
     if not kernels:
-        return [Term(work, ONE, ONE)]
+        return [Term(work, rows)]
     # A layer multiplies by the entries of its kernels, so often each.
     often = work / sum(kernel.entries for kernel in kernels)
     terms = []
     for kernel in kernels:
         coefficient = kernel.term.coefficient * often
-        terms.append(kernel.term._replace(coefficient=coefficient))
+        terms.append(Term(coefficient, kernel.term.rows + rows))
     return terms
 
 
-class _AxisCount(NamedTuple):
+def position_counts(
+    graph: ChannelGraph,
+    call: Call,
+    rows: CountRows,
+) -> "list[AxisCount]":
+    """Returns the counts of the channels of an output, but for those of a kernel.
+
+    Args:
+        graph: The traced model.
+        call: The call that makes it.
+        rows: To add the counts to.
+    """
+    counts: list[AxisCount] = []
+    if call.rule is None:
+        return counts
+    # A product of tensors has no kernel: it works for each entry that it makes.
+    first_of_kernel = call.rule.made_axis if call.weights else 0
+    for axis, channels in graph.channels[call.outputs[0]].items():
+        if axis < first_of_kernel:
+            row = rows.add(channels)
+            counts.append(AxisCount(len(channels), row))
+    return counts
+
+
+class AxisCount(NamedTuple):
     """The channels that an axis runs over: how many in the whole model, and a row."""
 
     full: int
@@ -79,19 +107,21 @@ def _axis_counts(
     graph: ChannelGraph,
     call: Call,
     rows: CountRows,
-) -> dict[str, _AxisCount]:
+) -> dict[str, AxisCount]:
     """Returns the counts of the channels going `IN` and `OUT`; none without a rule."""
     if not call.rule:
         return {}
     tensors = {
-        IN: call.inputs[0],
-        OUT: call.outputs[0],
+        IN: (call.inputs[0], call.rule.read_axis),
+        OUT: (call.outputs[0], call.rule.made_axis),
     }
     counts = {}
-    for axis, tensor in tensors.items():
-        channels = graph.channels_of(tensor)
+    for axis, (tensor, place) in tensors.items():
+        channels = graph.channels[tensor].get(place)
+        if channels is None:
+            continue
         row = rows.add(channels)
-        counts[axis] = _AxisCount(len(channels), row)
+        counts[axis] = AxisCount(len(channels), row)
     return counts
 
 
@@ -99,7 +129,7 @@ def _term(
     call: Call,
     name: str,
     shape: tuple[int, ...],
-    counts: dict[str, _AxisCount],
+    counts: dict[str, AxisCount],
 ) -> Term:
     """Returns the entries of a weight of this shape as a term."""
     axes: Axes = ()
@@ -110,7 +140,4 @@ def _term(
     # for each channel, or, in a grouped convolution, fewer.
     entries_cut = math.prod(count.full for count in cut)
     coefficient = math.prod(shape) / entries_cut
-    rows = [count.row for count in cut]
-    # A weight has two axes of channels at most; the others do not change.
-    first, second, *_ = [*rows, ONE, ONE]
-    return Term(coefficient, first, second)
+    return Term(coefficient, tuple(count.row for count in cut))

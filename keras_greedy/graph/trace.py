@@ -19,29 +19,36 @@ from keras_greedy.graph.calls import (
     Call,
     config_of,
     fresh_outputs,
+    is_sized,
     run_calls,
     without_config,
 )
 from keras_greedy.graph.carry import Carrier
 from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.composites import Composite, is_composite, tensors_among
 from keras_greedy.graph.groups import find_groups
 from keras_greedy.graph.nodes import own_calls
+from keras_greedy.graph.rules.base import Unprunable
+from keras_greedy.graph.subclassed import functional_calling
 from tflite_export.user_warnings import warn_user
 
 # Names of layers that a message lists.
 NAMES_SHOWN = 3
 
 
-def trace(model: keras.Model) -> ChannelGraph:
+def trace(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
     """Finds which channels of a model must be cut together.
 
-    Layers without a rule, or without a config, keep all channels they touch; one
-    warning lists them.
+    Layers without a rule, or without a config, keep all channels they touch, and one
+    warning lists them. One without weights is probed, as an activation without a rule
+    is: if, on random inputs, it acts on each channel alone, its channels are cut, and
+    another warning names it.
 
     Args:
-        model: A built Functional or Sequential model, channels last. The layers of
-            such models inside it are traced too, a group's name then begins with
-            that model's: `"backbone/conv1"`.
+        model: A built model, channels last. The layers of models inside it, and of
+            layers made of layers, are traced too; a group's name then begins with that
+            of the model or layer: `"backbone/conv1"`.
+        look_inside: Whether to look into layers made of layers; else they stay whole.
 
     Returns:
         The `ChannelGraph`.
@@ -70,7 +77,7 @@ def trace(model: keras.Model) -> ChannelGraph:
         print(group.name, group.size)  # first 8, then second 12
     ```
     """
-    graph = trace_quietly(model)
+    graph = trace_quietly(model, look_inside)
     if graph.unprunable:
         lines = [f"  {name}: {reason}" for name, reason in graph.unprunable]
         listed = "\n".join(lines)
@@ -78,15 +85,26 @@ def trace(model: keras.Model) -> ChannelGraph:
             f"Some channels of model '{model.name}' stay unpruned because of "
             f"these layers:\n{listed}"
         )
+    if graph.probed:
+        lines = [f"  {name}: {kind}" for name, kind in graph.probed]
+        listed = "\n".join(lines)
+        warn_user(
+            f"These layers of model '{model.name}' are taken to tell the channels "
+            "apart, as they do on random inputs. Register a rule for their classes or "
+            "functions to be sure, as `keras_greedy.register_rule(my_function)"
+            f"(keras_greedy.Rule)` if each channel is on its own:\n{listed}"
+        )
     return graph
 
 
-def trace_quietly(model: keras.Model) -> ChannelGraph:
+def trace_quietly(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
     """Traces without the warning, for copies of a model traced before."""
     functional = check_model(model)
-    layout = Layout(functional)
+    if is_subclassed(model):
+        model = functional
+    layout = laid_out(functional, look_inside)
     faults = without_config(layout.calls)
-    carrier = Carrier(functional.inputs, faults)
+    carrier = Carrier(functional.inputs, layout.not_laid_out | faults)
     for call in layout.calls:
         carrier.carry(call)
     for one, other in layout.shared_inputs:
@@ -97,15 +115,18 @@ def trace_quietly(model: keras.Model) -> ChannelGraph:
         # Whether or not channels are kept by it: it keeps the model from being cut.
         if call.operation in faults:
             unprunable.append((call.name, faults[call.operation]))
+    in_groups = {channel for group in groups for channel in group.channels}
     return ChannelGraph(
         model=model,
         functional=functional,
         calls=carrier.calls,
         outputs=layout.outputs,
         stand_ins=layout.stand_ins,
+        inside=layout.inside,
         channels=channels,
         groups=groups,
         unprunable=list(dict.fromkeys(unprunable)),
+        probed=carrier.followed_by_probe(in_groups),
         whole=carrier.whole,
     )
 
@@ -135,24 +156,36 @@ def check_channels_last(graph: ChannelGraph) -> None:
 
 
 def check_model(model: Any) -> Functional:
-    """Returns the built Functional that backs `model`.
+    """Returns the built Functional that backs `model`, or that calls it.
 
     Raises:
-        ValueError: When `model` is no model of Keras' own graph API, or not built.
+        ValueError: When `model` is no model, not built, or cannot be called on
+            symbolic tensors.
     """
     if has_graph(model):
         return model._functional if isinstance(model, keras.Sequential) else model
+    if is_subclassed(model):
+        return functional_calling(model)
     if isinstance(model, keras.Sequential) and _calls_as(model, keras.Sequential):
         raise ValueError(
             "Expected `model` to be built: call `model.build(input_shape)` or "
             f"start it with `keras.Input`. Received: model={model!r}"
         )
     raise ValueError(
-        "Expected `model` to be a Functional or Sequential keras.Model without a "
-        "`call` of its own (there is no graph to trace in one: express it with "
-        f"`keras.Model(inputs, outputs)`). Received: model={model!r} "
-        f"of type {type(model).__name__}"
+        "Expected `model` to be a keras.Model. Received: model="
+        f"{model!r} of type {type(model).__name__}"
     )
+
+
+def check_has_graph(model: keras.Model) -> None:
+    """Raises a ValueError for a model with a `call` of its own, or not built."""
+    if is_subclassed(model):
+        raise ValueError(
+            "Expected a Functional or Sequential keras.Model without a `call` of its "
+            "own, of which there is no graph: express it with `keras.Model(inputs, "
+            f"outputs)`. Received: model={model!r} of type {type(model).__name__}"
+        )
+    check_model(model)
 
 
 def has_graph(model: Any) -> bool:
@@ -162,6 +195,13 @@ def has_graph(model: Any) -> bool:
     return isinstance(model, Functional) and _calls_as(model, Functional)
 
 
+def is_subclassed(model: Any) -> bool:
+    """Returns whether `model` is a model with a `call` of its own."""
+    if not isinstance(model, keras.Model) or has_graph(model):
+        return False
+    return not _calls_as(model, keras.Sequential)
+
+
 def _calls_as(
     model: keras.Model,
     base: type[keras.Model],
@@ -169,33 +209,66 @@ def _calls_as(
     return type(model).call is base.call
 
 
+def laid_out(functional: Functional, look_inside: bool) -> "Layout":
+    """Returns the layout of a model, in which each layer is looked into or is not."""
+    not_laid_out: dict[keras.Operation, str] = {}
+    while True:
+        try:
+            return Layout(functional, not_laid_out, look_inside)
+        except _CalledInOtherWays as error:
+            # Another of its calls has been laid out already: once more, from the start.
+            not_laid_out[error.layer] = error.reason
+
+
+class _CalledInOtherWays(Exception):
+    """Raised where not all calls of a layer can be laid out in the same way."""
+
+    def __init__(self, layer: keras.Layer, reason: str):
+        super().__init__(reason)
+        self.layer = layer
+        self.reason = reason
+
+
 class Layout:
-    """All calls of a model, those of the models inside it among them.
+    """All calls of a model, those of the models and layers inside it among them.
 
     A model inside gets fresh symbolic tensors, as it may be called several times.
 
     Args:
         functional: The model.
+        not_laid_out: Layers made of layers that are to stay single calls -> why.
+        look_inside: As for `trace`.
 
     Attributes:
         calls: In topological order.
         outputs: The symbolic tensors the model returns, as the calls make them.
         stand_ins: As of `ChannelGraph`.
+        inside: As of `ChannelGraph`.
+        not_laid_out: As given, and those found.
         shared_inputs: Pairs of tensors that are the same input of a model inside, at
             different times.
     """
 
-    def __init__(self, functional: Functional):
+    def __init__(
+        self,
+        functional: Functional,
+        not_laid_out: dict[keras.Operation, str],
+        look_inside: bool = True,
+    ):
         self.calls: list[Call] = []
         self.stand_ins: dict[KerasTensor, KerasTensor] = {}
+        self.inside: dict[keras.Operation, Composite] = {}
+        self.not_laid_out = not_laid_out
+        self._look_inside = look_inside
         self.shared_inputs: list[tuple[KerasTensor, KerasTensor]] = []
         # An operation has the name of its first call, however often it is called.
         self._names: dict[keras.Operation, str] = {}
+        self._whole = wrapped(functional)
         self.outputs = self._add(functional, functional.inputs, path=(), training=None)
 
     def _add(
         self,
-        functional: Functional,
+        model: Functional | Composite,
         inputs: Sequence[KerasTensor],
         path: tuple[str, ...],
         training: Any,
@@ -203,15 +276,15 @@ class Layout:
         """Adds a model's calls; returns the tensors that stand for its outputs.
 
         Args:
-            functional: The model.
+            model: The model, or a layer made of layers.
             inputs: The tensors that it is called on.
             path: Names of the models around it, its own at the end; none for the
                 model that is traced.
             training: The mode that it is called in, `None` where that is left open.
         """
         # The model's own tensors -> those of this call of it.
-        here = dict(zip(functional.inputs, inputs, strict=True))
-        for own in functional.inputs:
+        here = dict(zip(model.inputs, inputs, strict=True))
+        for own in model.inputs:
             # An input of any width has no channels of its own to be tied.
             if own.shape[-1] is not None and own in self.stand_ins:
                 pair = (self.stand_ins[own], here[own])
@@ -223,18 +296,46 @@ class Layout:
             *args: Any,
             **kwargs: Any,
         ) -> Sequence[KerasTensor]:
-            if _is_transparent(own):
+            inner = self._looked_into(own, args, kwargs)
+            if inner is not None:
                 mode = kwargs.get("training", training)
-                inner_inputs = keras.tree.flatten(args[0])
-                inner = check_model(own.operation)
-                return self._add(inner, inner_inputs, (*path, own.name), mode)
+                names = path if own.operation is self._whole else (*path, own.name)
+                return self._add(inner, tensors_among(args, kwargs), names, mode)
             kwargs |= _training(own, training)
             return self._add_call(own, args, kwargs, path)
 
-        run_calls(own_calls(functional), here, add)
+        run_calls(calls_of(model), here, add)
         # Of a model that is called several times, the first tensors stay.
         self.stand_ins = here | self.stand_ins
-        return [here[tensor] for tensor in functional.outputs]
+        return [here[tensor] for tensor in model.outputs]
+
+    def _looked_into(
+        self,
+        own: Call,
+        args: tuple,
+        kwargs: dict[str, Any],
+    ) -> Functional | Composite | None:
+        """Returns the model, or the layer as one, that a call is of, if it is seen."""
+        if _is_transparent(own):
+            return check_model(own.operation)
+        layer = own.operation
+        if layer in self.not_laid_out or has_graph(layer) or not is_composite(own):
+            return None
+        if not self._look_inside:
+            return None
+        known = self.inside.get(layer)
+        if known is not None:
+            if known.is_called_alike(args, kwargs):
+                return known
+            raise _CalledInOtherWays(
+                layer, "it is made of layers, and called in different ways"
+            )
+        try:
+            self.inside[layer] = Composite(own, args, kwargs)
+        except Unprunable as reason:
+            self.not_laid_out[layer] = str(reason)
+            return None
+        return self.inside[layer]
 
     def _add_call(
         self,
@@ -245,16 +346,36 @@ class Layout:
     ) -> tuple[KerasTensor, ...]:
         """Adds a call with these arguments; returns the tensors that it makes."""
         full_name = "/".join((*path, own.name))
+        outputs = own.outputs
+        if path or not is_sized(own, args, kwargs):
+            outputs = fresh_outputs(own, args, kwargs)
         call = dataclasses.replace(
             own,
             index=len(self.calls),
             name=self._names.setdefault(own.operation, full_name),
             args=args,
             kwargs=kwargs,
-            outputs=fresh_outputs(own, args, kwargs) if path else own.outputs,
+            outputs=outputs,
         )
         self.calls.append(call)
         return call.outputs
+
+
+def calls_of(model: Functional | Composite) -> list[Call]:
+    """Returns the calls of one model's graph, or of a layer made of layers."""
+    return model.calls if isinstance(model, Composite) else own_calls(model)
+
+
+def wrapped(functional: Functional) -> keras.Layer | None:
+    """Returns the model that a Functional does nothing but call, if it has no graph."""
+    operations = [
+        operation
+        for operation in functional.operations
+        if not isinstance(operation, keras.layers.InputLayer)
+    ]
+    if len(operations) != 1 or not isinstance(operations[0], keras.Model):
+        return None
+    return None if has_graph(operations[0]) else operations[0]
 
 
 def _is_transparent(call: Call) -> bool:

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
+from keras_greedy.graph.axes import all_numbers
 from keras_greedy.graph.calls import Call, run_calls
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Widths
+from keras_greedy.graph.kept import Kept
 from keras_greedy.graph.rebuild import Cutter
 
 
@@ -52,15 +54,15 @@ class Block:
         selection = {}
         for name, width in widths.items():
             selection[name] = np.arange(width)
-        kept = graph.kept_mask(selection)
+        mask = graph.kept_mask(selection)
+        kept = Kept(graph.channels, mask)
         values = {}
         inputs = []
         for tensor in self.inputs:
-            channels = graph.channels_of(tensor)
-            cut = _input_like(tensor, kept[channels].sum())
+            cut = keras.Input(batch_shape=kept.shape(tensor), dtype=tensor.dtype)
             values[tensor] = cut
             inputs.append(cut)
-        cutter = Cutter(graph, kept, {})
+        cutter = Cutter(graph, mask, {})
         run_calls(self.calls, values, cutter.apply)
         outputs = []
         for tensor in self.outputs:
@@ -135,7 +137,7 @@ def _groups(
     """Returns the names of the groups with channels in these tensors, once each."""
     names: dict[str, None] = {}
     for tensor in tensors:
-        for channel in graph.channels_of(tensor):
+        for channel in all_numbers(graph.channels[tensor]):
             name = group_of.get(channel)
             if name is not None:
                 names[name] = None
@@ -144,9 +146,3 @@ def _groups(
 
 def _has_kernel(call: Call) -> bool:
     return any(name.endswith("kernel") for name in call.weights)
-
-
-def _input_like(tensor: keras.KerasTensor, channels: int) -> keras.KerasTensor:
-    *others, _ = tensor.shape
-    shape = (*others, int(channels))
-    return keras.Input(batch_shape=shape, dtype=tensor.dtype)

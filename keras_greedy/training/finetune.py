@@ -32,6 +32,7 @@ from keras_greedy.training.optimizers import (
     optimizer_of,
     warm_up,
 )
+from keras_greedy.training.tasks import network_of, preprocessed
 from tflite_export.checks import is_count, shown
 
 
@@ -155,9 +156,12 @@ class FineTune:
         Returns:
             The history that `fit` returns, with `val_loss` or `val_divergence`.
         """
+        data = preprocessed(full, data)
+        validation = preprocessed(full, fit.pop("validation_data", None))
+        full = network_of(full)
         functional = check_model(full)
         batches = Batches.of(data, functional)
-        held = validation_batches(fit.pop("validation_data", None), functional)
+        held = validation_batches(validation, functional)
         if held is None:
             # Those of a few dozen examples have to judge what they teach.
             batches, held = batches.held_apart() or (batches, batches)

@@ -169,7 +169,7 @@ def readers_of_cuts(
         if name not in calls or name not in smaller_calls:
             continue
         call = smaller_calls[name]
-        compact = consumer_of(call, smaller.channels_of(call.inputs[0]))
+        compact = consumer_of(call, smaller.channels_read(call).ravel())
         norm = norms.get(full.call.index)
         is_cut = not kept[full.features].all()
         if not is_cut or not _can_be_fitted(full, compact, norm):
@@ -199,6 +199,9 @@ def _called_once(graph: ChannelGraph) -> dict[str, Call]:
 
 def _can_be_fitted(full: Consumer, compact: Consumer, norm: Call | None) -> bool:
     """Returns whether the weights are one matrix, with a place for the mean."""
+    rule = compact.call.rule
+    if rule is None or rule.made_axis != -1:
+        return False
     is_matrix = type(compact).usable is Consumer.usable and compact.folds == 1
     if not is_matrix or type(compact) is not type(full):
         return False

@@ -34,7 +34,7 @@ class GatedModel:
 
     def __init__(self, wrapped: keras.Model):
         copier = Copier(lambda operation: remake(inner(operation)))
-        self.whole = trace_quietly(copier.model(wrapped))
+        self.whole = trace_quietly(copier.model(wrapped), look_inside=False)
         self._copies = [
             (old, new) for old, new in copier.copies if isinstance(old, keras.Layer)
         ]
@@ -171,6 +171,8 @@ class GatedModel:
 
     def _is_gated(self, group: ChannelGroup) -> bool:
         """Returns whether every reader of the group has a gate for all its channels."""
+        if not can_be_gated(self.whole, group):
+            return False
         for call in group.readers:
             wrapper = self._originals[call.operation]
             if not isinstance(wrapper, GreedyChannels):
@@ -178,7 +180,7 @@ class GatedModel:
             places = [wrapper.places[i] for i in self._positions(call, group)]
             if not all(places):
                 return False
-        return can_be_gated(self.whole, group)
+        return True
 
     def _positions(self, call: Call, group: ChannelGroup) -> np.ndarray:
         """Returns where in the call's input each channel of the group first is."""
@@ -196,8 +198,11 @@ def can_be_gated(graph: ChannelGraph, group: ChannelGroup) -> bool:
     """Returns whether a wrapper of one gate can call each reader in its place.
 
     A layer that is called several times has one gate for all of its calls: it has to
-    read the same channels each time. The wrapper takes one tensor, without a mask.
+    read the same channels each time. The wrapper takes one tensor, without a mask;
+    its gate is for the last axis, and heads are on another one.
     """
+    if any(call.rule and call.rule.read_axis != -1 for call in group.readers):
+        return False
     for call in group.readers:
         takes_mask = "mask" in inspect.signature(call.operation.call).parameters
         is_masked = get_keras_mask(call.inputs[0]) is not None

@@ -121,7 +121,7 @@ class Selector:
         """Searches as `prune` does: the width is that of a quick local imitation."""
         quick = self._search(compact, names, Imitation("local", method.step))
         stop = ToWidths(quick.widths(budget))
-        graph = trace_quietly(compact)
+        graph = trace_quietly(compact, look_inside=False)
         objective = method.objective_on(compact, self._batches)
         moments, path, width = path_of_group(
             graph,
@@ -141,7 +141,7 @@ class Selector:
         names: Collection[str],
         method: Method,
     ) -> SelectionPaths:
-        graph = of_groups(trace_quietly(compact), names)
+        graph = of_groups(trace_quietly(compact, look_inside=False), names)
         return search_graph(graph, self._batches, method, self._seed, SILENT)
 
     def _compact(self) -> keras.Model:

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_greedy.graph.trace import check_model
+from keras_greedy.graph.trace import check_has_graph
 from keras_greedy.while_training.gated_model import GatedModel
 from keras_greedy.while_training.layers import GreedyChannels, wrappers_of
 from keras_greedy.while_training.running import is_in_fit, optimizer_of, steps_taken
@@ -45,7 +45,7 @@ def strip_pruning(wrapped: keras.Model) -> keras.Model:
     compact.save("compact.keras")
     ```
     """
-    check_model(wrapped)
+    check_has_graph(wrapped)
     wrappers = wrappers_of(wrapped)
     _check_all_in_reach(wrapped, wrappers)
     if not wrappers:

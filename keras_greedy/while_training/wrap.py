@@ -11,7 +11,7 @@ from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.clone import Copier, remake
 from keras_greedy.graph.rules import public_key, rule_for
 from keras_greedy.graph.state import copy_weights, full_weights
-from keras_greedy.graph.trace import trace
+from keras_greedy.graph.trace import check_has_graph, trace
 from keras_greedy.policies import PruningPolicy, allowed, check_has_groups, of_groups
 from keras_greedy.selection.cut import without_bias
 from keras_greedy.training.compiling import own_training
@@ -178,10 +178,11 @@ def _wrapped_model(
     policy: PruningPolicy | None,
     settings: Settings,
 ) -> keras.Model:
+    check_has_graph(model)
     _warn_of_own_training(model)
     before = GatedModel(model)
     narrowed = _narrowed(before)
-    whole = trace(before.whole.model)
+    whole = trace(before.whole.model, look_inside=False)
     check_has_groups(whole)
     # Groups that were narrowed before keep their gates, whatever the policy says now.
     graph = of_groups(whole, {*allowed(whole, policy).widths, *narrowed})

@@ -4,12 +4,17 @@ Importing this package registers them all.
 """
 
 from keras_greedy.graph.rules import (
+    contraction,
     elementwise,
     linear,
     merging,
+    moving,
     normalization,
     recurrent,
+    reducing,
     reshaping,
+    slicing,
+    statistics,
     wrappers,
 )
 from keras_greedy.graph.rules.base import (
@@ -31,14 +36,19 @@ __all__ = [
     "Rule",
     "RuleKey",
     "Unprunable",
+    "contraction",
     "elementwise",
     "linear",
     "merging",
+    "moving",
     "normalization",
     "public_key",
     "recurrent",
+    "reducing",
     "register_rule",
     "reshaping",
     "rule_for",
+    "slicing",
+    "statistics",
     "wrappers",
 ]

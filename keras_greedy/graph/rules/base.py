@@ -5,7 +5,7 @@ belong to the channels going in or out, and how its config changes when some are
 cut.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -13,8 +13,11 @@ import numpy as np
 from keras import KerasTensor
 
 from keras_greedy.backend import Tensor
+from keras_greedy.graph.axes import axes_of_any, join
 from keras_greedy.graph.calls import Call
-from keras_greedy.graph.space import ChannelSpace
+from keras_greedy.graph.kept import Kept
+from keras_greedy.graph.probing import Mixing
+from keras_greedy.graph.space import ByAxis, ChannelSpace
 
 IN = "in"
 OUT = "out"
@@ -39,12 +42,21 @@ class Rule:
     follower). Others say so by the attributes, and by the methods where those do not
     suffice.
 
+    The axes before the last one have channels, too, where an earlier call has moved
+    them there. A rule of the last axis alone says by `any_axis` that they pass; rules
+    of all axes have `carry_axes`, `changes` and `arguments` in place of `carry`,
+    `cut_config` and `cut_arguments`.
+
     Attributes:
+        any_axis: Whether the axes before the last one come out as they are, so that
+            channels on them pass. Without it they are positions, which stay.
+        takes_parts: Whether it takes channels that a reshape has parted into several
+            axes, which none of them has yet, see `graph.parted`.
         produces: Whether the call makes channels of its own.
         consumes: Whether it reads all channels of its input at once, so that a
             channel which is 0 there might as well be absent.
-        normalizes: Whether it divides each channel by statistics over all of them;
-            such a rule has `over_kept`.
+        normalizes: Whether it divides each channel by statistics over all of them, or
+            makes a channel of such statistics; such a rule has `over_kept`.
         takes_several: Whether, reading all channels of its first input, it takes other
             tensors beside it, whose channels `carry` sees to.
         width: Name of the layer's argument that is the number of channels coming
@@ -52,6 +64,8 @@ class Rule:
         weight_axes: Weight name -> for each of its last axes the channels that it
             runs over: those going `IN`, those coming `OUT`, or `None` for neither.
             An axis may have several entries in a row for each channel.
+        read_axis: The axis of the input, counted from the end, whose channels go `IN`.
+        made_axis: The axis of the output whose channels come `OUT`.
 
     Example:
 
@@ -91,12 +105,16 @@ class Rule:
     ```
     """
 
+    any_axis: bool = False
+    takes_parts: bool = False
     produces: bool = False
     consumes: bool = False
     normalizes: bool = False
     takes_several: bool = False
     width: str | None = None
     weight_axes: dict[str, Axes] = {}
+    read_axis: int = -1
+    made_axis: int = -1
 
     def specialised(self, operation: keras.Operation) -> "Rule | None":
         """Returns the rule of one operation of the kind, where its settings matter.
@@ -105,13 +123,17 @@ class Rule:
         """
         return self
 
+    def of_call(self, call: Call) -> "Rule":
+        """Returns the rule of one call of the kind, where its shapes matter."""
+        return self
+
     def carry(
         self,
         call: Call,
         channels: Sequence[np.ndarray],
         space: ChannelSpace,
-    ) -> np.ndarray:
-        """Returns the `(C,)` channel numbers of the call's output.
+    ) -> np.ndarray | Sequence[np.ndarray]:
+        """Returns the `(C,)` channel numbers of the call's output, of each of several.
 
         Args:
             call: The `Call`.
@@ -130,14 +152,33 @@ class Rule:
         pin_mixed(call, carried, space)
         return carried
 
-    def carry_all(
+    def carry_axes(
         self,
         call: Call,
-        channels: Sequence[np.ndarray],
+        channels: Sequence[ByAxis],
         space: ChannelSpace,
-    ) -> list[np.ndarray]:
-        """Returns what `carry` does, for each of the call's outputs."""
-        return [self.carry(call, channels, space)]
+    ) -> Sequence[ByAxis]:
+        """Returns the channel numbers on the axes of each of the call's outputs.
+
+        Args:
+            call: The `Call`.
+            channels: Axis, counted from the end -> `(C,)` channel numbers, for each of
+                the call's inputs.
+            space: As for `carry`.
+
+        Raises:
+            Unprunable: When the channels cannot be cut; says why.
+        """
+        last = [by_axis[-1] for by_axis in channels]
+        made = self.carry(call, last, space)
+        outputs = [made] if isinstance(made, np.ndarray) else made
+        others = [axis for axis in axes_of_any(channels) if axis != -1]
+        passing = {}
+        if self.any_axis:
+            passing = join(call.channel_inputs, channels, others, space)
+        else:
+            pin_axes(call, channels, others, space)
+        return [passing | {-1: ids} for ids in outputs]
 
     def tied(self, call: Call) -> list[KerasTensor]:
         """Returns the tensors whose channels are the same at every call of a layer."""
@@ -183,6 +224,36 @@ class Rule:
         """
         return args
 
+    def changes(self, call: Call, kept: Kept) -> dict[str, Any]:
+        """Returns the config entries that a cut changes, of whichever axis.
+
+        Args:
+            call: The `Call`.
+            kept: What is kept of the axes of its tensors.
+        """
+        kept_in = kept(call.inputs[0])
+        kept_out = kept(call.outputs[0])
+        return self.cut_config(call, kept_in, kept_out)
+
+    def arguments(
+        self,
+        call: Call,
+        args: tuple,
+        kept: Kept,
+    ) -> tuple:
+        """Returns the positional arguments with constants cut along whichever axis.
+
+        Args:
+            call: The `Call`.
+            args: Its positional arguments.
+            kept: What is kept of the axes of its tensors.
+        """
+        return self.cut_arguments(call, args, kept(call.outputs[0]))
+
+    def with_bias(self, call: Call) -> dict[str, Any]:
+        """Returns the config entries that give a layer without a bias one."""
+        return {"use_bias": True}
+
     def over_kept(
         self,
         layer: keras.Layer,
@@ -212,10 +283,14 @@ class Rule:
         """Returns whether the operation itself is another one after a cut."""
         if self.weight_axes or self.width:
             return True
-        cls = type(self)
-        if cls.cut_config is not Rule.cut_config:
+        if self._has_own("cut_config", "changes"):
             return True
-        return cls.cut_arguments is not Rule.cut_arguments and _has_arrays(call)
+        return self._has_own("cut_arguments", "arguments") and _has_arrays(call)
+
+    def _has_own(self, *methods: str) -> bool:
+        """Returns whether the class has one of these methods that is not `Rule`'s."""
+        own, usual = type(self), Rule
+        return any(getattr(own, name) is not getattr(usual, name) for name in methods)
 
 
 def require_channels_last(call: Call) -> None:
@@ -260,6 +335,22 @@ def tie_inputs(
     return widest
 
 
+def pin_axes(
+    call: Call,
+    channels: Iterable[ByAxis],
+    axes: Iterable[int],
+    space: ChannelSpace,
+) -> None:
+    """Forbids cutting the channels on axes that a call does not take for channels."""
+    for by_axis in channels:
+        for axis in axes:
+            ids = by_axis.get(axis)
+            # Of channels that are kept in any case there is nothing to say.
+            if ids is not None and not space.is_whole(ids):
+                reason = f"it takes the channels on axis {axis} for positions"
+                space.pin(ids, call.name, reason)
+
+
 def pin_mixed(
     call: Call,
     channels: np.ndarray,
@@ -267,20 +358,51 @@ def pin_mixed(
 ) -> None:
     """Forbids cutting `(C,)` channels that the call's activation may mix."""
     activation = getattr(call.operation, "activation", None)
-    if not _is_per_channel(activation):
-        name = getattr(activation, "__name__", type(activation).__name__)
-        space.pin(channels, call.name, f"its activation {name} may mix the channels")
+    if _is_per_channel(activation):
+        return
+    name = getattr(activation, "__name__", type(activation).__name__)
+    reason = f"its activation {name} may mix the channels"
+    if _has_rule(activation) or getattr(activation, "weights", None):
+        space.pin(channels, call.name, reason)
+        return
+    try:
+        space.probes.check_activation(activation, call.outputs[0])
+        space.probes.trust(call.name, f"its activation {name}", channels)
+    except Mixing as finding:
+        space.pin(channels, call.name, f"{reason}, as a probe finds: {finding}")
 
 
-def cut_constant(value: Any, kept: np.ndarray) -> Any:
-    """Returns the kept channels of a constant that has a value for each."""
-    if np.ndim(value) == 0:
+def is_follower(key: RuleKey) -> bool:
+    """Returns whether a layer's class or a function acts on each channel alone.
+
+    That is, by its rule. One that looks closer may find that it mixes the channels, and
+    weights of an activation inside a layer would not be cut.
+    """
+    rule = RULES.get(key)
+    if rule is None or rule.produces or rule.consumes or rule.normalizes:
+        return False
+    return not rule._has_own("carry", "carry_axes") and not rule.weight_axes
+
+
+def cut_constant(
+    value: Any,
+    kept: np.ndarray,
+    axis: int = -1,
+) -> Any:
+    """Returns the kept channels of a constant that has a value for each.
+
+    Args:
+        value: The constant.
+        kept: `(C,)` mask of the channels kept.
+        axis: Of the channels, counted from the end.
+    """
+    if np.ndim(value) < -axis:
         return value
     # One value, or one for each position, is the same for all channels.
-    size = np.shape(value)[-1]
+    size = np.shape(value)[axis]
     if size == 1 or size != len(kept):
         return value
-    return np.asarray(value)[..., kept]
+    return np.compress(kept, np.asarray(value), axis)
 
 
 def _has_arrays(call: Call) -> bool:
@@ -295,10 +417,15 @@ def _is_per_channel(activation: Any) -> bool:
     """Returns whether an activation, if there is one, acts on each channel alone."""
     if activation is None:
         return True
-    is_layer = isinstance(activation, keras.Layer)
-    rule = RULES.get(type(activation) if is_layer else activation)
-    # A follower as `Rule` is one; a rule that looks closer may find that it mixes, and
-    # weights of an activation inside a layer would not be cut.
-    if rule is None or type(rule).carry is not Rule.carry or rule.weight_axes:
+    if not is_follower(_key_of(activation)):
         return False
+    is_layer = isinstance(activation, keras.Layer)
     return not is_layer or _is_per_channel(getattr(activation, "activation", None))
+
+
+def _has_rule(activation: Any) -> bool:
+    return _key_of(activation) in RULES
+
+
+def _key_of(activation: Any) -> Any:
+    return type(activation) if isinstance(activation, keras.Layer) else activation

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import activations, layers, ops
 
+from keras_greedy.graph.axes import axis_from_end
 from keras_greedy.graph.calls import Call
+from keras_greedy.graph.kept import Kept
 from keras_greedy.graph.rules.base import (
     IN,
     OUT,
@@ -15,7 +18,7 @@ from keras_greedy.graph.rules.base import (
     cut_constant,
 )
 from keras_greedy.graph.rules.register import register_rule
-from keras_greedy.graph.space import ChannelSpace
+from keras_greedy.graph.space import ByAxis, ChannelSpace
 
 ACTIVATIONS = (
     layers.Activation,
@@ -80,37 +83,52 @@ ELEMENTWISE = """
     stop_gradient tanh tanh_shrink threshold
 """
 
-register_rule(*ACTIVATIONS)(Rule)
-register_rule(*IDENTITIES)(Rule)
-register_rule(*NOISE)(Rule)
-register_rule(*SPATIAL_DROPOUT)(Rule)
 register_rule(*POOLING)(Rule)
 register_rule(*GLOBAL_POOLING)(Rule)
 register_rule(*RESIZING)(Rule)
-register_rule(STOCHASTIC_DEPTH)(Rule)
+
+
+@register_rule(
+    *ACTIVATIONS,
+    *IDENTITIES,
+    *NOISE,
+    *SPATIAL_DROPOUT,
+    STOCHASTIC_DEPTH,
+)
+class ElementwiseRule(Rule):
+    """Acts on each entry alone, whatever its axes are."""
+
+    any_axis = True
+
 
 for name in ELEMENTWISE.split():
     for module in (activations, ops):
         if hasattr(module, name):
-            register_rule(getattr(module, name))(Rule)
+            register_rule(getattr(module, name))(ElementwiseRule)
 
 
-@register_rule(layers.Softmax, ops.softmax, ops.log_softmax)
+SOFTMAX = (activations.softmax, activations.log_softmax, ops.softmax, ops.log_softmax)
+
+
+@register_rule(layers.Softmax, *SOFTMAX)
 class SoftmaxRule(Rule):
-    """Keeps all channels: each output depends on all of them."""
+    """Keeps all channels along its axes: each output depends on all of them."""
 
-    def carry(
+    def carry_axes(
         self,
         call: Call,
-        channels: Sequence[np.ndarray],
+        channels: Sequence[ByAxis],
         space: ChannelSpace,
-    ) -> np.ndarray:
-        space.pin(channels[0], call.name, "a softmax mixes the channels")
-        return channels[0]
+    ) -> Sequence[ByAxis]:
+        for axis in keras.tree.flatten(call.operation.axis):
+            ids = channels[0].get(axis_from_end(axis, call.inputs[0]))
+            if ids is not None:
+                space.pin(ids, call.name, "a softmax mixes the channels")
+        return [channels[0]]
 
 
 @register_rule(ops.clip)
-class ClipRule(Rule):
+class ClipRule(ElementwiseRule):
     """Clips at the same bounds for all channels."""
 
     def carry(
@@ -145,33 +163,34 @@ class PReLURule(Rule):
 class DropoutRule(Rule):
     """Drops entries by a mask of any number of channels."""
 
-    def carry(
+    def carry_axes(
         self,
         call: Call,
-        channels: Sequence[np.ndarray],
+        channels: Sequence[ByAxis],
         space: ChannelSpace,
-    ) -> np.ndarray:
+    ) -> Sequence[ByAxis]:
         shape = call.operation.noise_shape
-        if shape and shape[-1] not in (None, 1):
-            raise Unprunable(f"its noise_shape={shape} fixes the number of channels")
-        return channels[0]
+        for axis in channels[0]:
+            if shape and shape[axis] not in (None, 1):
+                raise Unprunable(
+                    f"its noise_shape={shape} fixes the number of channels"
+                )
+        return [channels[0]]
 
 
 @register_rule(layers.Rescaling)
-class RescalingRule(Rule):
+class RescalingRule(ElementwiseRule):
     """Has constants in its config, which may have a value for each channel."""
 
-    def cut_config(
-        self,
-        call: Call,
-        kept_in: np.ndarray,
-        kept_out: np.ndarray,
-    ) -> dict[str, Any]:
+    def changes(self, call: Call, kept: Kept) -> dict[str, Any]:
         changes = {}
+        (made,) = call.outputs
         for name in ("scale", "offset"):
-            value = getattr(call.operation, name)
-            if np.ndim(value):
-                changes[name] = cut_constant(np.asarray(value), kept_out).tolist()
+            value = np.asarray(getattr(call.operation, name))
+            if value.ndim:
+                for axis in kept.axes(made):
+                    value = cut_constant(value, kept(made, axis), axis)
+                changes[name] = value.tolist()
         return changes
 
 
@@ -179,6 +198,7 @@ class RescalingRule(Rule):
 class LayerScaleRule(Rule):
     """ConvNeXt's learned factor for each channel."""
 
+    any_axis = True
     width = "projection_dim"
     weight_axes = {"gamma": (OUT,)}
 

@@ -7,17 +7,12 @@ import keras
 import numpy as np
 from keras import KerasTensor, layers, ops
 
+from keras_greedy.graph.axes import axes_of_any, axis_from_end, join
 from keras_greedy.graph.calls import Call
-from keras_greedy.graph.rules.base import (
-    Rule,
-    Unprunable,
-    cut_constant,
-    pin_mixed,
-    require_channels_last,
-    tie_inputs,
-)
+from keras_greedy.graph.kept import Kept
+from keras_greedy.graph.rules.base import Rule, Unprunable, cut_constant, pin_mixed
 from keras_greedy.graph.rules.register import register_rule
-from keras_greedy.graph.space import ChannelSpace
+from keras_greedy.graph.space import ByAxis, ChannelSpace
 
 MERGING_LAYERS = (
     layers.Add,
@@ -91,44 +86,45 @@ class JoinRule(Rule):
     ```
     """
 
-    def carry(
+    def carry_axes(
         self,
         call: Call,
-        channels: Sequence[np.ndarray],
+        channels: Sequence[ByAxis],
         space: ChannelSpace,
-    ) -> np.ndarray:
+    ) -> Sequence[ByAxis]:
         for leaf in keras.tree.flatten((call.args, call.kwargs)):
             if isinstance(leaf, keras.Variable):
                 raise Unprunable("it combines the channels with a variable")
-        width = max(len(ids) for ids in channels)
+        widths = [len(by_axis[-1]) for by_axis in channels]
+        if any(width not in (1, max(widths)) for width in widths):
+            raise Unprunable(f"its inputs have {widths} channels, which its rule mixes")
         for name, value in call.kwargs.items():
             for leaf in keras.tree.flatten(value):
                 is_constant = not isinstance(leaf, KerasTensor) and np.ndim(leaf)
-                if is_constant and np.shape(leaf)[-1] == width:
+                if is_constant and np.shape(leaf)[-1] == max(widths):
                     raise Unprunable(
                         f"its argument {name!r} has a constant for each channel: only "
                         "those given by position are cut"
                     )
-        require_channels_last(call)
-        # Nobody expects the one channel to be cut that many others are multiplied by.
-        carried = tie_inputs(call, channels, space, layer=None)
-        pin_mixed(call, carried, space)
-        return carried
+        axes = axes_of_any(channels)
+        made = join(call.channel_inputs, channels, axes, space)
+        pin_mixed(call, made[-1], space)
+        return [made]
 
-    def cut_arguments(
+    def arguments(
         self,
         call: Call,
         args: tuple,
-        kept_out: np.ndarray,
+        kept: Kept,
     ) -> tuple:
         cut = []
         for own, value in zip(call.args, args, strict=True):
             leaves = keras.tree.flatten(own)
             is_structure = any(isinstance(leaf, KerasTensor) for leaf in leaves)
             if is_structure and isinstance(value, list | tuple):
-                value = [_cut_operand(operand, kept_out) for operand in value]
+                value = [_cut_operand(operand, call, kept) for operand in value]
             else:
-                value = _cut_operand(value, kept_out)
+                value = _cut_operand(value, call, kept)
             cut.append(value)
         return tuple(cut)
 
@@ -139,22 +135,39 @@ register_rule(*ARITHMETIC, *COMPARISONS, *LOGIC)(JoinRule)
 
 @register_rule(layers.Concatenate, ops.concatenate)
 class ConcatenateRule(Rule):
-    """Puts the channels of all inputs in a row."""
+    """Puts tensors in a row: channels along the axis, or positions of the same ones."""
 
-    def carry(
+    def carry_axes(
         self,
         call: Call,
-        channels: Sequence[np.ndarray],
+        channels: Sequence[ByAxis],
         space: ChannelSpace,
-    ) -> np.ndarray:
-        last = len(call.outputs[0].shape) - 1
-        if call.operation.axis not in (-1, last):
-            raise Unprunable(f"it joins along axis {call.operation.axis}, not the last")
-        return np.concatenate(channels)
+    ) -> Sequence[ByAxis]:
+        tensors = call.channel_inputs
+        if len(tensors) < len(keras.tree.flatten(call.args)):
+            raise Unprunable("it puts the channels in a row with a constant")
+        along = axis_from_end(call.operation.axis, call.outputs[0])
+        axes = axes_of_any(channels)
+        others = [axis for axis in axes if axis != along]
+        made = join(tensors, channels, others, space)
+        if along in axes:
+            row = []
+            for tensor, by_axis in zip(tensors, channels, strict=True):
+                ids = by_axis.get(along)
+                row.append(space.fixed(tensor.shape[along]) if ids is None else ids)
+            made[along] = np.concatenate(row)
+        return [made]
 
 
-def _cut_operand(operand: Any, kept: np.ndarray) -> Any:
+def _cut_operand(
+    operand: Any,
+    call: Call,
+    kept: Kept,
+) -> Any:
     """Returns a constant with its kept channels; a tensor comes cut already."""
     if isinstance(operand, KerasTensor):
         return operand
-    return cut_constant(operand, kept)
+    (made,) = call.outputs
+    for axis in kept.axes(made):
+        operand = cut_constant(operand, kept(made, axis), axis)
+    return operand

@@ -18,15 +18,17 @@ from keras_greedy.graph.rules.base import (
     Rule,
     Tensor,
     Unprunable,
+    pin_axes,
 )
 from keras_greedy.graph.rules.register import register_rule
-from keras_greedy.graph.space import ChannelSpace
+from keras_greedy.graph.space import ByAxis, ChannelSpace
 
 
 @register_rule(layers.BatchNormalization)
 class BatchNormalizationRule(Rule):
     """Normalises each channel by statistics over examples and positions."""
 
+    any_axis = True
     weight_axes = {
         "gamma": (OUT,),
         "beta": (OUT,),
@@ -50,6 +52,7 @@ class BatchNormalizationRule(Rule):
 class NormalizationRule(Rule):
     """Normalises each channel by fixed statistics."""
 
+    any_axis = True
     weight_axes = {"mean": (OUT,), "variance": (OUT,), "count": ()}
 
     def carry(
@@ -71,7 +74,19 @@ class NormalizationRule(Rule):
 class ChannelStatisticsRule(Rule):
     """Divides each channel by statistics over all of them."""
 
+    any_axis = True
     normalizes = True
+
+    def carry_axes(
+        self,
+        call: Call,
+        channels: Sequence[ByAxis],
+        space: ChannelSpace,
+    ) -> Sequence[ByAxis]:
+        rank = len(call.inputs[0].shape)
+        normalized = [axis - rank for axis in _axes(call.operation, rank)]
+        pin_axes(call, channels, [axis for axis in normalized if axis != -1], space)
+        return super().carry_axes(call, channels, space)
 
     def carry(
         self,
@@ -99,8 +114,8 @@ class LayerNormalizationRule(ChannelStatisticsRule):
         mask: Tensor,
     ) -> Tensor:
         axes = _axes(layer, len(x.shape))
-        mean = _mean_of_kept(x, mask, axes)
-        variance = _mean_of_kept(ops.square(x - mean), mask, axes)
+        mean = mean_of_kept(x, mask, axes)
+        variance = mean_of_kept(ops.square(x - mean), mask, axes)
         # Keras' `rms_scaling` leaves the mean in, but divides by the deviation.
         centred = x if layer.rms_scaling else x - mean
         y = centred * ops.rsqrt(variance + layer.epsilon)
@@ -121,13 +136,26 @@ class RMSNormalizationRule(ChannelStatisticsRule):
         mask: Tensor,
     ) -> Tensor:
         axes = _axes(layer, len(x.shape))
-        square = _mean_of_kept(ops.square(x), mask, axes)
+        square = mean_of_kept(ops.square(x), mask, axes)
         return x * ops.rsqrt(square + layer.epsilon) * layer.scale
 
 
-@register_rule(layers.UnitNormalization)
-class UnitNormalizationRule(ChannelStatisticsRule):
-    """Divides by the norm, to which a channel of zeros adds nothing."""
+@register_rule(layers.UnitNormalization, ops.normalize)
+class UnitNormalizationRule(Rule):
+    """Divides by the norm along any axes, to which a channel of zeros adds nothing."""
+
+    normalizes = True
+
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
+        order = getattr(call.operation, "order", 2)
+        if order <= 0:
+            raise Unprunable(f"it divides by the norm of order {order}")
+        return channels[0]
 
     def over_kept(
         self,
@@ -142,6 +170,7 @@ class UnitNormalizationRule(ChannelStatisticsRule):
 class GroupNormalizationRule(ChannelStatisticsRule):
     """Groups stay of equal size: the n-th channels of all groups are one channel."""
 
+    any_axis = False
     weight_axes = {"gamma": (OUT,), "beta": (OUT,)}
 
     def specialised(self, operation: keras.Operation) -> Rule:
@@ -181,8 +210,8 @@ class GroupNormalizationRule(ChannelStatisticsRule):
         # Over the positions and the channels of a group, not the batch and the groups.
         last = len(x.shape) - 1
         axes = [*range(1, last - 1), last]
-        mean = _mean_of_kept(x, mask, axes)
-        variance = _mean_of_kept(ops.square(x - mean), mask, axes)
+        mean = mean_of_kept(x, mask, axes)
+        variance = mean_of_kept(ops.square(x - mean), mask, axes)
         y = (x - mean) * ops.rsqrt(variance + layer.epsilon)
         y = ops.reshape(y, shape)
         channel_axis = len(shape) - 1
@@ -212,7 +241,7 @@ def _axes(
     return sorted(axis % rank for axis in axes)
 
 
-def _mean_of_kept(
+def mean_of_kept(
     x: Tensor,
     mask: Tensor,
     axes: Sequence[int],

@@ -45,7 +45,7 @@ class RecurrentRule(Rule):
         rule.weight_axes = _weight_axes(operation)
         return rule
 
-    def carry_all(
+    def carry(
         self,
         call: Call,
         channels: Sequence[np.ndarray],

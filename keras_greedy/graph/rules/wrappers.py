@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import KerasTensor, layers, ops
 
 from keras_greedy.backend import Tensor
 from keras_greedy.graph.calls import Call, named_weights
+from keras_greedy.graph.kept import Kept
 from keras_greedy.graph.rules.base import Axes, Rule
 from keras_greedy.graph.rules.configs import changed_config
 from keras_greedy.graph.rules.register import public_key, register_rule, rule_for
-from keras_greedy.graph.space import ChannelSpace
+from keras_greedy.graph.space import ByAxis, ChannelSpace
 
 
 @register_rule(layers.SpectralNormalization)
@@ -37,6 +37,8 @@ class WrapperRule(Rule):
         rule.produces = inner.produces
         rule.consumes = inner.consumes
         rule.normalizes = inner.normalizes
+        rule.read_axis = inner.read_axis
+        rule.made_axis = inner.made_axis
         rule.weight_axes = _weight_axes(inner, operation)
         return rule
 
@@ -55,21 +57,22 @@ class WrapperRule(Rule):
         """Returns the tensor that the layer inside has in place of the wrapper's."""
         return tensor
 
-    def carry_all(
+    def carry_axes(
         self,
         call: Call,
-        channels: Sequence[np.ndarray],
+        channels: Sequence[ByAxis],
         space: ChannelSpace,
-    ) -> list[np.ndarray]:
-        return self.inner.carry_all(self.inside(call), channels, space)
+    ) -> Sequence[ByAxis]:
+        return self.inner.carry_axes(self.inside(call), channels, space)
 
-    def cut_config(
-        self,
-        call: Call,
-        kept_in: np.ndarray,
-        kept_out: np.ndarray,
-    ) -> dict[str, Any]:
-        return self.inner.cut_config(self.inside(call), kept_in, kept_out)
+    def changes(self, call: Call, kept: Kept) -> dict[str, Any]:
+        inside = self.inside(call)
+        outside = (*call.inputs, *call.outputs)
+        stand_ins = dict(zip((*inside.inputs, *inside.outputs), outside, strict=True))
+        return self.inner.changes(inside, kept.seen_by(stand_ins))
+
+    def with_bias(self, call: Call) -> dict[str, Any]:
+        return self.inner.with_bias(self.inside(call))
 
     def nested(
         self,
@@ -132,7 +135,7 @@ def step_of(tensor: KerasTensor) -> KerasTensor:
 
 
 def names_outside(wrapper: keras.Layer) -> dict[str, str]:
-    """Returns the name there of a weight of the layer inside -> the wrapper's own."""
+    """Returns name of a weight of the layer inside -> its name in the wrapper."""
     names = {}
     for name, weight in named_weights(wrapper).items():
         names[id(weight)] = name

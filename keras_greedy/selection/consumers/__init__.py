@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.rules import linear
+from keras_greedy.graph.rules import contraction, linear
 from keras_greedy.graph.rules.recurrent import CONV_LSTM, RecurrentRule, directions
 from keras_greedy.graph.rules.wrappers import TimeDistributedRule, WrapperRule
 from keras_greedy.selection.consumers.base import (
@@ -17,6 +17,7 @@ from keras_greedy.selection.consumers.convolution import (
     GroupedConvConsumer,
     SeparableConvConsumer,
 )
+from keras_greedy.selection.consumers.einsum import EinsumConsumer
 from keras_greedy.selection.consumers.opaque import OpaqueConsumer
 from keras_greedy.selection.consumers.recurrent import (
     ConvLSTMConsumer,
@@ -34,6 +35,7 @@ _KINDS: dict[type, type[Consumer]] = {
     linear.GroupedConvRule: GroupedConvConsumer,
     linear.ConvTransposeRule: ConvTransposeConsumer,
     linear.SeparableConvRule: SeparableConvConsumer,
+    contraction.EinsumDenseRule: EinsumConsumer,
 }
 
 
@@ -58,7 +60,7 @@ def consumers_by_call(graph: ChannelGraph) -> dict[int, Consumer]:
     consumers = {}
     for index in sorted(calls):
         call = calls[index]
-        channels = graph.channels_of(call.inputs[0])
+        channels = graph.channels_read(call).ravel()
         consumers[index] = consumer_of(call, channels)
     return consumers
 
@@ -68,7 +70,7 @@ def consumer_of(call: Call, channels: np.ndarray) -> Consumer:
 
     Args:
         call: The call of a consumer.
-        channels: `(C,)` channel numbers of its input.
+        channels: `(C,)` channel numbers of the axis that it reads.
     """
     rule = call.rule
     if isinstance(rule, TimeDistributedRule):

@@ -307,8 +307,15 @@ def sample(
     limit: int,
 ) -> np.ndarray:
     """Returns the numbers of at most `limit` of a tensor's positions, increasing."""
-    size = tensor.shape[1:-1]
-    positions = math.prod(size)
+    return sample_of(math.prod(tensor.shape[1:-1]), rng, limit)
+
+
+def sample_of(
+    positions: int,
+    rng: np.random.Generator,
+    limit: int,
+) -> np.ndarray:
+    """Returns at most `limit` of the numbers of so many positions, increasing."""
     if positions <= limit:
         return np.arange(positions)
     chosen = rng.choice(positions, limit, replace=False)

@@ -49,6 +49,8 @@ class MixedConsumer:
         means = np.einsum("pf,fpo->fo", scatter.mean, by_fold)
         self._means = float32(means[self._features].sum(axis=1))
         self._places = places_of(graph, group, consumer.call)
+        rule = consumer.call.rule
+        self._axis = rule.read_axis if rule else -1
         self.activate = consumer.activate
 
     def gram(self) -> np.ndarray:
@@ -61,7 +63,8 @@ class MixedConsumer:
     def linear(self, x: Tensor, scale: Tensor) -> Tensor:
         """Returns the output before the activation, for `(1 or n, N)` scales."""
         gate = self._consumer.gate(gate_of(scale, self._places, x))
-        linear = self._consumer.linear(x * spread(gate, x), self._kernel)
+        gate = spread(gate, x, self._axis)
+        linear = self._consumer.linear(x * gate, self._kernel)
         shift = ops.matmul(1 - _for_rows(scale, x), self._means)
         return linear + self._bias + spread(shift, linear)
 
@@ -84,7 +87,7 @@ def places_of(graph: ChannelGraph, group: ChannelGroup, call: Call) -> np.ndarra
     That of other groups' channels is N, behind the last.
     """
     place = {channel: i for i, channel in enumerate(group.channels)}
-    channels = graph.channels_of(call.inputs[0])
+    channels = graph.channels_read(call).ravel()
     places = [place.get(channel, group.size) for channel in channels]
     return np.array(places)
 
@@ -97,11 +100,18 @@ def gate_of(scale: Tensor, places: np.ndarray, x: Tensor) -> Tensor:
     return ops.take(with_others, places, axis=1)
 
 
-def spread(per_example: Tensor, x: Tensor) -> Tensor:
-    """Returns `(n, C)` with axes of length 1 for the positions of `x`."""
-    positions = [1] * (len(x.shape) - 2)
+def spread(per_example: Tensor, x: Tensor, axis: int = -1) -> Tensor:
+    """Returns `(n, C)` with axes of length 1 for the others of `x`.
+
+    Args:
+        per_example: The values.
+        x: What they go with.
+        axis: That of its channels, counted from the end.
+    """
+    before = [1] * (len(x.shape) + axis - 1)
+    behind = [1] * (-1 - axis)
     channels = per_example.shape[-1]
-    return ops.reshape(per_example, (-1, *positions, channels))
+    return ops.reshape(per_example, (-1, *before, channels, *behind))
 
 
 def _for_rows(scale: Tensor, x: Tensor) -> Tensor:

@@ -1,0 +1,18 @@
+"""Probes of operations without a rule: which channels depend on which.
+
+Some channels of random inputs are drawn anew, and the outputs that change depend on
+them. Where each output depends on few, those are one channel from there on, if the same
+operation on a part of the channels makes the same values of them.
+"""
+
+from keras_greedy.graph.probing.probes import Found, Probes, Trusted
+from keras_greedy.graph.probing.trial import Mixing, Subject, fitting_output_shape
+
+__all__ = [
+    "Found",
+    "Mixing",
+    "Probes",
+    "Subject",
+    "Trusted",
+    "fitting_output_shape",
+]

@@ -1,0 +1,102 @@
+"""The rule of calls without one, whose channels a probe has told apart."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_greedy.graph.calls import Call
+from keras_greedy.graph.probing import Found, Mixing, Subject, fitting_output_shape
+from keras_greedy.graph.rules.base import Rule, Unprunable, is_follower
+from keras_greedy.graph.space import ChannelSpace
+
+
+class DeclaredRule(Rule):
+    """The rule of a Lambda whose function has one: it acts on each channel alone."""
+
+    def cut_config(
+        self,
+        call: Call,
+        kept_in: np.ndarray,
+        kept_out: np.ndarray,
+    ) -> dict[str, Any]:
+        return fitting_output_shape(call.operation, int(kept_out.sum()))
+
+    def is_cut(self, call: Call) -> bool:
+        return bool(fitting_output_shape(call.operation, 1))
+
+
+class ProbedRule(DeclaredRule):
+    """Follows the channels of the inputs to the places where a probe found them.
+
+    Args:
+        found: What the probe found.
+    """
+
+    def __init__(self, found: Found):
+        self._found = found
+
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
+        of_tensors = dict(zip(call.channel_inputs, channels, strict=True))
+        for ids, is_shared in zip(
+            of_tensors.values(), self._found.is_broadcast, strict=True
+        ):
+            if is_shared:
+                space.pin(ids, None, "its one channel is broadcast over many")
+        in_a_row = np.concatenate([*of_tensors.values()])
+        carried = []
+        for sources in self._found.sources:
+            if not sources:
+                constant = space.fresh(1)
+                space.pin(constant, call.name, "it makes a constant channel")
+                carried.append(constant)
+                continue
+            ids = in_a_row[sources]
+            space.unify_groups(ids, len(ids))
+            carried.append(ids[:1])
+        ids = np.concatenate(carried)
+        space.probes.trust(call.name, type(call.operation).__name__, ids)
+        return ids
+
+
+def rule_without_one(call: Call, space: ChannelSpace) -> Rule:
+    """Returns the rule of a call that has none, if a probe tells its channels apart.
+
+    Raises:
+        Unprunable: When it does not; says why.
+    """
+    reason = f"no channel rule for {_kind(call.operation)}"
+    if call.weights:
+        raise Unprunable(reason)
+    is_lambda = isinstance(call.operation, keras.layers.Lambda)
+    if is_lambda and is_follower(call.operation.function):
+        return DeclaredRule()
+    try:
+        found = space.probes.find(
+            Subject(
+                function=call.operation,
+                args=call.args,
+                kwargs=call.kwargs,
+                tensors=list(dict.fromkeys(call.channel_inputs)),
+                output=call.outputs[0],
+            )
+        )
+    except Mixing as finding:
+        raise Unprunable(f"{reason}, and a probe finds: {finding}") from finding
+    return ProbedRule(found)
+
+
+def _kind(operation: keras.Operation) -> str:
+    """Returns the class of an operation, of a wrapper with that of the layer inside."""
+    kind = type(operation).__name__
+    for attribute in ("layer", "forward_layer", "cell"):
+        inside = getattr(operation, attribute, None)
+        if isinstance(inside, keras.Layer):
+            return f"{kind} of {_kind(inside)}"
+    return kind
