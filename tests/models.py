@@ -976,9 +976,8 @@ def recurrence_and_attention():
 
 
 @unprunable(
-    {"b": 4},
+    {"c": 3, "b": 4},
     rnn="no channel rule for RNN of SimpleRNNCell",
-    wrapped="no channel rule for TimeDistributed of Lambda",
     lstm="the channels of its initial state are its units, which stay",
 )
 def recurrence_of_other_kinds():

@@ -367,7 +367,8 @@ class Cutter(Copier):
 
     def _config_changes(self, call: Call) -> dict[str, Any]:
         """Returns the entries of an operation's config that the cut changes."""
-        assert call.rule is not None  # Without a rule nothing is cut.
+        if not call.rule:
+            return {}
         changes: dict[str, Any] = {}
         tensors = (*call.inputs, *call.outputs)
         is_cut = not all(self._kept.all_of(tensor) for tensor in tensors)

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_greedy.graph.calls import config_of
 from keras_greedy.graph.own_objects import own_objects
 
 # A reason that Keras gives may repeat the whole config.
@@ -22,7 +23,7 @@ def made_anew(
         changes: Entries that take the place of those of its config.
     """
     cls = type(operation)
-    config = operation.get_config()
+    config = config_of(operation)
     config |= _live_entries(operation, config)
     config |= changes or {}
     # A Lambda's `from_config` expects its function in serialized form.

@@ -102,7 +102,7 @@ class EmbeddingRule(Rule):
         call: Call,
         channels: Sequence[np.ndarray],
         space: ChannelSpace,
-    ) -> np.ndarray:
+    ) -> np.ndarray | Sequence[np.ndarray]:
         space.pin(channels[0], call.name, "it reads them as numbers of rows")
         return super().carry(call, channels, space)
 

@@ -101,11 +101,14 @@ class JoinRule(Rule):
         for leaf in keras.tree.flatten((call.args, call.kwargs)):
             if isinstance(leaf, keras.Variable):
                 raise Unprunable("it combines the channels with a variable")
-        width = max(len(by_axis[-1]) for by_axis in channels)
+        widths = [len(by_axis[-1]) for by_axis in channels]
+        if any(width not in (1, max(widths)) for width in widths):
+            raise Unprunable(f"its inputs have {widths} channels, which its rule mixes")
+        width = max(widths)
         for name, value in call.kwargs.items():
             for leaf in keras.tree.flatten(value):
                 is_constant = not isinstance(leaf, KerasTensor) and np.ndim(leaf)
-                if is_constant and np.shape(leaf)[-1] == width:
+                if is_constant and np.shape(leaf)[-1] == max(widths):
                     raise Unprunable(
                         f"its argument {name!r} has a constant for each channel: only "
                         "those given by position are cut"
