@@ -15,8 +15,9 @@ from keras_greedy.interop.agreement import relative_error
 tf_keras = pytest.importorskip("tf_keras")
 tf = pytest.importorskip("tensorflow")
 
-# tf_keras has no RMSNormalization.
-CONVERTIBLE = sorted(TOPOLOGIES.keys() - {"other_normalizations"})
+# tf_keras has no RMSNormalization, and no counterparts of some operations.
+OTHERS = {"other_normalizations", "attention_by_channel_statistics"}
+CONVERTIBLE = sorted(TOPOLOGIES.keys() - OTHERS)
 
 
 def to_legacy(model, **options):

@@ -190,10 +190,13 @@ def inner(operation: keras.Operation) -> keras.Operation:
 
 
 def can_be_gated(graph: ChannelGraph, group: ChannelGroup) -> bool:
-    """Returns whether each reader reads the same channels whenever it is called.
+    """Returns whether each reader is a layer, and always reads the same channels.
 
-    A layer that is called several times has one gate for all of its calls.
+    A layer that is called several times has one gate for all of its calls. A raw
+    operation has no wrapper for a gate.
     """
+    if not all(call.is_layer for call in group.readers):
+        return False
     readers = {call.operation for call in group.readers}
     inputs = set()
     for call in graph.calls:

@@ -185,6 +185,7 @@ def _wrapped_model(
     check_has_groups(whole)
     # Groups that were narrowed before keep their gates, whatever the policy says now.
     graph = of_groups(whole, {*allowed(whole, policy).widths, *narrowed})
+    _warn_of_raw_readers(graph)
     groups = [group for group in graph.groups if can_be_gated(graph, group)]
     gates = {group.name: _gate_of(group) for group in groups}
     readers = {call.operation: call for group in groups for call in group.readers}
@@ -223,6 +224,21 @@ def _warn_of_own_training(model: keras.Model) -> None:
         warn_user(
             f"The wrapped model is a plain one: the {methods} of "
             f"{type(model).__name__} stays behind. Train it in a loop of your own"
+        )
+
+
+def _warn_of_raw_readers(graph: ChannelGraph) -> None:
+    """Warns of groups that raw operations read, which no layer can wrap."""
+    lines = []
+    for group in graph.groups:
+        raw = [call.name for call in group.readers if not call.is_layer]
+        if raw:
+            lines.append(f"  {group.name}: {', '.join(raw)}")
+    if lines:
+        listed = "\n".join(lines)
+        warn_user(
+            "These groups of channels stay whole while the model trains, as operations "
+            f"read them that are no layers: put them into layers of your own:\n{listed}"
         )
 
 
