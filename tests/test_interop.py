@@ -16,7 +16,11 @@ tf_keras = pytest.importorskip("tf_keras")
 tf = pytest.importorskip("tensorflow")
 
 # tf_keras has no RMSNormalization, and no counterparts of some operations.
-OTHERS = {"other_normalizations", "attention_by_channel_statistics"}
+OTHERS = {
+    "other_normalizations",
+    "attention_by_channel_statistics",
+    "resized_maps",
+}
 CONVERTIBLE = sorted(TOPOLOGIES.keys() - OTHERS)
 
 

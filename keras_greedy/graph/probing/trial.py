@@ -29,6 +29,8 @@ MOST_ENTRIES = 2**25
 # The magnitudes of random numbers are drawn between these powers of 10.
 POWERS = (-3.0, 5.0)
 POWERS_OF_HALF = (-3.0, 3.0)
+# Shares of entries, and of positions with all of their channels, that are 0.
+ZEROS = 0.1
 
 # Of a reason, which may be a long message of the user's own code.
 REASON_LENGTH = 150
@@ -197,7 +199,9 @@ def _random(
         return numbers * np.float32(scale)
     low, high = POWERS_OF_HALF if "16" in dtype else POWERS
     power = low + (high - low) * rng.random(shape, "float32")
-    return numbers * np.float32(10) ** power
+    is_zero = rng.random(shape, "float32") < ZEROS
+    is_zero |= rng.random((*shape[:-1], 1)) < ZEROS
+    return np.where(is_zero, 0, numbers * np.float32(10) ** power)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ Importing this package registers them all.
 
 from keras_greedy.graph.rules import (
     elementwise,
+    images,
     linear,
     merging,
     normalization,
@@ -29,6 +30,7 @@ __all__ = [
     "RuleKey",
     "Unprunable",
     "elementwise",
+    "images",
     "linear",
     "merging",
     "normalization",

@@ -75,6 +75,8 @@ def rule_without_one(call: Call, space: ChannelSpace) -> Rule:
     reason = f"no channel rule for {kind}"
     if call.weights:
         raise Unprunable(reason)
+    if _makes_mask(call.operation):
+        raise Unprunable(f"{reason}, and it makes a mask")
     is_lambda = isinstance(call.operation, keras.layers.Lambda)
     if is_lambda and is_follower(call.operation.function):
         return DeclaredRule()
@@ -91,3 +93,11 @@ def rule_without_one(call: Call, space: ChannelSpace) -> Rule:
     except Mixing as finding:
         raise Unprunable(f"{reason}, and a probe finds: {finding}") from finding
     return ProbedRule(found)
+
+
+def _makes_mask(operation: keras.Operation) -> bool:
+    """Returns whether a layer has a mask that may tell of all channels."""
+    if isinstance(operation, keras.layers.Lambda):
+        return operation.mask is not None
+    is_layer = isinstance(operation, keras.Layer)
+    return is_layer and type(operation).compute_mask is not keras.Layer.compute_mask

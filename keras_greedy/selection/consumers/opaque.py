@@ -56,4 +56,4 @@ class OpaqueConsumer(Consumer):
         return x * kernel
 
     def activate(self, linear: Tensor) -> Tensor:
-        return self.call.operation(linear, **self.call.kwargs)
+        return self.call.compute(linear, **self.call.kwargs)
