@@ -122,7 +122,7 @@ def test_wrapped_is_gated_and_stripped_is_rebuilt(name):
 
 def test_groups_that_operations_read_which_are_no_layers_stay_whole():
     model = randomize(TOPOLOGIES[READ_BY_OPERATIONS]())
-    with pytest.warns(UserWarning, match=r"no layers.*\n  a: .*mean.*\n  b: normalize"):
+    with pytest.warns(UserWarning, match=r"no layer.*\n  a: .*mean.*\n  b: normalize"):
         wrapped = prune(model)
     assert GatedModel(wrapped).graph.widths == {"c": 6}
     assert_same(keras_greedy.strip_pruning(wrapped), model, inputs_of(model), 1e-5)

@@ -30,8 +30,9 @@ def trace(model: keras.Model) -> ChannelGraph:
     """Finds which channels of a model must be cut together.
 
     Layers without a rule keep all channels they touch, and one warning lists them. One
-    without weights is probed, as an activation without a rule is: if, on random inputs,
-    it acts on each channel alone, its channels are cut, and another warning names it.
+    without weights is probed on random inputs, as an activation without a rule is: if
+    it acts on each channel alone, or reads all of them in a known way, they are cut,
+    and another warning names it.
 
     Args:
         model: A built Functional or Sequential model, channels last. The layers of
@@ -80,10 +81,10 @@ def trace(model: keras.Model) -> ChannelGraph:
         lines = [f"  {name}: {kind}" for name, kind in graph.probed]
         listed = "\n".join(lines)
         warn_user(
-            f"These layers of model '{model.name}' are taken to tell the channels "
-            "apart, as they do on random inputs. Register a rule for their classes or "
-            "functions to be sure, as `keras_greedy.register_rule(my_function)"
-            f"(keras_greedy.Rule)` if each channel is on its own:\n{listed}"
+            f"These layers of model '{model.name}' are taken to do to channels what "
+            "they do on random inputs. Register rules for the classes or functions to "
+            "be sure, as `keras_greedy.register_rule(my_function)(keras_greedy.Rule)` "
+            f"if each channel is on its own:\n{listed}"
         )
     return graph
 

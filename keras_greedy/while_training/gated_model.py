@@ -12,7 +12,7 @@ from keras_greedy.graph.state import copy_weights, full_weights
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.policies import of_groups
 from keras_greedy.selection.cut import without_bias
-from keras_greedy.while_training.layers import GreedyChannels
+from keras_greedy.while_training.layers import GreedyChannels, reads_channels
 
 
 class GatedModel:
@@ -190,12 +190,11 @@ def inner(operation: keras.Operation) -> keras.Operation:
 
 
 def can_be_gated(graph: ChannelGraph, group: ChannelGroup) -> bool:
-    """Returns whether each reader is a layer, and always reads the same channels.
+    """Returns whether each reader has a wrapper, and always reads the same channels.
 
-    A layer that is called several times has one gate for all of its calls. A raw
-    operation has no wrapper for a gate.
+    A layer that is called several times has one gate for all of its calls.
     """
-    if not all(call.is_layer for call in group.readers):
+    if not all(reads_channels(call.operation) for call in group.readers):
         return False
     readers = {call.operation for call in group.readers}
     inputs = set()

@@ -185,7 +185,7 @@ def _wrapped_model(
     check_has_groups(whole)
     # Groups that were narrowed before keep their gates, whatever the policy says now.
     graph = of_groups(whole, {*allowed(whole, policy).widths, *narrowed})
-    _warn_of_raw_readers(graph)
+    _warn_of_ungated_readers(graph)
     groups = [group for group in graph.groups if can_be_gated(graph, group)]
     gates = {group.name: _gate_of(group) for group in groups}
     readers = {call.operation: call for group in groups for call in group.readers}
@@ -227,18 +227,22 @@ def _warn_of_own_training(model: keras.Model) -> None:
         )
 
 
-def _warn_of_raw_readers(graph: ChannelGraph) -> None:
-    """Warns of groups that raw operations read, which no layer can wrap."""
+def _warn_of_ungated_readers(graph: ChannelGraph) -> None:
+    """Warns of groups that are read by what cannot be wrapped."""
     lines = []
     for group in graph.groups:
-        raw = [call.name for call in group.readers if not call.is_layer]
-        if raw:
-            lines.append(f"  {group.name}: {', '.join(raw)}")
+        without = []
+        for call in group.readers:
+            if not reads_channels(call.operation):
+                without.append(call.name)
+        if without:
+            lines.append(f"  {group.name}: {', '.join(without)}")
     if lines:
         listed = "\n".join(lines)
         warn_user(
-            "These groups of channels stay whole while the model trains, as operations "
-            f"read them that are no layers: put them into layers of your own:\n{listed}"
+            "These groups of channels stay whole while the model trains, as they are "
+            "read by what is no layer with a rule, so that it cannot be wrapped:\n"
+            f"{listed}"
         )
 
 

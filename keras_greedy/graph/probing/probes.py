@@ -1,5 +1,6 @@
 """The probes of one trace."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -9,6 +10,7 @@ from keras import KerasTensor
 
 from keras_greedy.graph.probing.dependencies import Dependencies, Sources
 from keras_greedy.graph.probing.parts import check_parts, check_symbolic, parts_of
+from keras_greedy.graph.probing.readers import Reading, reading_of
 from keras_greedy.graph.probing.trial import (
     MANY_ENTRIES,
     MOST_ENTRIES,
@@ -66,17 +68,17 @@ class Probes:
 
     def __init__(self) -> None:
         self.trusted: list[Trusted] = []
-        self._findings: dict[Any, Found | Mixing] = {}
+        self._findings: dict[Any, Found | Reading | Mixing] = {}
 
     def trust(self, layer: str, kind: str, channels: np.ndarray) -> None:
         """Notes that a layer is followed because of a probe."""
         self.trusted.append(Trusted(layer, kind, channels))
 
-    def find(self, subject: Subject) -> Found:
-        """Returns which channels a call tells apart.
+    def find(self, subject: Subject) -> Found | Reading:
+        """Returns which channels a call tells apart, or how it reads all of them.
 
         Raises:
-            Mixing: When it mixes them, or cannot be tried; says why.
+            Mixing: When it mixes them in another way, or cannot be tried; says why.
         """
         key = _key(subject)
         if key not in self._findings:
@@ -94,6 +96,8 @@ class Probes:
         """Raises `Mixing` unless an activation acts on each channel alone."""
         x = KerasTensor(made.shape, made.dtype)
         found = self.find(Subject(activation, (x,), {}, [x], x))
+        if isinstance(found, Reading):
+            raise Mixing("its outputs depend on all channels")
         if not found.is_elementwise:
             raise Mixing("it moves them to other places")
 
@@ -112,7 +116,7 @@ def _key(subject: Subject) -> Any:
     return subject.function, tuple(leaves)
 
 
-def _probe(subject: Subject) -> Found | Mixing:
+def _probe(subject: Subject) -> Found | Reading | Mixing:
     try:
         with leaving_no_trace():
             return _found(subject)
@@ -123,8 +127,8 @@ def _probe(subject: Subject) -> Found | Mixing:
         return Mixing(f"it fails: {first_line(error)}")
 
 
-def _found(subject: Subject) -> Found:
-    """Returns which channels a call tells apart.
+def _found(subject: Subject) -> Found | Reading:
+    """Returns which channels a call tells apart, or how it reads all of them.
 
     Raises:
         Exception: Any that the user's code raises; `Mixing` when it mixes them.
@@ -135,16 +139,20 @@ def _found(subject: Subject) -> Found:
     trial = Trial(subject)
     if trial.entries > MOST_ENTRIES:
         raise Mixing("its input is too large to be tried")
-    if trial.entries <= MANY_ENTRIES:
-        return _told_apart(trial)
+    if trial.entries > MANY_ENTRIES:
+        # A call may need more positions: if few do not do, all of them decide.
+        with contextlib.suppress(Exception):
+            found = _told_apart(Trial(subject, is_small=True))
+            parts = parts_of(subject, found.sources, found.is_broadcast)
+            check_parts(trial, parts[-1:])
+            return found
     try:
-        found = _told_apart(Trial(subject, is_small=True))
-    except Exception:
-        # A call may need more positions: all of them decide.
         return _told_apart(trial)
-    parts = parts_of(subject, found.sources, found.is_broadcast)
-    check_parts(trial, parts[-1:])
-    return found
+    except Mixing:
+        reading = reading_of(trial)
+        if reading is None:
+            raise
+        return reading
 
 
 def _told_apart(trial: Trial) -> Found:

@@ -63,6 +63,11 @@ class Subject:
         """Returns the number of channels of each of `tensors`."""
         return [tensor.shape[-1] for tensor in self.tensors]
 
+    @property
+    def is_half(self) -> bool:
+        """Returns whether the output is of half precision."""
+        return "16" in keras.backend.standardize_dtype(self.output.dtype)
+
     def anew(self, width: int) -> Callable[..., Any]:
         """Returns the function as a cut model has it, to make `width` channels."""
         if not isinstance(self.function, keras.Layer):
