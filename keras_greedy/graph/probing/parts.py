@@ -75,11 +75,21 @@ def parts_of(
     return parts
 
 
-def check_parts(trial: Trial, parts: Iterable[Part]) -> None:
-    """Raises `Mixing` unless a call on parts of the channels makes the same values."""
+def check_parts(
+    trial: Trial,
+    parts: Iterable[Part],
+    scales: Iterable[float] = SCALES,
+) -> None:
+    """Raises `Mixing` unless a call on parts of the channels makes the same values.
+
+    Args:
+        trial: The call.
+        parts: The parts.
+        scales: Standard deviations of the random inputs.
+    """
     rng = np.random.default_rng(2)
     wholes = []
-    for scale in SCALES:
+    for scale in scales:
         arrays = trial.draw(rng, scale)
         wholes.append((arrays, trial.run(arrays)))
     for part in parts:

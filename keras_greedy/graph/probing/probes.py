@@ -1,6 +1,5 @@
 """The probes of one trace."""
 
-import contextlib
 import dataclasses
 from typing import Any
 
@@ -10,15 +9,19 @@ from keras import KerasTensor
 
 from keras_greedy.graph.probing.dependencies import Dependencies, Sources
 from keras_greedy.graph.probing.parts import check_parts, check_symbolic, parts_of
-from keras_greedy.graph.probing.readers import Reading, reading_of
+from keras_greedy.graph.probing.readers import Reading, check_reading, reading_of
 from keras_greedy.graph.probing.trial import (
     MANY_ENTRIES,
     MOST_ENTRIES,
+    MOST_ENTRIES_CHECKED,
+    POSITIONS,
+    Depending,
     Mixing,
     Subject,
     Trial,
     first_line,
     leaving_no_trace,
+    positions_that_fit,
 )
 
 
@@ -137,15 +140,32 @@ def _found(subject: Subject) -> Found | Reading:
         if len(tensor.shape) < 2 or tensor.shape[-1] is None:
             raise Mixing(f"a tensor of shape {tensor.shape} has no number of channels")
     trial = Trial(subject)
+    if MANY_ENTRIES < trial.entries <= MOST_ENTRIES_CHECKED:
+        for positions in (POSITIONS, positions_that_fit(subject)):
+            try:
+                found = _told_apart_or_read(Trial(subject, positions))
+                _check_in_full(trial, found)
+                return found
+            except Depending:
+                raise
+            except Exception:
+                # They may be too few for the call.
+                continue
     if trial.entries > MOST_ENTRIES:
         raise Mixing("its input is too large to be tried")
-    if trial.entries > MANY_ENTRIES:
-        # A call may need more positions: if few do not do, all of them decide.
-        with contextlib.suppress(Exception):
-            found = _told_apart(Trial(subject, is_small=True))
-            parts = parts_of(subject, found.sources, found.is_broadcast)
-            check_parts(trial, parts[-1:])
-            return found
+    return _told_apart_or_read(trial)
+
+
+def _check_in_full(trial: Trial, found: Found | Reading) -> None:
+    """Raises an exception unless what was found holds for all positions, too."""
+    if isinstance(found, Reading):
+        check_reading(trial, found)
+    else:
+        parts = parts_of(trial.subject, found.sources, found.is_broadcast)
+        check_parts(trial, parts[-1:], scales=[1.0])
+
+
+def _told_apart_or_read(trial: Trial) -> Found | Reading:
     try:
         return _told_apart(trial)
     except Mixing:

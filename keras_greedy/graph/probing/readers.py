@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.graph.probing.parts import Part, are_close, check_symbolic
-from keras_greedy.graph.probing.trial import Trial
+from keras_greedy.graph.probing.trial import Mixing, Trial
 
 # Statistics over the channels that have rules.
 STATISTICS = (ops.mean, ops.max, ops.min, ops.std, ops.var, ops.logsumexp)
@@ -39,6 +39,8 @@ def reading_of(trial: Trial) -> Reading | None:
     subject = trial.subject
     if len(subject.tensors) != 1 or subject.widths[0] < 2:
         return None
+    (width,) = subject.widths
+    sizes = sorted({1, width // 2, width - 1, width})
     draws = _draws(trial)
     readings = [Reading(follows=False)]
     if subject.output.shape[-1] == subject.widths[0]:
@@ -48,12 +50,20 @@ def reading_of(trial: Trial) -> Reading | None:
         readings.append(Reading(False, statistic, keeps_axis))
     for reading in readings:
         try:
-            if _is_right(trial, draws, reading):
+            if _is_right(trial, draws, reading, sizes):
                 return reading
         except Exception:
             # Whatever it is: the code is the user's, and another way may be it.
             continue
     return None
+
+
+def check_reading(trial: Trial, reading: Reading) -> None:
+    """Raises `Mixing` unless a call reads all channels in this way."""
+    (width,) = trial.subject.widths
+    (array,) = trial.draw(np.random.default_rng(5), 1.0)
+    if not _is_right(trial, [array], reading, [width // 2]):
+        raise Mixing("it does another thing to more positions")
 
 
 def _draws(trial: Trial) -> list[np.ndarray]:
@@ -69,6 +79,7 @@ def _is_right(
     trial: Trial,
     draws: list[np.ndarray],
     reading: Reading,
+    sizes: list[int],
 ) -> bool:
     """Returns whether a call on parts of the channels is what a reading says.
 
@@ -78,7 +89,7 @@ def _is_right(
     subject = trial.subject
     (width,) = subject.widths
     rng = np.random.default_rng(4)
-    for size in sorted({1, width // 2, width - 1, width}):
+    for size in sizes:
         kept = np.zeros(width, bool)
         kept[rng.choice(width, size, replace=False)] = True
         made = np.ones(subject.output.shape[-1], bool)

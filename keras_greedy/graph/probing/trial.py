@@ -22,9 +22,12 @@ VECTORS = 16
 EXAMPLES = 2
 POSITIONS = 8
 
-# A tensor of more entries is tried with fewer positions first.
+# A tensor of more entries is tried with fewer positions, and what is found then is
+# checked in full.
 MANY_ENTRIES = 2**17
-MOST_ENTRIES = 2**25
+MOST_ENTRIES_CHECKED = 2**25
+# Where few positions do not do, one of up to so many entries is tried in full.
+MOST_ENTRIES = 2**23
 
 # The magnitudes of random numbers are drawn between these powers of 10.
 POWERS = (-3.0, 5.0)
@@ -38,6 +41,10 @@ REASON_LENGTH = 150
 
 class Mixing(Exception):
     """Raised where channels cannot be told apart; says what a probe found."""
+
+
+class Depending(Mixing):
+    """Raised where an output depends on many channels, whatever the positions are."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,21 +106,31 @@ def fitting_output_shape(operation: keras.Operation, width: int) -> dict[str, An
     return {"output_shape": (*shape[:-1], width)}
 
 
+def positions_that_fit(subject: Subject) -> int:
+    """Returns how many positions along each axis of its tensors are not too many."""
+    fitting = MANY_ENTRIES
+    for tensor in subject.tensors:
+        axes = max(1, len(tensor.shape) - 2)
+        places = MANY_ENTRIES / (EXAMPLES * tensor.shape[-1])
+        fitting = min(fitting, int(places ** (1 / axes)))
+    return max(fitting, POSITIONS)
+
+
 class Trial:
     """Runs a call on arrays of fixed sizes.
 
     Args:
         subject: The call.
-        is_small: Whether to try it with few positions, whatever their number is.
+        positions: The most positions along an axis; by default as many as there are.
     """
 
-    def __init__(self, subject: Subject, is_small: bool = False):
+    def __init__(self, subject: Subject, positions: int | None = None):
         self.subject = subject
-        self._is_small = is_small
+        self._positions = positions
         self._examples = VECTORS
         if any(len(tensor.shape) > 2 for tensor in subject.tensors):
             self._examples = EXAMPLES
-        if not is_small and self.entries > MANY_ENTRIES:
+        if positions is None and self.entries > MANY_ENTRIES:
             self._examples = 1
         self._given: dict[str, Any] = {}
         if isinstance(subject.function, keras.Layer):
@@ -183,8 +200,8 @@ class Trial:
             is_position = axis < len(tensor.shape) - 1
             if size is None:
                 size = POSITIONS
-            elif is_position and self._is_small:
-                size = min(size, POSITIONS)
+            elif is_position and self._positions:
+                size = min(size, self._positions)
             shape.append(size)
         return tuple(shape)
 
