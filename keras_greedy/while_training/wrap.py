@@ -158,7 +158,7 @@ def _say_unsupported(layers: Sequence[keras.Layer], is_single: bool) -> None:
     named = [f"'{layer.name}' ({type(layer).__name__})" for layer in unsupported]
     warn_user(
         "These layers have no rule for their channels. They come back as they are, and "
-        f"the channels that they read or make stay whole: {', '.join(named)}. "
+        f"the channels that they read or make may stay whole: {', '.join(named)}. "
         "`keras_greedy.register_rule` gives a class of layers a rule"
     )
 

@@ -116,7 +116,8 @@ def _key(subject: Subject) -> Any:
         else:
             # An array, or anything: no other call has it.
             leaves.append(object())
-    return subject.function, tuple(leaves)
+    # A function may have no hash, but is there as long as the model is.
+    return id(subject.function), tuple(leaves)
 
 
 def _probe(subject: Subject) -> Found | Reading | Mixing:
