@@ -672,6 +672,17 @@ def attention_by_channel_statistics():
 
 
 @topology
+def resized_maps():
+    """Segmentation: maps are resized, and changed at random while training."""
+    x = picture = image()
+    x = layers.Resizing(12, 20)(conv(x, 6, name="a"))
+    x = layers.RandomContrast(0.1)(layers.RandomFlip()(x))
+    x = ops.image.resize(conv(x, 5, name="b"), (14, 14), interpolation="bicubic")
+    x = ops.image.pad_images(layers.CenterCrop(9, 10)(x), 1, 0, 0, 2)
+    return keras.Model(picture, head(conv(x, 6, name="c")))
+
+
+@topology
 def audio():
     """Convolutions along time."""
     x = sound = keras.Input((24, 2))

@@ -225,3 +225,40 @@ def test_products_in_a_lambda_are_of_each_channel():
     graph = trace_quietly(model)
     compact = rebuild(graph, {"a": [0, 1, 2]})
     assert keras_greedy.macs(compact) == Costs(graph).macs({"a": 3})
+
+
+# Each reads all channels of maps, and is to be multiplied by them.
+READING = {
+    "mean": lambda x: ops.mean(x, axis=-1, keepdims=True),
+    "max": lambda x: ops.expand_dims(ops.max(x, axis=-1), -1),
+    "std": lambda x: ops.std(x, axis=-1, keepdims=True),
+    "zeros add nothing": lambda x: ops.norm(x, axis=-1, keepdims=True),
+}
+
+
+@pytest.mark.parametrize("kind", READING)
+def test_a_lambda_that_reads_all_channels_is_taken_over_the_kept_ones(kind):
+    statistic = layers.Lambda(READING[kind], name="mine")
+    model = randomize(around(lambda x: x * statistic(x)))
+    graph = trace_quietly(model)
+    assert graph.widths == {"a": 8, "b": 6}
+    assert graph.probed == [("mine", f"Lambda over all channels: {kind}")]
+    assert_compact_equals_gated(model, inputs_of(model))
+
+
+def test_a_lambda_that_divides_by_the_length_is_one_of_the_kept_channels():
+    model = randomize(around(layers.Lambda(lambda x: ops.normalize(x, axis=-1))))
+    graph = trace_quietly(model)
+    assert graph.widths == {"a": 8, "b": 6}
+    assert [call.rule.normalizes for call in graph.groups[0].normalizers] == [True]
+    assert_compact_equals_gated(model, inputs_of(model))
+
+
+def test_channels_that_only_a_statistic_reads_stay_with_the_reason():
+    x = picture = image()
+    x = layers.Lambda(READING["mean"], name="mine")(conv(x, 8, name="a"))
+    graph = trace_quietly(keras.Model(picture, x))
+    assert graph.widths == {}
+    assert graph.unprunable == [
+        ("mine", "nothing else reads the channels that it is a statistic of")
+    ]

@@ -83,6 +83,7 @@ GROUPS = {
         **{"a": 4, "b": 6, "c": 6, "d": 6, "e": 7, "f": 5, "g": 6}
     },
     "attention_by_channel_statistics": {"a": 8, "b": 7, "c": 6},
+    "resized_maps": {"a": 6, "b": 5, "c": 6},
     "audio": {"a": 8, "b": 6, "c": 7, "d": 6},
     "volumes": {"a": 6, "b": 5},
     "embedded_words": {"table": 8, "a": 6, "b": 4},
@@ -240,6 +241,13 @@ def test_inputs_may_be_passed_by_keyword():
     x = layers.BatchNormalization()(x, training=False)
     x = layers.GlobalAveragePooling2D()(inputs=x)
     assert trace(keras.Model(picture, layers.Dense(2)(inputs=x))).widths == {"a": 8}
+
+
+def test_calls_are_computed_as_the_model_computes_them_at_inference():
+    model = keras.Sequential([image(), layers.RandomFlip(), layers.Conv2D(4, 3)])
+    x, graph = models.inputs_of(model), trace(model)
+    (made,) = graph.run_all([x], lambda call, *a, **k: call.compute(*a, **k))
+    np.testing.assert_allclose(made, model(x, training=False), atol=1e-6)
 
 
 def test_a_model_of_a_list_that_is_called_on_a_dict_is_kept_whole():

@@ -90,11 +90,15 @@ def select(wrapped, share=0.5):
     return kept
 
 
+READ_BY_OPERATIONS = "attention_by_channel_statistics"
+
+
 @pytest.mark.parametrize(
     "name",
     [
         name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
         for name in [*TOPOLOGIES, *UNPRUNABLE]
+        if name != READ_BY_OPERATIONS
     ],
 )
 @pytest.mark.filterwarnings("ignore:Some channels of model")
@@ -114,6 +118,14 @@ def test_wrapped_is_gated_and_stripped_is_rebuilt(name):
     assert [layer.name for layer in compact.layers] == names
     assert_same(prune(wrapped), wrapped, x)
     models.assert_state(model, before)
+
+
+def test_groups_that_operations_read_which_are_no_layers_stay_whole():
+    model = randomize(TOPOLOGIES[READ_BY_OPERATIONS]())
+    with pytest.warns(UserWarning, match=r"no layer.*\n  a: .*mean.*\n  b: normalize"):
+        wrapped = prune(model)
+    assert GatedModel(wrapped).graph.widths == {"c": 6}
+    assert_same(keras_greedy.strip_pruning(wrapped), model, inputs_of(model), 1e-5)
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -89,7 +89,7 @@ class BranchEnd:
                 replaced.append((call.weights[name], array))
             args, kwargs = call.arguments({call.inputs[0]: x})
             with keras.StatelessScope(state_mapping=replaced):
-                x = call.operation(*args, **kwargs)
+                x = call.compute(*args, **kwargs)
         return ops.convert_to_numpy(ops.cast(x, "float32")).reshape(channels)
 
 

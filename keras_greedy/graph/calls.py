@@ -6,6 +6,8 @@ dicts all over this package, and two of them that look alike stay two.
 
 import collections
 import dataclasses
+import functools
+import inspect
 import math
 import re
 import warnings
@@ -128,6 +130,20 @@ class Call:
             return values[leaf] if isinstance(leaf, KerasTensor) else leaf
 
         return keras.tree.map_structure(value, (self.args, self.kwargs))
+
+    def compute(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns what the call makes of these arguments at inference.
+
+        Layers that change images at random would take it for training otherwise.
+        """
+        if self._trains_by_default and "training" not in kwargs:
+            kwargs["training"] = False
+        return self.operation(*args, **kwargs)
+
+    @functools.cached_property
+    def _trains_by_default(self) -> bool:
+        parameters = inspect.signature(self.operation.call).parameters
+        return "training" in parameters and parameters["training"].default is True
 
 
 def run_calls(

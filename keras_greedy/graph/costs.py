@@ -13,7 +13,7 @@ from keras_greedy.graph.channels import ChannelGraph, Reasons
 from keras_greedy.graph.multiplications import COUNTED, WITH_KERNELS, macs_by_call
 from keras_greedy.graph.products import Uncounted
 from keras_greedy.graph.quadratic import CountRows, Forms, TermsByCondition
-from keras_greedy.graph.rules.probed import ProbedRule
+from keras_greedy.graph.rules.probed import ProbedRule, ReadingRule
 from keras_greedy.graph.terms import position_counts, weight_terms, work_terms
 from keras_greedy.graph.trace import trace_quietly
 from tflite_export.checks import shown
@@ -150,7 +150,7 @@ class Costs:
                 own += work_terms(work / examples, kernels, positions)
                 continue
             _check_counted(graph, rows, call, work)
-            is_known = call.rule and not isinstance(call.rule, ProbedRule)
+            is_known = call.rule and not isinstance(call.rule, ProbedRule | ReadingRule)
             if kernels or not is_known:
                 self.uncounted.append((call.name, str(work)))
         self._new_biases: list[_NewBias] = []

@@ -40,9 +40,9 @@ def trace(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
     """Finds which channels of a model must be cut together.
 
     Layers without a rule, or without a config, keep all channels they touch, and one
-    warning lists them. One without weights is probed, as an activation without a rule
-    is: if, on random inputs, it acts on each channel alone, its channels are cut, and
-    another warning names it.
+    warning lists them. One without weights is probed on random inputs, as an activation
+    without a rule is: if it acts on each channel alone, or reads all of them in a known
+    way, they are cut, and another warning names it.
 
     Args:
         model: A built model, channels last. The layers of models inside it, and of
@@ -89,10 +89,10 @@ def trace(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
         lines = [f"  {name}: {kind}" for name, kind in graph.probed]
         listed = "\n".join(lines)
         warn_user(
-            f"These layers of model '{model.name}' are taken to tell the channels "
-            "apart, as they do on random inputs. Register a rule for their classes or "
-            "functions to be sure, as `keras_greedy.register_rule(my_function)"
-            f"(keras_greedy.Rule)` if each channel is on its own:\n{listed}"
+            f"These layers of model '{model.name}' are taken to do to channels what "
+            "they do on random inputs. Register rules for the classes or functions to "
+            "be sure, as `keras_greedy.register_rule(my_function)(keras_greedy.Rule)` "
+            f"if each channel is on its own:\n{listed}"
         )
     return graph
 

@@ -154,7 +154,7 @@ class Segment:
                 mask = mask_of[call.index]
                 assert call.rule is not None, "a call without a rule is no normaliser"
                 return call.rule.over_kept(call.operation, args[0], mask)
-            return call.operation(*args, **kwargs)
+            return call.compute(*args, **kwargs)
 
         values = dict(zip(self._before, live, strict=True))
         values = self._graph.run(values, self._calls, apply)

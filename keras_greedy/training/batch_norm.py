@@ -195,7 +195,7 @@ def _batch_statistics(graph: ChannelGraph, norms: list[Call]) -> Callable:
 
         def apply(call: Call, *args: Any, **kwargs: Any) -> Any:
             if call.index not in indices:
-                return call.operation(*args, **kwargs)
+                return call.compute(*args, **kwargs)
             normalized = normalized_by_batch(call.operation, *args, **kwargs)
             means.append(normalized.mean)
             variances.append(normalized.variance)

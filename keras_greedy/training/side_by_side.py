@@ -143,11 +143,11 @@ def bytes_of_one(graph: ChannelGraph, readers: Sequence[Reader]) -> int:
 
 
 def _as_it_is(call: Call, *args: Any, **kwargs: Any) -> Any:
-    return call.operation(*args, **kwargs)
+    return call.compute(*args, **kwargs)
 
 
 def _by_the_batch(call: Call, *args: Any, **kwargs: Any) -> Any:
     """Computes a call; a BatchNorm by the statistics of the batch."""
     if isinstance(call.operation, keras.layers.BatchNormalization):
         return normalized_by_batch(call.operation, *args, **kwargs).y
-    return call.operation(*args, **kwargs)
+    return call.compute(*args, **kwargs)

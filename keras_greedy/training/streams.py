@@ -93,4 +93,4 @@ def tensors_of(graph: ChannelGraph, wanted: Sequence[KerasTensor]) -> Tensors:
 
 
 def _apply(call: Call, *args: Any, **kwargs: Any) -> Any:
-    return call.operation(*args, **kwargs)
+    return call.compute(*args, **kwargs)

@@ -15,7 +15,7 @@ from keras_greedy.graph.state import copy_weights, full_weights
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.policies import of_groups
 from keras_greedy.selection.cut import without_bias
-from keras_greedy.while_training.layers import GreedyChannels
+from keras_greedy.while_training.layers import GreedyChannels, reads_channels
 
 
 class GatedModel:
@@ -201,6 +201,8 @@ def can_be_gated(graph: ChannelGraph, group: ChannelGroup) -> bool:
     read the same channels each time. The wrapper takes one tensor, without a mask;
     its gate is for the last axis, and heads are on another one.
     """
+    if not all(reads_channels(call.operation) for call in group.readers):
+        return False
     if any(call.rule and call.rule.read_axis != -1 for call in group.readers):
         return False
     for call in group.readers:

@@ -158,7 +158,7 @@ def _say_unsupported(layers: Sequence[keras.Layer], is_single: bool) -> None:
     named = [f"'{layer.name}' ({type(layer).__name__})" for layer in unsupported]
     warn_user(
         "These layers have no rule for their channels. They come back as they are, and "
-        f"the channels that they read or make stay whole: {', '.join(named)}. "
+        f"the channels that they read or make may stay whole: {', '.join(named)}. "
         "`keras_greedy.register_rule` gives a class of layers a rule"
     )
 
@@ -186,6 +186,7 @@ def _wrapped_model(
     check_has_groups(whole)
     # Groups that were narrowed before keep their gates, whatever the policy says now.
     graph = of_groups(whole, {*allowed(whole, policy).widths, *narrowed})
+    _warn_of_ungated_readers(graph)
     groups = [group for group in graph.groups if can_be_gated(graph, group)]
     gates = {group.name: _gate_of(group) for group in groups}
     readers = {call.operation: call for group in groups for call in group.readers}
@@ -227,6 +228,25 @@ def _warn_of_own_training(model: keras.Model) -> None:
         warn_user(
             f"The wrapped model is a plain one: the {methods} of "
             f"{type(model).__name__} stays behind. Train it in a loop of your own"
+        )
+
+
+def _warn_of_ungated_readers(graph: ChannelGraph) -> None:
+    """Warns of groups that are read by what cannot be wrapped."""
+    lines = []
+    for group in graph.groups:
+        without = []
+        for call in group.readers:
+            if not reads_channels(call.operation):
+                without.append(call.name)
+        if without:
+            lines.append(f"  {group.name}: {', '.join(without)}")
+    if lines:
+        listed = "\n".join(lines)
+        warn_user(
+            "These groups of channels stay whole while the model trains, as they are "
+            "read by what is no layer with a rule, so that it cannot be wrapped:\n"
+            f"{listed}"
         )
 
 

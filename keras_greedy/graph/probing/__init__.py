@@ -6,12 +6,14 @@ operation on a part of the channels makes the same values of them.
 """
 
 from keras_greedy.graph.probing.probes import Found, Probes, Trusted
+from keras_greedy.graph.probing.readers import Reading
 from keras_greedy.graph.probing.trial import Mixing, Subject, fitting_output_shape
 
 __all__ = [
     "Found",
     "Mixing",
     "Probes",
+    "Reading",
     "Subject",
     "Trusted",
     "fitting_output_shape",

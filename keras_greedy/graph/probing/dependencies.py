@@ -4,7 +4,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from keras_greedy.graph.probing.trial import Mixing, Trial
+from keras_greedy.graph.probing.trial import Depending, Mixing, Trial
 
 # Of one tensor, channels that an output may depend on: a block of 4 x 4 positions moved
 # to the channels, as `depth_to_space` expects them, is the largest in use.
@@ -107,10 +107,10 @@ class Dependencies:
             for output in changed.tolist():
                 sources[output].append(channel)
                 if len(sources[output]) > MOST_TIED:
-                    raise _mixing(output, sources[output])
+                    raise _depending(output, sources[output])
         largest = max(range(self._outputs), key=lambda output: len(sources[output]))
         if len(sources[largest]) == width > 1:
-            raise _mixing(largest, sources[largest])
+            raise _depending(largest, sources[largest])
         return sources
 
     def _changed_by(self, index: int, channels: np.ndarray) -> np.ndarray:
@@ -133,10 +133,10 @@ class Dependencies:
         return changed
 
 
-def _mixing(output: int, channels: list[int]) -> Mixing:
+def _depending(output: int, channels: list[int]) -> Depending:
     first = ", ".join(map(str, channels[:SHOWN]))
     more = " and more" if len(channels) > SHOWN else ""
-    return Mixing(f"its output {output} depends on the channels {first}{more}")
+    return Depending(f"its output {output} depends on the channels {first}{more}")
 
 
 def _differing(made: np.ndarray, again: np.ndarray) -> np.ndarray:

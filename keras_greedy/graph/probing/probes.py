@@ -9,14 +9,19 @@ from keras import KerasTensor
 
 from keras_greedy.graph.probing.dependencies import Dependencies, Sources
 from keras_greedy.graph.probing.parts import check_parts, check_symbolic, parts_of
+from keras_greedy.graph.probing.readers import Reading, check_reading, reading_of
 from keras_greedy.graph.probing.trial import (
     MANY_ENTRIES,
     MOST_ENTRIES,
+    MOST_ENTRIES_CHECKED,
+    POSITIONS,
+    Depending,
     Mixing,
     Subject,
     Trial,
     first_line,
     leaving_no_trace,
+    positions_that_fit,
 )
 
 
@@ -66,17 +71,17 @@ class Probes:
 
     def __init__(self) -> None:
         self.trusted: list[Trusted] = []
-        self._findings: dict[Any, Found | Mixing] = {}
+        self._findings: dict[Any, Found | Reading | Mixing] = {}
 
     def trust(self, layer: str, kind: str, channels: np.ndarray) -> None:
         """Notes that a layer is followed because of a probe."""
         self.trusted.append(Trusted(layer, kind, channels))
 
-    def find(self, subject: Subject) -> Found:
-        """Returns which channels a call tells apart.
+    def find(self, subject: Subject) -> Found | Reading:
+        """Returns which channels a call tells apart, or how it reads all of them.
 
         Raises:
-            Mixing: When it mixes them, or cannot be tried; says why.
+            Mixing: When it mixes them in another way, or cannot be tried; says why.
         """
         key = _key(subject)
         if key not in self._findings:
@@ -94,6 +99,8 @@ class Probes:
         """Raises `Mixing` unless an activation acts on each channel alone."""
         x = KerasTensor(made.shape, made.dtype)
         found = self.find(Subject(activation, (x,), {}, [x], x))
+        if isinstance(found, Reading):
+            raise Mixing("its outputs depend on all channels")
         if not found.is_elementwise:
             raise Mixing("it moves them to other places")
 
@@ -109,10 +116,11 @@ def _key(subject: Subject) -> Any:
         else:
             # An array, or anything: no other call has it.
             leaves.append(object())
-    return subject.function, tuple(leaves)
+    # A function may have no hash, but is there as long as the model is.
+    return id(subject.function), tuple(leaves)
 
 
-def _probe(subject: Subject) -> Found | Mixing:
+def _probe(subject: Subject) -> Found | Reading | Mixing:
     try:
         with leaving_no_trace():
             return _found(subject)
@@ -123,8 +131,8 @@ def _probe(subject: Subject) -> Found | Mixing:
         return Mixing(f"it fails: {first_line(error)}")
 
 
-def _found(subject: Subject) -> Found:
-    """Returns which channels a call tells apart.
+def _found(subject: Subject) -> Found | Reading:
+    """Returns which channels a call tells apart, or how it reads all of them.
 
     Raises:
         Exception: Any that the user's code raises; `Mixing` when it mixes them.
@@ -133,18 +141,39 @@ def _found(subject: Subject) -> Found:
         if len(tensor.shape) < 2 or tensor.shape[-1] is None:
             raise Mixing(f"a tensor of shape {tensor.shape} has no number of channels")
     trial = Trial(subject)
+    if MANY_ENTRIES < trial.entries <= MOST_ENTRIES_CHECKED:
+        for positions in (POSITIONS, positions_that_fit(subject)):
+            try:
+                found = _told_apart_or_read(Trial(subject, positions))
+                _check_in_full(trial, found)
+                return found
+            except Depending:
+                raise
+            except Exception:
+                # They may be too few for the call.
+                continue
     if trial.entries > MOST_ENTRIES:
         raise Mixing("its input is too large to be tried")
-    if trial.entries <= MANY_ENTRIES:
-        return _told_apart(trial)
+    return _told_apart_or_read(trial)
+
+
+def _check_in_full(trial: Trial, found: Found | Reading) -> None:
+    """Raises an exception unless what was found holds for all positions, too."""
+    if isinstance(found, Reading):
+        check_reading(trial, found)
+    else:
+        parts = parts_of(trial.subject, found.sources, found.is_broadcast)
+        check_parts(trial, parts[-1:], scales=[1.0])
+
+
+def _told_apart_or_read(trial: Trial) -> Found | Reading:
     try:
-        found = _told_apart(Trial(subject, is_small=True))
-    except Exception:
-        # A call may need more positions: all of them decide.
         return _told_apart(trial)
-    parts = parts_of(subject, found.sources, found.is_broadcast)
-    check_parts(trial, parts[-1:])
-    return found
+    except Mixing:
+        reading = reading_of(trial)
+        if reading is None:
+            raise
+        return reading
 
 
 def _told_apart(trial: Trial) -> Found:

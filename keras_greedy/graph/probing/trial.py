@@ -22,13 +22,18 @@ VECTORS = 16
 EXAMPLES = 2
 POSITIONS = 8
 
-# A tensor of more entries is tried with fewer positions first.
+# A tensor of more entries is tried with fewer positions, and what is found then is
+# checked in full.
 MANY_ENTRIES = 2**17
-MOST_ENTRIES = 2**25
+MOST_ENTRIES_CHECKED = 2**25
+# Where few positions do not do, one of up to so many entries is tried in full.
+MOST_ENTRIES = 2**23
 
 # The magnitudes of random numbers are drawn between these powers of 10.
 POWERS = (-3.0, 5.0)
 POWERS_OF_HALF = (-3.0, 3.0)
+# Shares of entries, and of positions with all of their channels, that are 0.
+ZEROS = 0.1
 
 # Of a reason, which may be a long message of the user's own code.
 REASON_LENGTH = 150
@@ -36,6 +41,10 @@ REASON_LENGTH = 150
 
 class Mixing(Exception):
     """Raised where channels cannot be told apart; says what a probe found."""
+
+
+class Depending(Mixing):
+    """Raised where an output depends on many channels, whatever the positions are."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,6 +69,11 @@ class Subject:
     def widths(self) -> list[int]:
         """Returns the number of channels of each of `tensors`."""
         return [tensor.shape[-1] for tensor in self.tensors]
+
+    @property
+    def is_half(self) -> bool:
+        """Returns whether the output is of half precision."""
+        return "16" in keras.backend.standardize_dtype(self.output.dtype)
 
     def anew(self, width: int) -> Callable[..., Any]:
         """Returns the function as a cut model has it, to make `width` channels."""
@@ -92,21 +106,31 @@ def fitting_output_shape(operation: keras.Operation, width: int) -> dict[str, An
     return {"output_shape": (*shape[:-1], width)}
 
 
+def positions_that_fit(subject: Subject) -> int:
+    """Returns how many positions along each axis of its tensors are not too many."""
+    fitting = MANY_ENTRIES
+    for tensor in subject.tensors:
+        axes = max(1, len(tensor.shape) - 2)
+        places = MANY_ENTRIES / (EXAMPLES * tensor.shape[-1])
+        fitting = min(fitting, int(places ** (1 / axes)))
+    return max(fitting, POSITIONS)
+
+
 class Trial:
     """Runs a call on arrays of fixed sizes.
 
     Args:
         subject: The call.
-        is_small: Whether to try it with few positions, whatever their number is.
+        positions: The most positions along an axis; by default as many as there are.
     """
 
-    def __init__(self, subject: Subject, is_small: bool = False):
+    def __init__(self, subject: Subject, positions: int | None = None):
         self.subject = subject
-        self._is_small = is_small
+        self._positions = positions
         self._examples = VECTORS
         if any(len(tensor.shape) > 2 for tensor in subject.tensors):
             self._examples = EXAMPLES
-        if not is_small and self.entries > MANY_ENTRIES:
+        if positions is None and self.entries > MANY_ENTRIES:
             self._examples = 1
         self._given: dict[str, Any] = {}
         if isinstance(subject.function, keras.Layer):
@@ -176,8 +200,8 @@ class Trial:
             is_position = axis < len(tensor.shape) - 1
             if size is None:
                 size = POSITIONS
-            elif is_position and self._is_small:
-                size = min(size, POSITIONS)
+            elif is_position and self._positions:
+                size = min(size, self._positions)
             shape.append(size)
         return tuple(shape)
 
@@ -197,7 +221,9 @@ def _random(
         return numbers * np.float32(scale)
     low, high = POWERS_OF_HALF if "16" in dtype else POWERS
     power = low + (high - low) * rng.random(shape, "float32")
-    return numbers * np.float32(10) ** power
+    is_zero = rng.random(shape, "float32") < ZEROS
+    is_zero |= rng.random((*shape[:-1], 1)) < ZEROS
+    return np.where(is_zero, 0, numbers * np.float32(10) ** power)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ Importing this package registers them all.
 from keras_greedy.graph.rules import (
     contraction,
     elementwise,
+    images,
     linear,
     merging,
     moving,
@@ -38,6 +39,7 @@ __all__ = [
     "Unprunable",
     "contraction",
     "elementwise",
+    "images",
     "linear",
     "merging",
     "moving",

@@ -104,7 +104,6 @@ class JoinRule(Rule):
         widths = [len(by_axis[-1]) for by_axis in channels]
         if any(width not in (1, max(widths)) for width in widths):
             raise Unprunable(f"its inputs have {widths} channels, which its rule mixes")
-        width = max(widths)
         for name, value in call.kwargs.items():
             for leaf in keras.tree.flatten(value):
                 is_constant = not isinstance(leaf, KerasTensor) and np.ndim(leaf)

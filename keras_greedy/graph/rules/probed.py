@@ -1,4 +1,4 @@
-"""The rule of calls without one, whose channels a probe has told apart."""
+"""The rules of calls without one, as probes find what they do to the channels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,8 +7,15 @@ import keras
 import numpy as np
 
 from keras_greedy.graph.calls import Call
-from keras_greedy.graph.probing import Found, Mixing, Subject, fitting_output_shape
-from keras_greedy.graph.rules.base import Rule, Unprunable, is_follower
+from keras_greedy.graph.probing import (
+    Found,
+    Mixing,
+    Reading,
+    Subject,
+    fitting_output_shape,
+)
+from keras_greedy.graph.rules.base import RULES, Rule, Tensor, Unprunable, is_follower
+from keras_greedy.graph.rules.statistics import StatisticRule, ids_of_statistic
 from keras_greedy.graph.space import ChannelSpace
 
 
@@ -65,8 +72,46 @@ class ProbedRule(DeclaredRule):
         return ids
 
 
+class ReadingRule(DeclaredRule):
+    """Reads all channels, in a way that a probe has found.
+
+    Args:
+        reading: That way.
+    """
+
+    def __init__(self, reading: Reading):
+        self._reading = reading
+        self.consumes = reading.statistic is None and not reading.follows
+        self.normalizes = not self.consumes
+
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
+        statistic = self._reading.statistic
+        does = statistic.__name__ if statistic else "zeros add nothing"
+        kind = f"{type(call.operation).__name__} over all channels: {does}"
+        space.probes.trust(call.name, kind, channels[0])
+        return channels[0] if self._reading.follows else ids_of_statistic(call, space)
+
+    def over_kept(
+        self,
+        layer: keras.Layer,
+        x: Tensor,
+        mask: Tensor,
+    ) -> Tensor:
+        if self._reading.statistic is None:
+            return layer(x * mask)
+        rule = RULES[self._reading.statistic]
+        assert isinstance(rule, StatisticRule)
+        last = len(x.shape) - 1
+        return rule.over_axes(x, mask, [last], self._reading.keeps_axis)
+
+
 def rule_without_one(call: Call, space: ChannelSpace) -> Rule:
-    """Returns the rule of a call that has none, if a probe tells its channels apart.
+    """Returns the rule of a call that has none, if a probe finds what it does.
 
     Raises:
         Unprunable: When it does not; says why.
@@ -74,6 +119,8 @@ def rule_without_one(call: Call, space: ChannelSpace) -> Rule:
     reason = f"no channel rule for {_kind(call.operation)}"
     if call.weights:
         raise Unprunable(reason)
+    if _makes_mask(call.operation):
+        raise Unprunable(f"{reason}, and it makes a mask")
     is_lambda = isinstance(call.operation, keras.layers.Lambda)
     if is_lambda and is_follower(call.operation.function):
         return DeclaredRule()
@@ -89,7 +136,15 @@ def rule_without_one(call: Call, space: ChannelSpace) -> Rule:
         )
     except Mixing as finding:
         raise Unprunable(f"{reason}, and a probe finds: {finding}") from finding
-    return ProbedRule(found)
+    return ReadingRule(found) if isinstance(found, Reading) else ProbedRule(found)
+
+
+def _makes_mask(operation: keras.Operation) -> bool:
+    """Returns whether a layer has a mask that may tell of all channels."""
+    if isinstance(operation, keras.layers.Lambda):
+        return operation.mask is not None
+    is_layer = isinstance(operation, keras.Layer)
+    return is_layer and type(operation).compute_mask is not keras.Layer.compute_mask
 
 
 def _kind(operation: keras.Operation) -> str:

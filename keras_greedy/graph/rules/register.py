@@ -23,11 +23,12 @@ RuleClass = TypeVar("RuleClass", bound=type[Rule])
 def register_rule(*keys: RuleKey) -> Callable[[RuleClass], RuleClass]:
     """Decorates a class: this rule is the one for these layers or operations.
 
-    Channels that a layer without a rule touches are kept.
+    Channels that a layer without a rule touches are kept, unless it has no weights and
+    a probe on random inputs finds what it does to them.
 
     Args:
         *keys: Layer classes; functions of `keras.ops`, of `keras.activations`, or of
-            yours that serve as an activation.
+            yours that serve as an activation or in a Lambda.
 
     Returns:
         The decorator, which gives the class back as it is.

@@ -49,13 +49,7 @@ class ReductionRule(Rule):
         space: ChannelSpace,
     ) -> np.ndarray:
         _check_batch(call)
-        (made,) = call.outputs
-        has_axis = len(made.shape) > 1
-        width = made.shape[-1] or 1 if has_axis else 1
-        # Without `keepdims` the last axis is one of positions.
-        ids = np.repeat(space.fresh(1), width)
-        space.pin(ids, call.name, "it is a statistic of all channels")
-        return ids
+        return ids_of_statistic(call, space)
 
 
 @register_rule(ops.sum)
@@ -106,11 +100,28 @@ class StatisticRule(ReductionRule):
         mask: Tensor,
     ) -> Tensor:
         axes = _axes(layer, len(x.shape))
+        return self.over_axes(x, mask, axes, layer.keepdims)
+
+    def over_axes(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        axes: Sequence[int],
+        keepdims: bool,
+    ) -> Tensor:
+        """Returns the statistic over axes, the channels' among them.
+
+        Args:
+            x: The operation's input.
+            mask: As of `over_kept`.
+            axes: The axes.
+            keepdims: Whether they stay, of size 1.
+        """
         statistic = self.of_kept(x, mask, axes)
         # Of no channel at all it is 0.
         is_any_kept = ops.any(mask > 0, axis=-1, keepdims=True)
         statistic = ops.where(is_any_kept, statistic, ops.zeros_like(statistic))
-        return statistic if layer.keepdims else ops.squeeze(statistic, axes)
+        return statistic if keepdims else ops.squeeze(statistic, axes)
 
     def of_kept(
         self,
@@ -175,6 +186,16 @@ class LogSumExpRule(StatisticRule):
 
     def of_kept(self, x: Tensor, mask: Tensor, axes: Sequence[int]) -> Tensor:
         return _extreme(ops.logsumexp, -np.inf, x, mask, axes)
+
+
+def ids_of_statistic(call: Call, space: ChannelSpace) -> np.ndarray:
+    """Returns the numbers of what a call makes of all channels: it stays."""
+    (made,) = call.outputs
+    width = made.shape[-1] if len(made.shape) > 1 else 1
+    # Where the axis of the channels has gone, the last one is of positions.
+    ids = np.repeat(space.fresh(1), width or 1)
+    space.pin(ids, call.name, "it is a statistic of all channels")
+    return ids
 
 
 def _extreme(

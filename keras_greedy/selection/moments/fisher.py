@@ -174,7 +174,7 @@ class _SquaredGradients:
         def apply(call: Call, *args: Any, **kwargs: Any) -> Tensor:
             consumer = self._consumers.get(call.index)
             if consumer is None:
-                return call.operation(*args, **kwargs)
+                return call.compute(*args, **kwargs)
             kernel, bias = self._weights[call.index]
             own = consumer.linear(args[0], kernel) + bias
             if shifts is not None:

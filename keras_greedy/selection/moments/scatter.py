@@ -213,7 +213,7 @@ def _batch_scatters(
                 mask = get_keras_mask(args[0]) if call.index in masked else None
                 counted = None if mask is None else consumer.counted(args[0], mask, at)
                 found.append(_scatter_of(rows, counted))
-            return call.operation(*args, **kwargs)
+            return call.compute(*args, **kwargs)
 
         values = graph.feed(inputs)
         graph.run(values, calls, apply)

@@ -270,7 +270,7 @@ class Suffix:
                 assert call.rule is not None  # Only a rule makes a call a normalizer.
                 return call.rule.over_kept(call.operation, args[0], mask)
             if call.name not in self._consumers:
-                return call.operation(*args, **kwargs)
+                return call.compute(*args, **kwargs)
             consumer = self._consumers[call.name]
             linear = made.get(call.index)
             if linear is None:
@@ -300,4 +300,4 @@ def _tiled(x: Tensor) -> Tensor:
 
 
 def _apply(call: Call, *args: Any, **kwargs: Any) -> Any:
-    return call.operation(*args, **kwargs)
+    return call.compute(*args, **kwargs)
