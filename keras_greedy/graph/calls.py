@@ -175,6 +175,8 @@ def fresh_outputs(
         made = keras.tree.flatten(call.operation.compute_output_spec(*args, **kwargs))
     if isinstance(call.operation, keras.layers.EinsumDense):
         made = [_with_sizes(call.operation, args[0], *made)]
+    elif _is_reshape(call.operation):
+        made = [_with_rest(args[0], *made)]
     return tuple(KerasTensor(t.shape, t.dtype, name=t.name) for t in made)
 
 
@@ -182,11 +184,16 @@ def is_sized(call: Call, args: tuple, kwargs: dict[str, Any]) -> bool:
     """Returns whether the call's own outputs have all sizes that are known of them."""
     if isinstance(call.operation, keras.layers.EinsumDense):
         return False
+    if _is_reshape(call.operation):
+        return None not in call.outputs[0].shape[1:]
     return _shapes(args, kwargs) == _shapes(call.args, call.kwargs)
 
 
 def known_sizes(call: Call) -> dict[str, Any]:
     """Returns the entries of a config that tell sizes, which are unknown without."""
+    if _is_reshape(call.operation):
+        sizes = call.outputs[0].shape[1:]
+        return {} if None in sizes else {"newshape": (-1, *sizes)}
     if not isinstance(call.operation, keras.layers.EinsumDense):
         return {}
     sizes = keras.tree.flatten(call.operation.get_config()["output_shape"])
@@ -197,6 +204,22 @@ def _shapes(args: tuple, kwargs: dict[str, Any]) -> list[tuple]:
     """Returns the shapes of the symbolic tensors among arguments."""
     leaves = keras.tree.flatten((args, kwargs))
     return [leaf.shape for leaf in leaves if isinstance(leaf, KerasTensor)]
+
+
+def _is_reshape(operation: keras.Operation) -> bool:
+    """Returns whether an operation is `keras.ops.reshape`."""
+    is_layer = isinstance(operation, keras.Layer)
+    return not is_layer and type(operation).__name__ == "Reshape"
+
+
+def _with_rest(read: KerasTensor, made: KerasTensor) -> KerasTensor:
+    """Returns the output of a reshape, of whose sizes one may follow from the others."""
+    before, after = read.shape, list(made.shape)
+    if None in before[1:] or after[1:].count(None) != 1 or after[0] != before[0]:
+        return made
+    known = math.prod(size for size in after[1:] if size is not None)
+    after[after.index(None, 1)] = math.prod(before[1:]) // known
+    return KerasTensor(after, made.dtype, name=made.name)
 
 
 def _with_sizes(
