@@ -12,6 +12,7 @@ from keras_greedy.graph.rules import (
     reducing,
     reshaping,
     slicing,
+    splitting,
 )
 from keras_greedy.graph.rules.base import (
     IN,
@@ -41,4 +42,5 @@ __all__ = [
     "reshaping",
     "rule_for",
     "slicing",
+    "splitting",
 ]
