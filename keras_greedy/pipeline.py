@@ -15,7 +15,6 @@ from keras_greedy.graph.outputs import check_answers, check_has_real_output
 from keras_greedy.graph.subclassed import functional_calling
 from keras_greedy.graph.trace import (
     check_channels_last,
-    check_configs,
     is_subclassed,
     trace,
 )
@@ -325,7 +324,6 @@ def _with_graph(model: keras.Model, data: Data) -> tuple[keras.Model, Data]:
 def _prunable(model: keras.Model, policy: PruningPolicy | None) -> ChannelGraph:
     """Returns the graph with the groups that may be pruned, of which there are some."""
     graph = allowed(trace(model), policy)
-    check_configs(graph)
     check_channels_last(graph)
     check_has_real_output(graph)
     # Raises when they cannot be counted.

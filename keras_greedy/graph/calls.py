@@ -175,7 +175,7 @@ def fresh_outputs(
         made = keras.tree.flatten(call.operation.compute_output_spec(*args, **kwargs))
     if isinstance(call.operation, keras.layers.EinsumDense):
         made = [_with_sizes(call.operation, args[0], *made)]
-    elif _is_reshape(call.operation):
+    elif is_reshape(call.operation):
         made = [_with_rest(args[0], *made)]
     return tuple(KerasTensor(t.shape, t.dtype, name=t.name) for t in made)
 
@@ -184,14 +184,14 @@ def is_sized(call: Call, args: tuple, kwargs: dict[str, Any]) -> bool:
     """Returns whether the call's own outputs have all sizes that are known of them."""
     if isinstance(call.operation, keras.layers.EinsumDense):
         return False
-    if _is_reshape(call.operation):
+    if is_reshape(call.operation):
         return None not in call.outputs[0].shape[1:]
     return _shapes(args, kwargs) == _shapes(call.args, call.kwargs)
 
 
 def known_sizes(call: Call) -> dict[str, Any]:
     """Returns the entries of a config that tell sizes, which are unknown without."""
-    if _is_reshape(call.operation):
+    if is_reshape(call.operation):
         sizes = call.outputs[0].shape[1:]
         return {} if None in sizes else {"newshape": (-1, *sizes)}
     if not isinstance(call.operation, keras.layers.EinsumDense):
@@ -206,14 +206,14 @@ def _shapes(args: tuple, kwargs: dict[str, Any]) -> list[tuple]:
     return [leaf.shape for leaf in leaves if isinstance(leaf, KerasTensor)]
 
 
-def _is_reshape(operation: keras.Operation) -> bool:
+def is_reshape(operation: keras.Operation) -> bool:
     """Returns whether an operation is `keras.ops.reshape`."""
     is_layer = isinstance(operation, keras.Layer)
     return not is_layer and type(operation).__name__ == "Reshape"
 
 
 def _with_rest(read: KerasTensor, made: KerasTensor) -> KerasTensor:
-    """Returns the output of a reshape, of whose sizes one may follow from the others."""
+    """Returns the output of a reshape, with a size that follows from the others."""
     before, after = read.shape, list(made.shape)
     if None in before[1:] or after[1:].count(None) != 1 or after[0] != before[0]:
         return made
@@ -257,16 +257,3 @@ def config_of(operation: keras.Operation) -> dict[str, Any]:
             f"takes. Received: '{operation.name}' of type {type(operation).__name__}, "
             f"whose `get_config()` says: {reason}"
         ) from error
-
-
-def without_config(calls: Iterable[Call]) -> dict[keras.Operation, str]:
-    """Returns operation -> the reason, of those that have no config."""
-    faults = {}
-    for call in calls:
-        try:
-            config_of(call.operation)
-        except ValueError as error:
-            source = error.__cause__
-            reason = str(source).strip().split("\n")[0] or type(source).__name__
-            faults[call.operation] = f"it has no config: {reason}"
-    return faults

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import keras
 from keras import KerasTensor, layers
 
-from keras_greedy.graph.calls import Call, Values, run_calls
+from keras_greedy.graph.calls import Call, Values, is_reshape, run_calls
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.nodes import calls_behind, without_new_nodes
 from keras_greedy.graph.products import RAW, Uncounted, fixed, shapes_of
@@ -65,14 +65,25 @@ def macs_by_call(graph: ChannelGraph) -> "list[int | Uncounted]":
         try:
             macs, made = _follow(call.operation, args, kwargs)
             found.append(macs)
-            if len(keras.tree.flatten(made)) == len(call.outputs):
-                return made
+            flat = keras.tree.flatten(made)
+            if len(flat) == len(call.outputs):
+                return [_sized(own, call, args) for own in flat]
         except Uncounted as reason:
             found.append(reason)
         return [_of_one(tensor) for tensor in call.outputs]
 
     run_calls(graph.calls, values, apply)
     return found
+
+
+def _sized(made: Any, call: Call, args: tuple) -> Any:
+    """Returns what a reshape makes of one example, with sizes that it leaves open."""
+    if not is_reshape(call.operation) or None not in made.shape:
+        return made
+    # All but the first, of which the rest of the entries are.
+    sizes = fixed(call.outputs[0].shape[1:])
+    first = math.prod(fixed(args[0].shape)) // math.prod(sizes)
+    return KerasTensor((first, *sizes), made.dtype)
 
 
 def _of_one(tensor: KerasTensor) -> KerasTensor:

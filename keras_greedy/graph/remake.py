@@ -11,6 +11,8 @@ from keras_greedy.graph.own_objects import own_objects
 # A reason that Keras gives may repeat the whole config.
 REASON_LENGTH = 300
 
+OF_EVERY_LAYER = ("name", "trainable", "dtype")
+
 
 def made_anew(
     operation: keras.Operation,
@@ -50,7 +52,14 @@ def _from_config(
     cls = type(operation)
     try:
         with keras.saving.custom_object_scope(own_objects(operation)):
-            return cls.from_config(config)
+            taken = _taken(cls, config)
+            try:
+                return cls.from_config(config)
+            except Exception:
+                # Some tell more of themselves than their constructors take.
+                if len(taken) == len(config):
+                    raise
+                return cls.from_config(taken)
     except Exception as error:
         # Whatever it is: the code may be the user's.
         reason = str(error).strip().split("\n\n")[0] or type(error).__name__
@@ -61,6 +70,12 @@ def _from_config(
             f"'{operation.name}' of type {cls.__name__}, whose `from_config` says: "
             f"{reason[:REASON_LENGTH]}"
         ) from error
+
+
+def _taken(cls: type, config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the entries of a config that the constructor of a class names."""
+    named = {*inspect.signature(cls.__init__).parameters, *OF_EVERY_LAYER}
+    return {name: value for name, value in config.items() if name in named}
 
 
 def _live_entries(

@@ -21,7 +21,6 @@ from keras_greedy.graph.calls import (
     fresh_outputs,
     is_sized,
     run_calls,
-    without_config,
 )
 from keras_greedy.graph.carry import Carrier
 from keras_greedy.graph.channels import ChannelGraph
@@ -39,10 +38,10 @@ NAMES_SHOWN = 3
 def trace(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
     """Finds which channels of a model must be cut together.
 
-    Layers without a rule, or without a config, keep all channels they touch, and one
-    warning lists them. One without weights is probed on random inputs, as an activation
-    without a rule is: if it acts on each channel alone, or reads all of them in a known
-    way, they are cut, and another warning names it.
+    Layers without a rule keep all channels they touch, and one warning lists them. One
+    without weights is probed on random inputs, as an activation without a rule is: if
+    it acts on each channel alone, or reads all of them in a known way, they are cut,
+    and another warning names it.
 
     Args:
         model: A built model, channels last. The layers of models inside it, and of
@@ -78,6 +77,8 @@ def trace(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
     ```
     """
     graph = trace_quietly(model, look_inside)
+    for call in graph.calls:
+        config_of(call.operation)  # Raises when it cannot be made anew.
     if graph.unprunable:
         lines = [f"  {name}: {reason}" for name, reason in graph.unprunable]
         listed = "\n".join(lines)
@@ -103,8 +104,7 @@ def trace_quietly(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
     if is_subclassed(model):
         model = functional
     layout = laid_out(functional, look_inside)
-    faults = without_config(layout.calls)
-    carrier = Carrier(functional.inputs, layout.not_laid_out | faults)
+    carrier = Carrier(functional.inputs, layout.not_laid_out)
     for call in layout.calls:
         carrier.carry(call)
     for one, other in layout.shared_inputs:
@@ -112,10 +112,6 @@ def trace_quietly(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
     channels, pins = carrier.finish(layout.outputs)
     groups, unprunable = find_groups(carrier.calls, channels, pins)
     in_groups = {channel for group in groups for channel in group.channels}
-    for call in layout.calls:
-        # Whether or not channels are kept by it: it keeps the model from being cut.
-        if call.operation in faults:
-            unprunable.append((call.name, faults[call.operation]))
     return ChannelGraph(
         model=model,
         functional=functional,
@@ -125,16 +121,10 @@ def trace_quietly(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
         inside=layout.inside,
         channels=channels,
         groups=groups,
-        unprunable=list(dict.fromkeys(unprunable)),
+        unprunable=unprunable,
         whole=carrier.whole,
         probed=carrier.followed_by_probe(in_groups),
     )
-
-
-def check_configs(graph: ChannelGraph) -> None:
-    """Raises a ValueError when a layer cannot be made anew from its config."""
-    for call in graph.calls:
-        config_of(call.operation)
 
 
 def check_channels_last(graph: ChannelGraph) -> None:

@@ -15,6 +15,7 @@ from keras_greedy.graph.rules import (
     reducing,
     reshaping,
     slicing,
+    splitting,
     statistics,
     wrappers,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "reshaping",
     "rule_for",
     "slicing",
+    "splitting",
     "statistics",
     "wrappers",
 ]
