@@ -1,5 +1,6 @@
 """Operations made anew from their configs, without their weights."""
 
+import functools
 import inspect
 from typing import Any
 
@@ -59,7 +60,10 @@ def _from_config(
                 # Some tell more of themselves than their constructors take.
                 if len(taken) == len(config):
                     raise
-                return cls.from_config(taken)
+                new = cls.from_config(taken)
+                # The file of the new model is to be one that can be loaded.
+                new.get_config = functools.partial(dict, taken)
+                return new
     except Exception as error:
         # Whatever it is: the code may be the user's.
         reason = str(error).strip().split("\n\n")[0] or type(error).__name__

@@ -52,7 +52,8 @@ class Subject:
     """A call to be tried.
 
     Attributes:
-        function: A layer or an operation without weights, or a function of a tensor.
+        function: A layer or an operation, without weights of the channels, or a
+            function of a tensor.
         args: Positional arguments, symbolic tensors included.
         kwargs: Keyword arguments, symbolic tensors included.
         tensors: Those of them that carry channels.
@@ -185,7 +186,13 @@ class Trial:
 
         arguments = (self.subject.args, self.subject.kwargs | self._given)
         args, kwargs = keras.tree.map_structure(value, arguments)
-        made = keras.tree.flatten((function or self.subject.function)(*args, **kwargs))
+        function = function or self.subject.function
+        own = self.subject.function
+        if isinstance(own, keras.Layer) and own.weights and function is not own:
+            if not function.built:
+                function(*args, **kwargs)
+            function.set_weights(own.get_weights())
+        made = keras.tree.flatten(function(*args, **kwargs))
         if len(made) != 1:
             raise Mixing(f"it makes {len(made)} tensors")
         array = ops.convert_to_numpy(ops.cast(made[0], "float32"))

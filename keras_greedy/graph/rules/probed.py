@@ -14,7 +14,14 @@ from keras_greedy.graph.probing import (
     Subject,
     fitting_output_shape,
 )
-from keras_greedy.graph.rules.base import RULES, Rule, Tensor, Unprunable, is_follower
+from keras_greedy.graph.rules.base import (
+    RULES,
+    Axes,
+    Rule,
+    Tensor,
+    Unprunable,
+    is_follower,
+)
 from keras_greedy.graph.rules.statistics import StatisticRule, ids_of_statistic
 from keras_greedy.graph.space import ChannelSpace
 
@@ -32,6 +39,10 @@ class DeclaredRule(Rule):
 
     def is_cut(self, call: Call) -> bool:
         return bool(fitting_output_shape(call.operation, 1))
+
+    def axes_of(self, weight_name: str, rank: int) -> Axes:
+        # What weights there are have no entries for channels.
+        return (None,) * rank
 
 
 class ProbedRule(DeclaredRule):
@@ -117,7 +128,7 @@ def rule_without_one(call: Call, space: ChannelSpace) -> Rule:
         Unprunable: When it does not; says why.
     """
     reason = f"no channel rule for {_kind(call.operation)}"
-    if call.weights:
+    if _has_weights_of_channels(call):
         raise Unprunable(reason)
     if _makes_mask(call.operation):
         raise Unprunable(f"{reason}, and it makes a mask")
@@ -137,6 +148,14 @@ def rule_without_one(call: Call, space: ChannelSpace) -> Rule:
     except Mixing as finding:
         raise Unprunable(f"{reason}, and a probe finds: {finding}") from finding
     return ReadingRule(found) if isinstance(found, Reading) else ProbedRule(found)
+
+
+def _has_weights_of_channels(call: Call) -> bool:
+    """Returns whether a weight may have entries for channels, or layers inside do."""
+    if call.is_layer and call.operation._flatten_layers(include_self=False):
+        return bool(call.weights)
+    widths = {tensor.shape[-1] for tensor in (*call.inputs, *call.outputs)}
+    return any(not widths.isdisjoint(own.shape) for own in call.weights.values())
 
 
 def _makes_mask(operation: keras.Operation) -> bool:

@@ -88,7 +88,10 @@ class ReshapeOperationRule(ReshapeRule):
     """The operation, which has the batch axis in its config too."""
 
     def changes(self, call: Call, kept: Kept) -> dict[str, Any]:
-        return {"newshape": _cut_sizes(call.operation.newshape, call, kept)}
+        sizes = kept.shape(call.outputs[0])[1:]
+        if None in sizes:
+            return {"newshape": _cut_sizes(call.operation.newshape, call, kept)}
+        return {"newshape": (-1, *sizes)}
 
 
 @register_rule(ops.squeeze, ops.expand_dims)
@@ -208,6 +211,10 @@ def _channels_in(
         last = [*cut][-1:]
         pin_axes(call, [cut], [axis for axis in cut if axis not in last], space)
         found = {axis: cut[axis] for axis in last}
+    if not block.is_known and all(len(ids) == 1 for ids in found.values()):
+        # A single channel is not cut in any case.
+        pin_axes(call, [found], [*found], space)
+        return {}
     if found and not block.is_known:
         after = call.outputs[0].shape
         raise Unprunable(f"it reshapes {shape} to {after}: unknown or other sizes")
