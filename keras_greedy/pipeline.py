@@ -11,13 +11,10 @@ from keras_greedy.budget import Budget, check_reachable
 from keras_greedy.data_forms import first_of, repeatable
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Costs, warn_of_uncounted
+from keras_greedy.graph.model_kinds import is_subclassed
 from keras_greedy.graph.outputs import check_answers, check_has_real_output
 from keras_greedy.graph.subclassed import functional_calling
-from keras_greedy.graph.trace import (
-    check_channels_last,
-    is_subclassed,
-    trace,
-)
+from keras_greedy.graph.trace import check_channels_last, trace
 from keras_greedy.latency import measure_latencies
 from keras_greedy.paths import SelectionPaths
 from keras_greedy.policies import PruningPolicy, allowed, check_has_groups

@@ -31,8 +31,9 @@ from keras_greedy import (
 )
 from keras_greedy.batches import Batches
 from keras_greedy.graph.fold import folded
+from keras_greedy.graph.model_kinds import check_model
 from keras_greedy.graph.rebuild import rebuild
-from keras_greedy.graph.trace import check_model, trace_quietly
+from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.selection.cut import cut
 from keras_greedy.selection.moments import observe
 from keras_greedy.selection.output.objectives import TrainingLoss, held_apart

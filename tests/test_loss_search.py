@@ -7,7 +7,8 @@ from models import conv, head, image, outputs_of, randomize
 from keras_greedy import LossSearch, prune
 from keras_greedy.batches import Batches
 from keras_greedy.graph.fold import folded
-from keras_greedy.graph.trace import check_model, trace_quietly
+from keras_greedy.graph.model_kinds import check_model
+from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.methods import OUTPUT_SEARCHES
 from keras_greedy.selection.moments import observe

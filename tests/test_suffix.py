@@ -19,7 +19,8 @@ from models import (
 
 from keras_greedy.batches import Batches
 from keras_greedy.graph.fold import folded
-from keras_greedy.graph.trace import check_model, trace_quietly
+from keras_greedy.graph.model_kinds import check_model
+from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.cut import cut
 from keras_greedy.selection.moments import observe

@@ -10,10 +10,10 @@ from keras import KerasTensor
 
 from keras_greedy.graph.calls import Apply, Call, run_calls
 from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.model_kinds import check_model, has_graph
 from keras_greedy.graph.nodes import own_calls
 from keras_greedy.graph.remake import made_anew
 from keras_greedy.graph.state import copy_weights
-from keras_greedy.graph.trace import check_model, has_graph
 
 
 def replay(

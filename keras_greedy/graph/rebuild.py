@@ -1,19 +1,19 @@
 """From a graph and the channels to keep, a smaller ordinary Keras model."""
 
-from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 from keras import KerasTensor
 
+from keras_greedy.graph.blocks_anew import BlockCopier
 from keras_greedy.graph.branch_ends import BranchEnd
-from keras_greedy.graph.calls import Call, known_sizes, named_weights, run_calls
+from keras_greedy.graph.calls import Call, known_sizes, named_weights
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.clone import Copier, remake
-from keras_greedy.graph.composites import INPUT, Composite, tensors_among
+from keras_greedy.graph.clone import remake
 from keras_greedy.graph.entries import entries_left
 from keras_greedy.graph.kept import Kept
+from keras_greedy.graph.model_kinds import wrapped
 from keras_greedy.graph.rule_faults import (
     blamed_on_rule,
     check_left,
@@ -21,15 +21,7 @@ from keras_greedy.graph.rule_faults import (
     fault,
 )
 from keras_greedy.graph.rules.configs import fitting_initializers
-from keras_greedy.graph.rules.contraction import HEADS
 from keras_greedy.graph.state import copy_weights, full_weights
-from keras_greedy.graph.trace import calls_of, check_model, has_graph, wrapped
-
-# Layers made of layers that are made anew as they are, with fewer heads.
-ATTENTION = (
-    keras.layers.MultiHeadAttention,
-    keras.layers.GroupQueryAttention,
-)
 
 # In place of what a call that goes would make.
 GONE = object()
@@ -91,7 +83,7 @@ def rebuild(
     return compact
 
 
-class Cutter(Copier):
+class Cutter(BlockCopier):
     """Makes the new operation of each call, once, and fills in its weights.
 
     Args:
@@ -101,19 +93,11 @@ class Cutter(Copier):
     """
 
     def __init__(self, graph: ChannelGraph, kept: np.ndarray, weights: Weights):
-        super().__init__()
-        self._graph = graph
+        super().__init__(graph, Kept(graph.channels, kept), weights)
         self._mask = kept
-        self._kept = Kept(graph.channels, kept)
-        self._weights = weights
-        # Of a layer that is called several times any call will do: the masks of its
-        # channels are the same.
-        self._calls: dict[keras.Operation, Call] = {}
         self._makers: dict[KerasTensor, Call] = {}
         for call in graph.calls:
-            self._calls[call.operation] = call
             self._makers[call.outputs[0]] = call
-        self._opened: dict[keras.Operation, keras.Model] = {}
         self._gone: set[int] = set()
         # Index of the call of a sum -> the ends of the branches that it does without.
         self._cut_off: dict[int, list[BranchEnd]] = {}
@@ -173,10 +157,7 @@ class Cutter(Copier):
                 self._cut_weights(call, self._made[operation])
             else:
                 copy_weights(operation, self._made[operation])
-        for layer in self._graph.inside:
-            new = self._made.get(layer)
-            if type(new) is type(layer) and type(layer) not in ATTENTION:
-                copy_weights(layer, new)
+        self._copy_weights_of_blocks()
 
     def entries_left(
         self,
@@ -225,101 +206,6 @@ class Cutter(Copier):
         if shape == tensor.shape:
             return remake(layer).output
         return remake(layer, {"batch_shape": shape}).output
-
-    def opened(self, inside: Composite, structure: Any = None) -> keras.Model:
-        """Returns a model of the calls that a layer makes of those inside it.
-
-        Args:
-            inside: The calls.
-            structure: That of the inputs; by default a list, or one alone.
-        """
-        fresh = []
-        for number, tensor in enumerate(inside.inputs):
-            name = f"{INPUT}_{number}" if number else INPUT
-            shape = self._shape_left(tensor)
-            fresh.append(keras.Input(batch_shape=shape, dtype=tensor.dtype, name=name))
-        values = dict(zip(inside.inputs, fresh, strict=True))
-        run_calls(inside.calls, values, self.apply_own)
-        made = inside.packed([values[tensor] for tensor in inside.outputs])
-        if structure is None:
-            structure = fresh if len(fresh) > 1 else fresh[0]
-        inputs = keras.tree.pack_sequence_as(structure, fresh)
-        return keras.Model(inputs, made, trainable=inside.trainable, name=inside.name)
-
-    def _shape_left(self, tensor: KerasTensor) -> tuple[int | None, ...]:
-        """Returns the shape that is left of a tensor of a model inside."""
-        stand_in = self._graph.stand_ins[tensor]
-        shape = list(tensor.shape)
-        for axis in self._kept.axes(stand_in):
-            if shape[axis] is not None:
-                shape[axis] = int(self._kept(stand_in, axis).sum())
-        return tuple(shape)
-
-    def _block(self, layer: keras.Layer, inside: Composite) -> keras.Layer:
-        """Returns the new one of a layer made of layers.
-
-        That is the layer as it is, or where it is touched a model of those inside.
-        """
-        is_touched = not self._touched.isdisjoint(_operations_in(self._graph, inside))
-        if is_touched and type(layer) in ATTENTION and not self._adds_bias(layer):
-            return remake(layer, self._changes_of_attention(layer))
-        if not is_touched:
-            try:
-                new = remake(layer)
-            except Exception:
-                # Without a config it can be taken apart all the same.
-                return self.opened(inside)
-            new.name = inside.name
-            return new
-        return self.opened(inside)
-
-    def _apply_block(
-        self,
-        own: Call,
-        args: tuple,
-        kwargs: dict[str, Any],
-    ) -> Any:
-        """Makes a call of a layer made of layers."""
-        layer = own.operation
-        new = self.operation(layer)
-        if type(new) is type(layer):
-            made = new(*args, **kwargs)
-            if type(layer) in ATTENTION:
-                # They are there as soon as it is called.
-                pairs = zip(projections(layer), projections(new), strict=True)
-                self._made |= dict(pairs)
-            return made
-        tensors = tensors_among(args, kwargs)
-        mode = kwargs.get("training")
-        given = {} if mode is None else {"training": mode}
-        return new(tensors if len(tensors) > 1 else tensors[0], **given)
-
-    def _changes_of_attention(self, layer: keras.Layer) -> dict[str, Any]:
-        """Returns the entries of an attention's config that the cut changes."""
-        query, key, _, output, *_ = [self._calls[own] for own in projections(layer)]
-        heads = int(self._kept(query.outputs[0], HEADS).sum())
-        changes: dict[str, Any] = {"num_heads": heads}
-        if isinstance(layer, keras.layers.GroupQueryAttention):
-            shared = int(self._kept(key.outputs[0], HEADS).sum())
-            changes = {"num_query_heads": heads, "num_key_value_heads": shared}
-        width = int(self._kept(output.outputs[0]).sum())
-        if width != self._kept(query.inputs[0]).sum():
-            changes["output_shape"] = width
-        return changes
-
-    def _adds_bias(self, layer: keras.Layer) -> bool:
-        """Returns whether one of an attention's matrices gets a bias, which none has.
-
-        The layer has one of all of them, or none.
-        """
-        for projection in projections(layer):
-            call = self._calls[projection]
-            if (
-                "bias" in self._weights.get(call.name, {})
-                and "bias" not in call.weights
-            ):
-                return True
-        return False
 
     def _operations_touched(self) -> set[keras.Operation]:
         """Returns the operations that a cut changes, or that meet cut channels."""
@@ -412,30 +298,6 @@ class Cutter(Copier):
         for inside in new._flatten_layers():
             if isinstance(inside, keras.layers.Normalization):
                 inside.finalize_state()  # It computes from copies of its weights.
-
-
-def projections(layer: keras.Layer) -> list[keras.Layer]:
-    """Returns the matrices of an attention: query, key, value, output, and a gate."""
-    found = [layer._query_dense, layer._key_dense, layer._value_dense]
-    found.append(layer._output_dense)
-    if getattr(layer, "_gate_dense", None) is not None:
-        found.append(layer._gate_dense)
-    return found
-
-
-def _operations_in(
-    graph: ChannelGraph,
-    model: keras.Model | Composite,
-) -> Iterator[keras.Operation]:
-    """Yields the operations of a model, and those of models and layers inside it."""
-    for call in calls_of(model):
-        inside = graph.inside.get(call.operation)
-        if inside is not None:
-            yield from _operations_in(graph, inside)
-        elif has_graph(call.operation):
-            yield from _operations_in(graph, check_model(call.operation))
-        else:
-            yield call.operation
 
 
 def _check_names(graph: ChannelGraph, weights: Weights) -> None:

@@ -78,7 +78,7 @@ def _from_config(
 
 def _taken(cls: type, config: dict[str, Any]) -> dict[str, Any]:
     """Returns the entries of a config that the constructor of a class names."""
-    named = {*inspect.signature(cls.__init__).parameters, *OF_EVERY_LAYER}
+    named = {*inspect.signature(cls).parameters, *OF_EVERY_LAYER}
     return {name: value for name, value in config.items() if name in named}
 
 

@@ -10,9 +10,9 @@ from keras import ops
 
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.clone import input_layers
+from keras_greedy.graph.model_kinds import check_has_graph, check_model, has_graph
 from keras_greedy.graph.nodes import own_calls
 from keras_greedy.graph.rules import public_key
-from keras_greedy.graph.trace import check_has_graph, check_model, has_graph
 from keras_greedy.interop.as_layers import as_layer
 from keras_greedy.interop.conversion import Conversion, Values, check_custom_objects
 from keras_greedy.interop.either import AnyLayer, AnyModel, AnyTensor

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.trace import check_model, trace_quietly
+from keras_greedy.graph.model_kinds import check_model
+from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.latency.blocks import Block, blocks_of
 from keras_greedy.latency.interpolation import BlockTimes
 from keras_greedy.latency.table import LatencyTable

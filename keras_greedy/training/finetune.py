@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_greedy.batches import Batches, output_keys
 from keras_greedy.data_forms import Data
-from keras_greedy.graph.trace import check_model
+from keras_greedy.graph.model_kinds import check_model
 from keras_greedy.training.amounts import epochs_for
 from keras_greedy.training.compiling import compile_alike, settings_of
 from keras_greedy.training.fit_data import (

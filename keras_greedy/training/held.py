@@ -11,8 +11,9 @@ from keras import ops
 from keras_greedy.backend import Tensor
 from keras_greedy.batch_arrays import joined
 from keras_greedy.batches import Arrays, Batches
+from keras_greedy.graph.model_kinds import check_model
 from keras_greedy.graph.outputs import outputs_of
-from keras_greedy.graph.trace import check_model, trace_quietly
+from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.training.batch_norm import BATCH_SIZE, BatchNormStatistics
 from keras_greedy.training.fit_data import evaluation_arguments
 from tflite_export.user_warnings import warn_user

@@ -14,8 +14,8 @@ import numpy as np
 from keras_greedy.batch_arrays import unpacked
 from keras_greedy.batches import Batches
 from keras_greedy.data_forms import Data, Source, is_arrays, repeatable, to_numpy
+from keras_greedy.graph.model_kinds import check_model, has_graph
 from keras_greedy.graph.nodes import without_new_nodes
-from keras_greedy.graph.trace import check_model, has_graph
 from keras_greedy.training.compiling import compile_alike
 from tflite_export.user_warnings import warn_user
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_greedy.graph.trace import check_has_graph
+from keras_greedy.graph.model_kinds import check_has_graph
 from keras_greedy.while_training.gated_model import GatedModel
 from keras_greedy.while_training.layers import GreedyChannels, wrappers_of
 from keras_greedy.while_training.running import is_in_fit, optimizer_of, steps_taken

@@ -9,9 +9,10 @@ import numpy as np
 from keras_greedy.graph.calls import Call, named_weights
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.clone import Copier, remake
+from keras_greedy.graph.model_kinds import check_has_graph
 from keras_greedy.graph.rules import public_key, rule_for
 from keras_greedy.graph.state import copy_weights, full_weights
-from keras_greedy.graph.trace import check_has_graph, trace
+from keras_greedy.graph.trace import trace
 from keras_greedy.policies import PruningPolicy, allowed, check_has_groups, of_groups
 from keras_greedy.selection.cut import without_bias
 from keras_greedy.training.compiling import own_training

@@ -188,10 +188,11 @@ class Trial:
         args, kwargs = keras.tree.map_structure(value, arguments)
         function = function or self.subject.function
         own = self.subject.function
-        if isinstance(own, keras.Layer) and own.weights and function is not own:
+        if isinstance(own, keras.Layer) and isinstance(function, keras.Layer):
             if not function.built:
                 function(*args, **kwargs)
-            function.set_weights(own.get_weights())
+            if function is not own:
+                function.set_weights(own.get_weights())
         made = keras.tree.flatten(function(*args, **kwargs))
         if len(made) != 1:
             raise Mixing(f"it makes {len(made)} tensors")

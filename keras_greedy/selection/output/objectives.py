@@ -7,8 +7,9 @@ import keras
 import numpy as np
 
 from keras_greedy.batches import Arrays, Batches
+from keras_greedy.graph.model_kinds import check_model
 from keras_greedy.graph.outputs import outputs_of
-from keras_greedy.graph.trace import check_model, trace_quietly
+from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.training.labels import check_labels
 from keras_greedy.training.losses import LossPerExample, loss_per_example, training_loss
 
