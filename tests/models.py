@@ -997,7 +997,6 @@ def recurrence_of_other_kinds():
     x = layers.Dense(7, name="a")(x)
     x = layers.RNN(layers.SimpleRNNCell(4), return_sequences=True, name="rnn")(x)
     x = layers.Dense(3, name="c")(x)
-    x = layers.TimeDistributed(layers.Lambda(twice), name="wrapped")(x)
     state = [layers.Dense(2, name=name)(words[:, 0]) for name in ("h", "s")]
     y = layers.Dense(4, name="b")(x)
     y = layers.LSTM(2, name="lstm")(y, initial_state=state)
