@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from keras import layers, ops
 from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
-from models import Scale, randomize
+from models import Residual, Scale, randomize
 
 # What Keras must be told of when it loads a model.
 CUSTOM_OBJECTS = {
@@ -22,6 +22,15 @@ CUSTOM_OBJECTS = {
 }
 ACTIVATIONS = (None, "relu", "gelu", "tanh", "sigmoid", "elu", "hard_swish", "softplus")
 ANY = (0, 1, 2, 3)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Doubled(layers.Layer):
+    """A layer without weights or a rule, to be probed."""
+
+    def call(self, x):
+        return 2 * x + ops.sin(x)
+
 
 # Name -> block: those of a single layer, which a Sequential can hold, and all.
 LAYERS, BLOCKS = {}, {}
@@ -600,6 +609,38 @@ def raw_shapes(x, maker):
         sum=lambda: ops.sum(x, axis=[*range(1, len(x.shape) - 1)]) * 0.1,
         pad=lambda: ops.pad(x, pads, constant_values=0.5),
     )
+
+
+@block(axes=(1, 2), most=8)
+def attention(x, maker):
+    """Over all positions: heads of a layer, or products of queries and keys."""
+    *sizes, channels = x.shape[1:]
+    x = layers.Reshape((int(np.prod(sizes)), channels))(x)
+
+    def products():
+        query, key = (layers.Dense(maker.pick(3, 4))(x) for _ in range(2))
+        query = layers.Dense(key.shape[-1])(query)
+        scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))
+        return ops.einsum("bts,bsc->btc", ops.softmax(scores * 0.5), x)
+
+    y = maker.one_of(
+        heads=lambda: layers.MultiHeadAttention(2, 3, value_dim=2)(x, x),
+        dropped=lambda: layers.MultiHeadAttention(3, 2, dropout=0.1)(x, x),
+        without_bias=lambda: layers.MultiHeadAttention(2, 3, use_bias=False)(x, x),
+        shared=lambda: layers.GroupQueryAttention(2, 4, 2)(x, x),
+        products=products,
+    )
+    return layers.Reshape((*sizes, y.shape[-1]))(y)
+
+
+@layer(axes=(2,), deepest=1)
+def layer_of_layers(x, maker):
+    return Residual(maker.pick(4, x.shape[-1]))
+
+
+@layer(ANY)
+def probed(x, maker):
+    return Doubled()
 
 
 def _with_another_way(one, other):
