@@ -68,7 +68,8 @@ def prune(
     the group is evaluated at each step: minutes to hours.
 
     Args:
-        model: A built Functional or Sequential model, channels last.
+        model: A built model, channels last: a Functional, a Sequential, or one with a
+            `call` of its own that can be called on symbolic tensors.
         data: Calibration data, a few hundred examples; labels are not needed.
             Arrays, an `(x, y)` pair of arrays, `tf.data.Dataset`, `PyDataset`, or
             any iterable of `x` or `(x, y)` batches.

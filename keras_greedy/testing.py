@@ -34,7 +34,7 @@ def assert_compact_equals_gated(
     them. Both must give the same outputs: it is the law that a `Rule` has to keep.
 
     Args:
-        model: A built Functional or Sequential model, channels last, with the layers
+        model: A built model, channels last, with the layers
             to check. Give its weights values that no default has, biases and
             BatchNorm statistics too: zeros and ones hide mistakes.
         data: Inputs of the model, in any form that `prune` accepts; one batch is used.
