@@ -77,7 +77,7 @@ class Composite:
         self._made, calls = self._laid_out(args, kwargs)
         self.outputs = keras.tree.flatten(self._made)
         self.calls = _with_names(self._layer, calls)
-        _check_weights(self._layer, calls)
+        _check_calls(self._layer, calls)
 
     @property
     def trainable(self) -> bool:
@@ -214,10 +214,18 @@ def _own_weights(layer: keras.Layer) -> list[keras.Variable]:
     return [weight for weight in layer.weights if id(weight) not in of_others]
 
 
-def _check_weights(layer: keras.Layer, calls: Sequence[Call]) -> None:
-    """Raises `Unprunable` where weights are used in another way than by calls."""
+def _check_calls(layer: keras.Layer, calls: Sequence[Call]) -> None:
+    """Raises `Unprunable` where weights are used in another way than by calls.
+
+    And where Keras would build a layer for another size than that of its input.
+    """
     of_calls: set[int] = set()
     for call in calls:
+        if type(call.operation).__name__ == "DotProductAttention":
+            query, value = call.args[0], call.kwargs.get("value")
+            if value is not None and value.shape[-1] != query.shape[-1]:
+                # Keras takes the output to have the size of the queries.
+                raise Unprunable("its values have another size than its keys")
         leaves = keras.tree.flatten((call.args, call.kwargs))
         if any(isinstance(leaf, keras.Variable) for leaf in leaves):
             raise Unprunable("it is made of layers, and computes with weights itself")
