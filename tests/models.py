@@ -795,7 +795,7 @@ def transformer():
 
 
 @unprunable(
-    {"a": 6, "b": 5},
+    {"a": 6, "key": 4, "b": 5},
     pool="it takes the channels on axis -2 for positions",
 )
 def products_of_tensors():

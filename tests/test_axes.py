@@ -169,6 +169,7 @@ def test_a_branch_of_gated_halves_goes_as_a_whole():
     assert not operations_of(compact, "Split")
 
 
+@pytest.mark.filterwarnings("ignore:Some channels of model")
 def test_a_maximum_over_parts_of_the_channels_leaves_the_others_their_axis():
     x = picture = image(size=8)
     x = layers.Reshape((8, 8, 6, 2))(conv(x, 12, name="a"))

@@ -660,8 +660,8 @@ def without_channels_to_cut():
 @pytest.mark.parametrize(
     "arguments, match",
     [
-        ({"model": Subclassed()}, "Functional or Sequential.*Received: model="),
-        ({"model": None}, "Functional or Sequential.*Received: model=None"),
+        ({"model": Subclassed()}, "to be built, .*Received: Subclassed"),
+        ({"model": None}, "to be a keras.Model.*Received: model=None"),
         ({"model": keras.Sequential([layers.Dense(3)])}, "`model` to be built"),
         ({"model": variable_size()}, "fixed input size"),
         ({"model": without_channels_to_cut()}, "channels that can be pruned"),

@@ -134,9 +134,10 @@ class Call:
     def compute(self, *args: Any, **kwargs: Any) -> Any:
         """Returns what the call makes of these arguments at inference.
 
-        Layers that change images at random would take it for training otherwise.
+        Layers that change images at random would take it for training otherwise. Keras
+        notes their default, and gives each layer the mode of the model in its place.
         """
-        if self._trains_by_default and "training" not in kwargs:
+        if self._trains_by_default:
             kwargs["training"] = False
         return self.operation(*args, **kwargs)
 

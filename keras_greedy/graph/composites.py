@@ -227,6 +227,8 @@ def _check_calls(layer: keras.Layer, calls: Sequence[Call]) -> None:
                 # Keras takes the output to have the size of the queries.
                 raise Unprunable("its values have another size than its keys")
         leaves = keras.tree.flatten((call.args, call.kwargs))
+        if call.kwargs.get("training"):
+            raise Unprunable("it is made of layers, and calls some as in training")
         if any(isinstance(leaf, keras.Variable) for leaf in leaves):
             raise Unprunable("it is made of layers, and computes with weights itself")
         if call.is_layer:

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -33,7 +34,7 @@ def made_anew(
     if isinstance(operation, keras.layers.Lambda):
         new = cls(**config)
     else:
-        new = _from_config(operation, config)
+        new = _from_config(operation, config, [*changes] if changes else [])
     new.name = operation.name
     # Setting a layer's flag sets those of the layers inside it: only where it differs.
     if isinstance(new, keras.Layer) and new.trainable != operation.trainable:
@@ -44,8 +45,14 @@ def made_anew(
 def _from_config(
     operation: keras.Operation,
     config: dict[str, Any],
+    changed: Collection[str],
 ) -> keras.Operation:
     """Makes an operation of the class of another.
+
+    Args:
+        operation: The other one.
+        config: Of the new one.
+        changed: The names of the entries that are not those of the other.
 
     Raises:
         ValueError: When it cannot be made.
@@ -58,7 +65,7 @@ def _from_config(
                 return cls.from_config(config)
             except Exception:
                 # Some tell more of themselves than their constructors take.
-                if len(taken) == len(config):
+                if len(taken) == len(config) or not taken.keys() >= {*changed}:
                     raise
                 new = cls.from_config(taken)
                 # The file of the new model is to be one that can be loaded.

@@ -254,8 +254,10 @@ def _serialize_shared(gate: ChannelGate) -> dict[str, Any]:
     return keras.saving.serialize_keras_object(gate)
 
 
-def reads_channels(layer: keras.Layer) -> bool:
-    """Returns whether a layer's rule says that a gate belongs in front of it."""
+def reads_channels(layer: keras.Operation) -> bool:
+    """Returns whether it is a layer that a gate belongs in front of, by its rule."""
+    if not isinstance(layer, keras.Layer):
+        return False
     rule = rule_for(public_key(layer), layer)
     return bool(rule and (rule.consumes or rule.normalizes))
 

@@ -4,7 +4,7 @@ A statistic over the channels is another one over the kept ones. The compact mod
 it of those alone, and so do the gated one and the measurements.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import keras
@@ -30,6 +30,9 @@ class ReductionRule(Rule):
         if rank - 1 in _axes(call.operation, rank):
             return self
         return ReduceRule()
+
+    def positions_of(self, call: Call) -> Collection[int]:
+        return ReduceRule().positions_of(call)
 
     def carry_axes(
         self,
