@@ -63,6 +63,7 @@ bench: $(STAMP) ## run the benchmarks of benchmarks/RESULTS.md, four hours
 	$(BIN)/python benchmarks/allocation.py resnet56
 	$(BIN)/python benchmarks/exchanges.py
 	$(BIN)/python benchmarks/loss_search.py
+	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/retraining.py digits
 	$(BIN)/python benchmarks/retraining.py cifar10
 	$(BIN)/python benchmarks/cifar10_resnet56.py
