@@ -795,7 +795,7 @@ def transformer():
 
 
 @unprunable(
-    {"a": 6, "key": 4, "b": 5},
+    {"a": 6, "key": 4, "one": 3, "b": 5},
     pool="it takes the channels on axis -2 for positions",
 )
 def products_of_tensors():
@@ -806,6 +806,8 @@ def products_of_tensors():
     query, key = layers.Dense(4, name="query")(x), layers.Dense(4, name="key")(x)
     scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))
     x = ops.einsum("bts,bsc->btc", ops.softmax(scores), x)
+    one, other = layers.Dense(3, name="one")(x), layers.Dense(3, name="other")(x)
+    x = layers.Dot(axes=(2, 1))([layers.Dot(axes=2)([one, other]), x])
     by_matmul = ops.matmul(ops.transpose(weights, (0, 2, 1)), x)
     by_einsum = ops.einsum("btk,btc->bkc", weights, x)
     by_dot = layers.Dot(axes=(1, 1))([weights, x])

@@ -11,7 +11,7 @@ import inspect
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
@@ -131,6 +131,14 @@ class Call:
 
         return keras.tree.map_structure(value, (self.args, self.kwargs))
 
+    def in_place(self, first: Any, others: Sequence[Any]) -> tuple:
+        """Returns positional arguments of which `one_by_one` makes these."""
+        given = [first, *others]
+        own = self.args[0]
+        if not isinstance(own, list | tuple):
+            return tuple(given)
+        return (given[: len(own)], *given[len(own) :])
+
     def compute(self, *args: Any, **kwargs: Any) -> Any:
         """Returns what the call makes of these arguments at inference.
 
@@ -145,6 +153,12 @@ class Call:
     def _trains_by_default(self) -> bool:
         parameters = inspect.signature(self.operation.call).parameters
         return "training" in parameters and parameters["training"].default is True
+
+
+def one_by_one(args: tuple) -> tuple:
+    """Returns positional arguments, those in a list in front each on its own."""
+    first, *rest = args
+    return (*first, *rest) if isinstance(first, list | tuple) else args
 
 
 def run_calls(

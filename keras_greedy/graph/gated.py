@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_greedy.graph.calls import Call, Values
+from keras_greedy.graph.calls import Call, Values, one_by_one
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.clone import replay_flat
 from keras_greedy.graph.rebuild import Cutter
@@ -144,7 +144,8 @@ class _Gated(_Flat):
                 name=f"gate_{call.index}",
                 dtype=getattr(call.operation, "dtype_policy", call.inputs[0].dtype),
             )
-            args = (gate(args[0]), *args[1:])
+            read, *others = one_by_one(args)
+            args = call.in_place(gate(read), others)
         return super()._apply(call, *args, **kwargs)
 
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_greedy.backend import Tensor, compiled, float32
-from keras_greedy.graph.calls import Call
+from keras_greedy.graph.calls import Call, one_by_one
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.selection.consumers import Consumer
 from keras_greedy.selection.moments import Moments
@@ -149,7 +149,8 @@ class Segment:
             if call.name in weights_of:
                 consumer = self._consumers[call.name]
                 kernel, bias = weights_of[call.name]
-                return consumer.apply(args[0], kernel, bias, *args[1:], **kwargs)
+                read, *others = one_by_one(args)
+                return consumer.apply(read, kernel, bias, *others, **kwargs)
             if call.index in mask_of:
                 mask = mask_of[call.index]
                 assert call.rule is not None, "a call without a rule is no normaliser"

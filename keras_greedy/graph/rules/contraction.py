@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import KerasTensor, layers, ops
 
-from keras_greedy.graph.calls import Call
+from keras_greedy.graph.calls import Call, one_by_one
 from keras_greedy.graph.kept import Kept
 from keras_greedy.graph.rules.base import IN, OUT, Rule, Unprunable, pin_mixed
 from keras_greedy.graph.rules.register import register_rule
@@ -85,7 +85,7 @@ class ContractionRule(Rule):
                     summed.setdefault(letters[axis], []).append(ids)
         for letter, of_tensors in summed.items():
             is_read = letter == of_inputs[0][-1] and len(of_tensors) == 2
-            if is_read and call.inputs[0] is call.args[0]:
+            if is_read and call.inputs[0] is one_by_one(call.args)[0]:
                 space.unify(*of_tensors)
                 self.consumes = True
                 continue

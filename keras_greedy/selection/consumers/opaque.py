@@ -58,4 +58,4 @@ class OpaqueConsumer(Consumer):
         return x * kernel
 
     def activate(self, linear: Tensor, *others: Any, **kwargs: Any) -> Any:
-        return self.call.compute(linear, *others, **kwargs)
+        return self.call.compute(*self.call.in_place(linear, others), **kwargs)

@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.backend import Tensor, compiled, float32, gradients
-from keras_greedy.graph.calls import Call
+from keras_greedy.graph.calls import Call, one_by_one
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.outputs import outputs_of
 from keras_greedy.selection.consumers import Consumer, consumers_by_call
@@ -176,10 +176,11 @@ class _SquaredGradients:
             if consumer is None:
                 return call.compute(*args, **kwargs)
             kernel, bias = self._weights[call.index]
-            own = consumer.linear(args[0], kernel) + bias
+            read, *others = one_by_one(args)
+            own = consumer.linear(read, kernel) + bias
             if shifts is not None:
                 own = own + shifts[call.index]
             linear[call.index] = own
-            return consumer.activate(own, *args[1:], **kwargs)
+            return consumer.activate(own, *others, **kwargs)
 
         return self._graph.run_all(inputs, apply), linear

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.backend import Tensor, compiled
-from keras_greedy.graph.calls import Call
+from keras_greedy.graph.calls import Call, one_by_one
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.masks import depends_on_masked, get_keras_mask
 from keras_greedy.selection.consumers import (
@@ -209,9 +209,10 @@ def _batch_scatters(
             if call.index in consumers:
                 consumer = consumers[call.index]
                 at = sampled[call.index]
-                rows = consumer.rows(args[0], at)
-                mask = get_keras_mask(args[0]) if call.index in masked else None
-                counted = None if mask is None else consumer.counted(args[0], mask, at)
+                read, *_ = one_by_one(args)
+                rows = consumer.rows(read, at)
+                mask = get_keras_mask(read) if call.index in masked else None
+                counted = None if mask is None else consumer.counted(read, mask, at)
                 found.append(_scatter_of(rows, counted))
             return call.compute(*args, **kwargs)
 

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.backend import Tensor, compiled, gradients
-from keras_greedy.graph.calls import Call
+from keras_greedy.graph.calls import Call, one_by_one
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.outputs import outputs_of
 from keras_greedy.selection.consumers import consumers_of
@@ -273,9 +273,10 @@ class Suffix:
                 return call.compute(*args, **kwargs)
             consumer = self._consumers[call.name]
             linear = made.get(call.index)
+            read, *others = one_by_one(args)
             if linear is None:
-                linear = consumer.linear(args[0], scale)
-            return consumer.activate(linear, *args[1:], **kwargs)
+                linear = consumer.linear(read, scale)
+            return consumer.activate(linear, *others, **kwargs)
 
         rest = self._graph.calls[self._first :]
         values = self._graph.run(values, rest, apply)
