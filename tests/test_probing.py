@@ -262,3 +262,29 @@ def test_channels_that_only_a_statistic_reads_stay_with_the_reason():
     assert graph.unprunable == [
         ("mine", "nothing else reads the channels that it is a statistic of")
     ]
+
+
+class Weighed(layers.Layer):
+    """A sum with a weight for each summand, as of a BiFPN."""
+
+    def build(self, shapes):
+        self.factors = self.add_weight(shape=(len(shapes),), name="factors")
+
+    def call(self, tensors):
+        return sum(self.factors[i] * x for i, x in enumerate(tensors))
+
+    def compute_output_shape(self, shapes):
+        return shapes[0]
+
+
+def test_a_layer_whose_weights_are_of_no_channel_is_probed_with_them():
+    model = randomize(around(lambda x: Weighed(name="mine")([x, ops.tanh(x)])))
+    graph = trace_quietly(model)
+    assert (graph.widths, graph.probed) == ({"a": 8, "b": 6}, [("mine", "Weighed")])
+    compact = assert_compact_equals_gated(model, inputs_of(model))
+    own, cut = (each.get_layer("mine").factors for each in (model, compact))
+    np.testing.assert_array_equal(own, cut)
+
+
+def test_a_layer_with_weights_of_the_channels_stays_whole():
+    assert traced(models.Scale(name="mine")).widths == {"b": 6}
