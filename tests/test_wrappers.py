@@ -386,6 +386,8 @@ class Subclass(layers.Dense):
     "layer",
     [
         layers.RNN(layers.LSTMCell(3)),
+        layers.LSTM(3),
+        layers.Embedding(10, 4),
         layers.MultiHeadAttention(2, 4),
         layers.TimeDistributed(layers.MultiHeadAttention(2, 4)),
         layers.Bidirectional(layers.RNN(layers.GRUCell(3))),
@@ -406,7 +408,6 @@ def test_a_layer_without_a_rule_is_refused_alone_and_named_in_a_list(layer):
 
 def test_layers_that_carry_channels_pass_in_silence():
     own = [
-        layers.Embedding(10, 4),
         layers.InputLayer((8, 8, 3)),
         layers.RandomFlip(),
         layers.DepthwiseConv2D(3),

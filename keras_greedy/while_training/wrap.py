@@ -30,6 +30,8 @@ from keras_greedy.while_training.layers import (
 from keras_greedy.while_training.schedules import SelectionSchedule, checked_schedule
 from tflite_export.user_warnings import warn_user
 
+# What they make is not cut, or they read no channels.
+IN_MODELS = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.Embedding)
 PREPROCESSING = "keras.src.layers.preprocessing."
 """The module of the layers that prepare a model's input."""
 
@@ -66,8 +68,9 @@ def prune_greedy(
         to_prune: A built Functional or Sequential model, which is not changed; or a
             layer or a list of layers to build a model of. Of these, layers that read
             channels are wrapped, all others come back as they are, and groups with a
-            reader that is not wrapped stay whole. A layer that no rule knows, such as
-            an RNN of any cell, is an error alone, and named by a warning in a list.
+            reader that is not wrapped stay whole. A layer that no rule knows, or one
+            for whole models only, such as an LSTM, is an error alone, and named by a
+            warning in a list.
         selection_schedule: When to select and how much to keep: a `ConstantWidth`
             (half the MACs at the first step is the default), `PolynomialWidth` or
             `LayerByLayer`.
@@ -153,20 +156,22 @@ def _say_unsupported(layers: Sequence[keras.Layer], is_single: bool) -> None:
         raise ValueError(
             "Expected `to_prune` to be a layer with a rule for its channels, as Dense, "
             "the convolutions and normalizations, or ReLU: leave any other as it is, "
-            "or give its class a rule by `keras_greedy.register_rule`. Received: "
+            "give its class a rule by `keras_greedy.register_rule`, or give the model "
+            "that it is part of. Received: "
             f"to_prune={unsupported[0]!r} of type {type(unsupported[0]).__name__}"
         )
     named = [f"'{layer.name}' ({type(layer).__name__})" for layer in unsupported]
     warn_user(
-        "These layers have no rule for their channels. They come back as they are, and "
-        f"the channels that they read or make may stay whole: {', '.join(named)}. "
-        "`keras_greedy.register_rule` gives a class of layers a rule"
+        "These layers have no rule for their channels, or one for whole models only. "
+        "They come back as they are, or the channels that they make stay whole: "
+        f"{', '.join(named)}. `keras_greedy.register_rule` gives a class of layers one"
     )
 
 
 def _is_supported(layer: keras.Layer) -> bool:
     """Returns whether it can be gated, or needs no gate to be in a pruned model."""
     is_known = rule_for(public_key(layer), layer) is not None
+    is_known = is_known and not isinstance(layer, IN_MODELS)
     # The layers in front of a model: its inputs' channels stay in any case.
     is_at_the_input = isinstance(layer, keras.layers.InputLayer) or (
         type(layer).__module__.startswith(PREPROCESSING)
