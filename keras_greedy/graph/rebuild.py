@@ -153,7 +153,7 @@ class Cutter(BlockCopier):
             # One that has gone was not made, nor was one in a layer that stays whole.
             if not call.is_layer or operation not in self._made:
                 continue
-            if call.rule:
+            if call.rule and not call.rule.has_own_state:
                 self._cut_weights(call, self._made[operation])
             else:
                 copy_weights(operation, self._made[operation])

@@ -137,7 +137,7 @@ def prune_greedy(
         )
     _say_unsupported(layers, is_single)
     wrapped = [
-        GreedyChannels(layer, **settings) if reads_channels(layer) else layer
+        GreedyChannels(layer, **settings) if _is_gated_alone(layer) else layer
         for layer in layers
     ]
     return wrapped[0] if is_single else wrapped
@@ -163,9 +163,13 @@ def _say_unsupported(layers: Sequence[keras.Layer], is_single: bool) -> None:
     named = [f"'{layer.name}' ({type(layer).__name__})" for layer in unsupported]
     warn_user(
         "These layers have no rule for their channels, or one for whole models only. "
-        "They come back as they are, or the channels that they make stay whole: "
+        "They come back as they are, and the channels of theirs may stay whole: "
         f"{', '.join(named)}. `keras_greedy.register_rule` gives a class of layers one"
     )
+
+
+def _is_gated_alone(layer: keras.Layer) -> bool:
+    return reads_channels(layer) and not isinstance(layer, IN_MODELS)
 
 
 def _is_supported(layer: keras.Layer) -> bool:

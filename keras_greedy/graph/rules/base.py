@@ -59,6 +59,8 @@ class Rule:
             makes a channel of such statistics; such a rule has `over_kept`.
         takes_several: Whether, reading all channels of its first input, it takes other
             tensors beside it, whose channels `carry` sees to.
+        has_own_state: Whether the layer's state is all copied, weights and tables, as it
+            is of no channel.
         width: Name of the layer's argument that is the number of channels coming
             out, if it has one.
         weight_axes: Weight name -> for each of its last axes the channels that it
@@ -111,6 +113,7 @@ class Rule:
     consumes: bool = False
     normalizes: bool = False
     takes_several: bool = False
+    has_own_state: bool = False
     width: str | None = None
     weight_axes: dict[str, Axes] = {}
     read_axis: int = -1

@@ -29,6 +29,8 @@ from keras_greedy.graph.space import ChannelSpace
 class DeclaredRule(Rule):
     """The rule of a Lambda whose function has one: it acts on each channel alone."""
 
+    has_own_state = True
+
     def cut_config(
         self,
         call: Call,
