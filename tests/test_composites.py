@@ -250,6 +250,14 @@ def test_an_attention_that_is_cut_is_one_with_fewer_heads():
     np.testing.assert_array_equal(attention.query_dense.kernel.numpy(), kept)
 
 
+def test_an_attention_whose_values_are_of_another_size_stays_whole():
+    layer = layers.MultiHeadAttention(4, 3, value_dim=2, name="attention")
+    graph = trace_quietly(attention_model(layer))
+    assert ("attention", "its values have another size than its keys") in (
+        graph.unprunable
+    )
+
+
 def test_queries_that_share_keys_go_together():
     layer = layers.GroupQueryAttention(3, 6, 2, name="attention")
     graph = trace_quietly(attention_model(layer))

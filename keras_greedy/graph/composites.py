@@ -19,6 +19,7 @@ from keras_greedy.graph.calls import Call
 from keras_greedy.graph.masks import get_keras_mask
 from keras_greedy.graph.nodes import calls_behind, without_new_nodes
 from keras_greedy.graph.rules.base import Unprunable
+from keras_greedy.graph.rules.contraction import operands
 from keras_greedy.graph.symbols import first_line, is_symbolic, symbols_take_weights
 
 # Layers of Keras with layers inside that are not just called, one after the other.
@@ -222,8 +223,8 @@ def _check_calls(layer: keras.Layer, calls: Sequence[Call]) -> None:
     of_calls: set[int] = set()
     for call in calls:
         if type(call.operation).__name__ == "DotProductAttention":
-            query, value = call.args[0], call.kwargs.get("value")
-            if value is not None and value.shape[-1] != query.shape[-1]:
+            query, _, value = operands(call)
+            if value.shape[-1] != query.shape[-1]:
                 # Keras takes the output to have the size of the queries.
                 raise Unprunable("its values have another size than its keys")
         leaves = keras.tree.flatten((call.args, call.kwargs))

@@ -59,8 +59,8 @@ class Rule:
             makes a channel of such statistics; such a rule has `over_kept`.
         takes_several: Whether, reading all channels of its first input, it takes other
             tensors beside it, whose channels `carry` sees to.
-        has_own_state: Whether the layer's state is all copied, weights and tables, as it
-            is of no channel.
+        has_own_state: Whether the layer's weights and tables are of no channel: all
+            are copied.
         width: Name of the layer's argument that is the number of channels coming
             out, if it has one.
         weight_axes: Weight name -> for each of its last axes the channels that it

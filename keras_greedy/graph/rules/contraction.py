@@ -196,7 +196,7 @@ class AttentionRule(Rule):
         channels: Sequence[ByAxis],
         space: ChannelSpace,
     ) -> Sequence[ByAxis]:
-        query, key, value = _operands(call)
+        query, key, value = operands(call)
         for name in ("mask", "bias"):
             given = call.kwargs.get(name)
             if given is not None and given.shape[-3] != 1:
@@ -221,7 +221,7 @@ class AttentionRule(Rule):
         return [made | {HEADS: first}]
 
 
-def _operands(call: Call) -> list[KerasTensor]:
+def operands(call: Call) -> list[KerasTensor]:
     """Returns the queries, keys and values of an attention."""
     given = dict(zip(("query", "key", "value"), call.args, strict=False)) | call.kwargs
     return [given[name] for name in ("query", "key", "value")]
