@@ -258,6 +258,14 @@ def test_an_attention_whose_values_are_of_another_size_stays_whole():
     )
 
 
+def test_shared_keys_whose_output_is_cut_alone_are_layers_of_their_own():
+    layer = layers.GroupQueryAttention(3, 6, 2, name="attention")
+    graph = trace_quietly(attention_model(layer))
+    compact = rebuild(graph, {"attention/attention_output": FIRST})
+    assert isinstance(compact.get_layer("attention"), keras.Model)
+    assert compact.get_layer("attention").output_shape[-1] == 3
+
+
 def test_queries_that_share_keys_go_together():
     layer = layers.GroupQueryAttention(3, 6, 2, name="attention")
     graph = trace_quietly(attention_model(layer))

@@ -86,7 +86,7 @@ class BlockCopier(Copier):
         That is the layer as it is, or where it is touched a model of those inside.
         """
         is_touched = not self._touched.isdisjoint(_operations_in(self._graph, inside))
-        if is_touched and type(layer) in ATTENTION and not self._adds_bias(layer):
+        if is_touched and type(layer) in ATTENTION and self._is_one_still(layer):
             return remake(layer, self._changes_of_attention(layer))
         if not is_touched:
             try:
@@ -137,19 +137,23 @@ class BlockCopier(Copier):
             changes["output_shape"] = width
         return changes
 
-    def _adds_bias(self, layer: keras.Layer) -> bool:
-        """Returns whether one of an attention's matrices gets a bias, which none has.
+    def _is_one_still(self, layer: keras.Layer) -> bool:
+        """Returns whether an attention that is cut can be the same kind of layer.
 
-        The layer has one of all of them, or none.
+        It has a bias at all of its matrices or at none, and where queries share keys,
+        as many channels come out as go in.
         """
+        query, _, _, output, *_ = [self._calls[own] for own in projections(layer)]
+        width = self._kept(output.outputs[0]).sum()
+        is_shared = isinstance(layer, keras.layers.GroupQueryAttention)
+        if is_shared and width != self._kept(query.inputs[0]).sum():
+            return False
         for projection in projections(layer):
             call = self._calls[projection]
-            if (
-                "bias" in self._weights.get(call.name, {})
-                and "bias" not in call.weights
-            ):
-                return True
-        return False
+            is_given_one = "bias" in self._weights.get(call.name, {})
+            if is_given_one and "bias" not in call.weights:
+                return False
+        return True
 
     def _copy_weights_of_blocks(self) -> None:
         """Gives the layers that are made anew as they are their weights."""
