@@ -12,7 +12,7 @@ import pytest
 from keras import layers, ops
 
 # The raw operations that must have a name of our own.
-from keras.src.ops.nn import Softmax
+from keras.src.ops.nn import DotProductAttention, Softmax
 from keras.src.ops.numpy import ArraySplit, GetItem, Multiply
 
 OLD_KERAS = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 13)
@@ -234,6 +234,21 @@ def squeeze_excite_reshape():
     y = conv(y, 4, 1, "squeeze", activation="swish")
     y = conv(y, 8, 1, "excite", activation="sigmoid")
     return keras.Model(picture, head(conv(layers.multiply([x, y]), 6, 1, "project")))
+
+
+@topology
+def weighed_by_neighbours():
+    """ECA: a convolution along the squeezed channels, once by itself, once on maps."""
+    x = picture = image()
+    x = norm(conv(x, 8, name="stem"), "relu")
+    y = ops.expand_dims(layers.GlobalAveragePooling2D()(x), -1)
+    y = layers.Conv1D(1, 3, padding="same", use_bias=False, name="slide")(y)
+    x = conv(x * layers.Reshape((1, 1, 8))(ops.sigmoid(y)), 7, name="a")
+    y = layers.Permute((1, 3, 2))(ops.max(x, axis=(1, 2), keepdims=True))
+    y = layers.Conv2D(1, (1, 5), padding="same", activation="sigmoid")(y)
+    return keras.Model(
+        picture, head(conv(x * layers.Permute((1, 3, 2))(y), 6, name="b"))
+    )
 
 
 @topology
@@ -1007,14 +1022,27 @@ def recurrence_of_other_kinds():
 
 @unprunable({"b": 6}, slide="it takes the channels on axis -2 for positions")
 def convolved_channels():
-    """ECA: a convolution over neighbouring channels."""
+    """A convolution along the channels that makes less of them."""
 
     def weighed(x):
         y = ops.expand_dims(layers.GlobalAveragePooling2D()(x), -1)
-        y = layers.Conv1D(1, 3, padding="same", use_bias=False, name="slide")(y)
-        return x * layers.Reshape((1, 1, 8))(ops.sigmoid(y))
+        y = layers.Conv1D(1, 3, strides=2, padding="same", name="slide")(y)
+        return x * ops.mean(y, axis=1)[:, None, None]
 
     return around(weighed)
+
+
+@unprunable({"b": 6}, attend="it takes the channels on axis -3 for positions")
+def attended_channels():
+    """Attention of the channels to each other, each of them a map."""
+
+    def attended(x):
+        maps = layers.Reshape((8, 1, 256))(layers.Permute((3, 1, 2))(x))
+        maps = DotProductAttention(name="attend")(maps, maps, maps)
+        maps = layers.Reshape((8, 16, 16))(maps)
+        return layers.Permute((2, 3, 1))(maps)
+
+    return around(attended)
 
 
 @unprunable(

@@ -708,6 +708,16 @@ def mixed_positions(x, maker):
 
 
 @block()
+def weighed_by_neighbours(x, maker):
+    """ECA: channels weighed by a convolution along them."""
+    squeezed = ops.mean(x, axis=[*range(1, len(x.shape) - 1)])
+    kernel = maker.pick(3, 2)
+    slide = layers.Conv1D(1, kernel, padding=maker.pick("same", "causal"))
+    weights = ops.sigmoid(ops.squeeze(slide(ops.expand_dims(squeezed, -1)), -1))
+    return x * layers.Reshape((*[1] * (len(x.shape) - 2), x.shape[-1]))(weights)
+
+
+@block()
 def moved(x, maker):
     return maker.one_of(
         flip=lambda: ops.flip(x, axis=maker.pick(1, -1)),

@@ -68,7 +68,9 @@ def assert_compact_is_gated(model, graph, selection):
     widths = {name: len(kept) for name, kept in selection.items()}
     # With one channel left, a grouped convolution is like any other.
     if min(widths.values(), default=1) > 1:
-        assert trace_quietly(compact).widths == widths
+        again = trace_quietly(compact).widths
+        # A layer that is taken apart may have other calls first, and so other names.
+        assert sorted(again.values()) == sorted(widths.values())
     return compact
 
 

@@ -26,6 +26,7 @@ GROUPS = {
         **{"stem": 8, "first_squeeze": 4, "second_squeeze": 3, "project": 6}
     },
     "squeeze_excite_reshape": {"stem": 8, "squeeze": 4, "project": 6},
+    "weighed_by_neighbours": {"stem": 8, "a": 7, "b": 6},
     "squeeze_excite_dense": {"stem": 8, "squeeze": 4, "project": 6},
     "residual_with_projection": {
         **{"stem": 6, "expand_1": 12},

@@ -12,7 +12,7 @@ from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import Channels, Reasons
 from keras_greedy.graph.parted import settled
 from keras_greedy.graph.rule_faults import blamed_on_rule
-from keras_greedy.graph.rules.base import Rule, Unprunable
+from keras_greedy.graph.rules.base import Rule, Unprunable, pin_axes
 from keras_greedy.graph.rules.probed import rule_without_one
 from keras_greedy.graph.space import Boundary, ByAxis, ChannelSpace, Pin
 
@@ -63,6 +63,7 @@ class Carrier:
                     for by_axis in inputs
                 ]
             carried = _carried(rule, call, inputs, self._space)
+            _pin_lost(call, rule, inputs, carried, self._space)
             self._channels.update(zip(call.outputs, carried, strict=True))
             self._tie_to_first(call, rule)
         except Unprunable as reason:
@@ -191,6 +192,29 @@ def _carried(
     if reason is not None:
         raise reason
     return carried
+
+
+def _pin_lost(
+    call: Call,
+    rule: Rule,
+    inputs: Sequence[ByAxis],
+    carried: Sequence[ByAxis],
+    space: ChannelSpace,
+) -> None:
+    """Forbids cutting channels on other axes than the last that a rule loses sight of.
+
+    What comes out has none of them on any axis, and the rule does not say that the call
+    reads them: it takes them for positions.
+    """
+    if rule.consumes or rule.normalizes:
+        return
+    made: set[int] = set()
+    for by_axis in carried:
+        made.update(space.resolve(all_numbers(by_axis)))
+    for by_axis in inputs:
+        for axis, numbers in by_axis.items():
+            if axis != -1 and made.isdisjoint(space.resolve(np.ravel(numbers))):
+                pin_axes(call, [by_axis], [axis], space)
 
 
 def _check_widths(call: Call, carried: Sequence[ByAxis]) -> None:

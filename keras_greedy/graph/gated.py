@@ -135,7 +135,7 @@ class _Gated(_Flat):
         rule = call.rule
         if rule and rule.normalizes:
             operation = self._cutter.operation(call.operation)
-            mask = self._gates[self._graph.channels_of(call.inputs[0])]
+            mask = self._gates[self._graph.channels_read(call)]
             return OverKept(call, operation, mask)(args[0])
         if rule and rule.consumes:
             mask = self._gates[self._graph.channels_read(call)]

@@ -148,7 +148,8 @@ def _roles(
         if call.rule is None:
             continue
         if call.rule.normalizes:
-            _note(found.normalized, channels[call.inputs[0]][-1], call.index)
+            axis = call.rule.read_axis
+            _note(found.normalized, channels[call.inputs[0]][axis], call.index)
         if call.rule.consumes:
             axis = call.rule.read_axis
             _note(found.read, channels[call.inputs[0]][axis], call.index)

@@ -121,7 +121,7 @@ class Cutter(BlockCopier):
             return operation(*args, **kwargs)
         with blamed_on_rule(call, "to fit what is left of its channels"):
             args = call.rule.arguments(call, args, self._kept)
-            made = operation(*args, **kwargs)
+            made = call.rule.left(call, operation(*args, **kwargs), self._kept)
         check_width(call, made, int(self._kept(call.outputs[0]).sum()))
         return made
 

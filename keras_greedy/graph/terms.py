@@ -85,7 +85,8 @@ def position_counts(
         rows: To add the counts to.
     """
     counts: list[AxisCount] = []
-    if call.rule is None:
+    # A convolution over the channels works at the places of those cut, too.
+    if call.rule is None or call.rule.normalizes:
         return counts
     # A product of tensors has no kernel: it works for each entry that it makes.
     first_of_kernel = call.rule.made_axis if call.weights else 0

@@ -64,7 +64,7 @@ def cut_of(
         weights[name] = (float32(kernel), float32(bias))
     masks = {}
     for call in group.normalizers:
-        channels = graph.channels_of(call.inputs[0])
+        channels = graph.channels_read(call)
         masks[call.index] = float32(scales[channels] != 0)
     return Cut(weights, masks)
 
@@ -116,8 +116,8 @@ class Segment:
                 self._consumers[call.name] = consumer
                 self._weights[call.name] = (float32(kernel), float32(bias))
             elif call in normalizers:
-                channels = graph.channels_of(call.inputs[0])
-                everything = np.ones(len(channels))
+                channels = graph.channels_read(call)
+                everything = np.ones(channels.shape)
                 self._masks[call.index] = float32(everything)
         self._function = compiled(self._run)
 

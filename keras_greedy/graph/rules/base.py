@@ -66,7 +66,8 @@ class Rule:
         weight_axes: Weight name -> for each of its last axes the channels that it
             runs over: those going `IN`, those coming `OUT`, or `None` for neither.
             An axis may have several entries in a row for each channel.
-        read_axis: The axis of the input, counted from the end, whose channels go `IN`.
+        read_axis: The axis of the input, counted from the end, whose channels go `IN`,
+            or are normalized.
         made_axis: The axis of the output whose channels come `OUT`.
 
     Example:
@@ -259,6 +260,21 @@ class Rule:
             kept: What is kept of the axes of its tensors.
         """
         return self.cut_arguments(call, args, kept(call.outputs[0]))
+
+    def left(
+        self,
+        call: Call,
+        made: Any,
+        kept: Kept,
+    ) -> Any:
+        """Returns what is left of the tensors made, where a cut call makes more.
+
+        Args:
+            call: The `Call`.
+            made: What it makes of the arguments that are left.
+            kept: What is kept of the axes of its tensors.
+        """
+        return made
 
     def with_bias(self, call: Call) -> dict[str, Any]:
         """Returns the config entries that give a layer without a bias one."""

@@ -16,6 +16,7 @@ from keras_greedy.graph.rules.base import (
     require_channels_last,
 )
 from keras_greedy.graph.rules.register import register_rule
+from keras_greedy.graph.rules.sliding import SlidingRule, can_slide
 from keras_greedy.graph.space import ChannelSpace
 
 CONVOLUTIONS = (
@@ -61,6 +62,9 @@ class ConvRule(Rule):
         if is_per_channel:
             return ConvPerChannelRule()
         return GroupedConvRule()
+
+    def of_call(self, call: Call) -> Rule:
+        return SlidingRule(self) if can_slide(call) else self
 
 
 @register_rule(*TRANSPOSED)

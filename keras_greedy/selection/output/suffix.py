@@ -266,8 +266,8 @@ class Suffix:
             if call.index in self._normalizer_places:
                 mask = ops.cast(scale != 0, "float32")
                 gate = gate_of(mask, self._normalizer_places[call.index], args[0])
-                mask = spread(gate, args[0])
                 assert call.rule is not None  # Only a rule makes a call a normalizer.
+                mask = spread(gate, args[0], call.rule.read_axis)
                 return call.rule.over_kept(call.operation, args[0], mask)
             if call.name not in self._consumers:
                 return call.compute(*args, **kwargs)
