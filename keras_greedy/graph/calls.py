@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # The names that Keras gives to variables made without one.
 AUTO_NAME = re.compile(r"variable(_\d+)?")
 
+# That of layers with no config of their own.
+USUAL_GET_CONFIG = keras.Layer.get_config
+
 # Symbolic tensor -> its value: an array, a tensor, or another symbolic tensor.
 Values: TypeAlias = dict[KerasTensor, Any]
 # `apply(call, *args, **kwargs)` computes one call from the values of its arguments.
@@ -265,6 +268,8 @@ def config_of(operation: keras.Operation) -> dict[str, Any]:
             warnings.simplefilter("ignore")
             return operation.get_config()
     except Exception as error:
+        if _has_usual_arguments(operation):
+            return _usual_config(operation)
         # Whatever it is: the code is the user's.
         reason = str(error).strip().split("\n\n")[0] or type(error).__name__
         raise ValueError(
@@ -272,3 +277,23 @@ def config_of(operation: keras.Operation) -> dict[str, Any]:
             f"takes. Received: '{operation.name}' of type {type(operation).__name__}, "
             f"whose `get_config()` says: {reason}"
         ) from error
+
+
+def _has_usual_arguments(operation: keras.Operation) -> bool:
+    """Returns whether a layer has no other arguments than all layers have.
+
+    Keras finds no config for one that is given a `DTypePolicy`, as KerasHub's are.
+    """
+    cls = type(operation)
+    if not isinstance(operation, keras.Layer) or cls.get_config is not USUAL_GET_CONFIG:
+        return False
+    _, *parameters = inspect.signature(cls.__init__).parameters.values()
+    return all(own.kind is inspect.Parameter.VAR_KEYWORD for own in parameters)
+
+
+def _usual_config(layer: keras.Layer) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "trainable": layer.trainable,
+        "dtype": keras.dtype_policies.serialize(layer.dtype_policy),
+    }

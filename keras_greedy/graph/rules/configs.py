@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_greedy.graph.calls import config_of
+
 
 def changed_config(layer: keras.Layer, changes: dict[str, Any]) -> dict[str, Any]:
     """Returns a layer in serialized form, some entries of its config changed."""
@@ -18,7 +20,7 @@ def changed_config(layer: keras.Layer, changes: dict[str, Any]) -> dict[str, Any
 def fitting_initializers(operation: keras.Operation) -> dict[str, str]:
     """Returns zeros for constants of the full shape, which a cut layer cannot take."""
     changes = {}
-    for name in operation.get_config():
+    for name in config_of(operation):
         if not name.endswith("_initializer"):
             continue
         initializer = getattr(operation, name, None)
