@@ -433,8 +433,11 @@ def permute(x, maker):
 @layer(ANY)
 def no_rule(x, maker):
     positions, channels = [1] * (len(x.shape) - 2), x.shape[-1]
+    # Behind an ellipsis Keras tells the sizes of several axes in the wrong order.
+    axes = "bxyz"[: len(positions) + 1] if len(positions) > 1 else "..."
+    sizes = x.shape[1:-1] if len(positions) > 1 else ()
     return maker.one_of(
-        makes=lambda: layers.EinsumDense("...c,cd->...d", 4),
+        makes=lambda: layers.EinsumDense(f"{axes}c,cd->{axes}d", (*sizes, 4)),
         softmax=layers.Softmax,
         dropout=lambda: layers.Dropout(0.1, (None, *positions, channels)),
     )

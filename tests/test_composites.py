@@ -98,6 +98,24 @@ def test_the_mode_of_training_reaches_what_it_reached():
     assert np.abs(before - ops.convert_to_numpy(statistics)).max() > 0
 
 
+def resizes(self, x):
+    return layers.Resizing(6, 6)(self.b(self.a(x)))
+
+
+def drops(self, x, training=True):
+    return self.b(layers.Dropout(0.5)(self.a(x), training=training))
+
+
+@pytest.mark.parametrize("call", [resizes, drops])
+def test_a_call_that_is_in_training_by_default_is_in_the_mode_of_the_model(call):
+    model = model_with(block_of(call))
+    graph = trace_quietly(model)
+    assert {"block/a", "block/b"} <= {*graph.widths}
+    compact = rebuild(graph, {"block/a": FIRST})
+    x = inputs_of(model)
+    np.testing.assert_array_equal(outputs_of(compact, x), outputs_of(compact, x))
+
+
 def test_layers_without_a_name_of_their_own_are_named_as_attributes():
     block = block_of(
         lambda self, x: self.b(self.a(x)) + self.more["wide"](self.row[0](x)),

@@ -409,3 +409,14 @@ def test_the_compact_model_saves_and_loads(name, tmp_path):
     compact.save(tmp_path / "compact.keras")
     loaded = keras.models.load_model(tmp_path / "compact.keras")
     assert_same(loaded, compact, inputs_of(model), 1e-6)
+
+
+def test_a_layer_that_is_given_a_policy_is_made_anew_without_a_config_of_its_own():
+    policy = keras.DTypePolicy("float32")
+    picture = image(size=8)
+    x = layers.Identity(dtype=policy, name="same")(conv(picture, 6, name="a"))
+    model = keras.Model(picture, head(conv(x, 5, name="b")))
+    with pytest.raises(NotImplementedError):
+        model.get_layer("same").get_config()
+    compact = rebuild(trace_quietly(model), {"a": [0, 1]})
+    assert compact.get_layer("same").get_config()["name"] == "same"

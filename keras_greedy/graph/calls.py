@@ -6,7 +6,6 @@ dicts all over this package, and two of them that look alike stay two.
 
 import collections
 import dataclasses
-import functools
 import inspect
 import math
 import re
@@ -145,17 +144,17 @@ class Call:
     def compute(self, *args: Any, **kwargs: Any) -> Any:
         """Returns what the call makes of these arguments at inference.
 
-        Layers that change images at random would take it for training otherwise. Keras
-        notes their default, and gives each layer the mode of the model in its place.
+        Layers that change images at random would take it for training otherwise.
         """
-        if self._trains_by_default:
+        if trains_by_default(self.operation):
             kwargs["training"] = False
         return self.operation(*args, **kwargs)
 
-    @functools.cached_property
-    def _trains_by_default(self) -> bool:
-        parameters = inspect.signature(self.operation.call).parameters
-        return "training" in parameters and parameters["training"].default is True
+
+def trains_by_default(operation: keras.Operation) -> bool:
+    """Returns whether an operation takes each call for one in training."""
+    parameters = inspect.signature(operation.call).parameters
+    return "training" in parameters and parameters["training"].default is True
 
 
 def one_by_one(args: tuple) -> tuple:

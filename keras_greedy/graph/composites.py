@@ -95,10 +95,11 @@ class Composite:
 
     def _laid_out(self, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, list[Call]]:
         """Returns what the layer makes, and the calls that make it in both modes."""
-        made, calls = self._called(args, kwargs)
         parameters = inspect.signature(self._layer.call).parameters
         if "training" not in parameters or kwargs.get("training") is not None:
-            return made, calls
+            return self._called(args, kwargs)
+        # Whatever the default is, a model calls it in the mode of its own.
+        made, calls = self._called(args, {**kwargs, "training": False})
         in_training = {**kwargs, "training": True}
         made_in_training, calls_in_training = self._called(args, in_training)
         # What is of training alone may be called at all times.

@@ -12,7 +12,7 @@ import keras
 from keras import KerasTensor
 from keras.src.models.functional import Functional
 
-from keras_greedy.graph.calls import Call
+from keras_greedy.graph.calls import Call, trains_by_default
 from keras_greedy.graph.rules import public_key, rule_for
 
 
@@ -108,4 +108,8 @@ def _arguments(node: Any) -> tuple[tuple, dict[str, Any]]:
     first = next(iter(parameters), None)
     if first in kwargs:
         args = (kwargs.pop(first),)
+    # Keras notes a default as if it had been given, and does not keep to it: a model
+    # gives each layer the mode of its own.
+    if trains_by_default(node.operation) and kwargs.get("training"):
+        del kwargs["training"]
     return args, kwargs
