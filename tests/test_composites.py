@@ -102,13 +102,20 @@ def resizes(self, x):
     return layers.Resizing(6, 6)(self.b(self.a(x)))
 
 
+def makes_layers(self, x, training=None):
+    x = layers.ReLU()(self.a(x, training=training))
+    return ops.mean(self.b(x)[..., None], axis=-1)
+
+
 def drops(self, x, training=True):
-    return self.b(layers.Dropout(0.5)(self.a(x), training=training))
+    return self.b(self.drop(self.a(x), training=training))
 
 
-@pytest.mark.parametrize("call", [resizes, drops])
-def test_a_call_that_is_in_training_by_default_is_in_the_mode_of_the_model(call):
-    model = model_with(block_of(call))
+@pytest.mark.parametrize("call", [resizes, drops, makes_layers])
+def test_a_block_is_cut_that_is_in_training_by_default_or_makes_layers_in_its_call(
+    call,
+):
+    model = model_with(block_of(call, drop=layers.Dropout(0.5)))
     graph = trace_quietly(model)
     assert {"block/a", "block/b"} <= {*graph.widths}
     compact = rebuild(graph, {"block/a": FIRST})

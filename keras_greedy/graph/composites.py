@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import KerasTensor, layers
 
-from keras_greedy.graph.calls import Call
+from keras_greedy.graph.calls import Call, config_of
 from keras_greedy.graph.masks import get_keras_mask
 from keras_greedy.graph.nodes import calls_behind, without_new_nodes
 from keras_greedy.graph.rules.base import Unprunable
@@ -177,8 +177,7 @@ class Composite:
             leaves = []
             for leaf in keras.tree.flatten((call.args, kwargs)):
                 leaves.append(numbers[leaf] if is_symbolic(leaf) else repr(leaf))
-            kind = call.operation if call.is_layer else type(call.operation)
-            wiring.append((kind, leaves))
+            wiring.append((_kind(call), leaves))
             for tensor in call.outputs:
                 numbers[tensor] = next(counter)
         wiring.append([numbers[tensor] for tensor in keras.tree.flatten(made)])
@@ -197,6 +196,21 @@ def is_composite(call: Call) -> bool:
 def tensors_among(args: tuple, kwargs: dict[str, Any]) -> list[KerasTensor]:
     """Returns the symbolic tensors among the arguments of a call."""
     return [leaf for leaf in keras.tree.flatten((args, kwargs)) if is_symbolic(leaf)]
+
+
+def _kind(call: Call) -> Any:
+    """Returns what tells an operation from others in two runs of one layer.
+
+    One without weights may be made in each of them, as `layers.ReLU()(x)` does.
+    """
+    if call.weights:
+        return call.operation
+    try:
+        config = config_of(call.operation)
+    except ValueError:
+        return call.operation if call.is_layer else type(call.operation)
+    own = {name: entry for name, entry in config.items() if name != "name"}
+    return type(call.operation), repr(own)
 
 
 def _specs(args: tuple, kwargs: dict[str, Any]) -> list[str]:
