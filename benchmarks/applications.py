@@ -1,11 +1,12 @@
-"""Every model of keras.applications: traced, pruned, rebuilt, saved, converted.
+"""Every model of keras.applications, and some of other kinds, pruned and checked.
 
     python benchmarks/applications.py [NAME ...]
 
-Models have random weights, random BatchNorm statistics and small inputs: what is
-checked is that the compact model computes what the full one computes with the same
-channels gated to 0, not what it has learned. Two rows a minute, the largest models
-take several minutes and 10 GB each; `--json` writes all figures.
+They are traced, pruned, rebuilt, saved and converted. Models have random weights,
+random BatchNorm statistics and small inputs: what is checked is that the compact model
+computes what the full one computes with the same channels gated to 0, not what it has
+learned. Two rows a minute, the largest models take several minutes and 10 GB each;
+`--json` writes all figures.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import keras
 import numpy as np
 from keras import ops
 from keras.src import backend
+from kinds import KINDS
 
 import keras_greedy
 import tflite_export
@@ -98,7 +100,7 @@ class Row:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", default=MODELS, metavar="NAME")
+    parser.add_argument("names", nargs="*", default=[*MODELS, *KINDS], metavar="NAME")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = []
@@ -174,12 +176,7 @@ def examine(name: str) -> Row:
 
 def build(name: str) -> keras.Model:
     """The model of a small input, ten classes, and random weights and statistics."""
-    sizes = [size for start, size in SMALLEST_INPUT.items() if name.startswith(start)]
-    shape = (*(sizes or [32]) * 2, 3)
-    constructor = getattr(keras.applications, name)
-    model = constructor(
-        weights=None, input_shape=shape, classes=10, classifier_activation=None
-    )
+    model = KINDS[name]() if name in KINDS else application(name)
     rng = np.random.default_rng(0)
     for weight in model.weights:
         # What a Normalization layer has adapted to takes effect on loading only.
@@ -201,10 +198,22 @@ def build(name: str) -> keras.Model:
     return model
 
 
+def application(name: str) -> keras.Model:
+    """The model of that name in keras.applications, as it comes."""
+    sizes = [size for start, size in SMALLEST_INPUT.items() if name.startswith(start)]
+    shape = (*(sizes or [32]) * 2, 3)
+    constructor = getattr(keras.applications, name)
+    return constructor(
+        weights=None, input_shape=shape, classes=10, classifier_activation=None
+    )
+
+
 def pictures(rng, model, count):
     """Noise, each of a colour of its own."""
-    noise = rng.uniform(0, 1, (count, *model.input_shape[1:]))
-    return (noise * rng.uniform(0, 255, (count, 1, 1, 3))).astype("float32")
+    _, *positions, channels = model.input_shape
+    noise = rng.uniform(0, 1, (count, *positions, channels))
+    colors = rng.uniform(0, 255, (count, *[1] * len(positions), channels))
+    return (noise * colors).astype("float32")
 
 
 def grouped_share(graph) -> float:
@@ -212,7 +221,8 @@ def grouped_share(graph) -> float:
     made, given = set(), set()
     for call in graph.calls:
         if call.is_layer and any(len(w.shape) > 1 for w in call.operation.weights):
-            made.update(graph.channels_of(call.outputs[0]).tolist())
+            axis = call.rule.made_axis if call.rule else -1
+            made.update(graph.channels[call.outputs[0]][axis].tolist())
     for tensor in (*graph.inputs, *graph.outputs):
         given.update(graph.channels_of(tensor).tolist())
     grouped = {channel for group in graph.groups for channel in group.channels}

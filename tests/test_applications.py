@@ -1,10 +1,11 @@
-"""Every model of keras.applications: one of most families in the fast tests."""
+"""Every model of keras.applications, and of other kinds: some in the fast tests."""
 
 import keras
 import pytest
 from applications import FAMILIES, MODELS, examine
 from keras.src.applications.densenet import DenseNet
 from keras.src.applications.nasnet import NASNet
+from kinds import KINDS
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +39,7 @@ SHALLOW = {"DenseNet121": shallow_densenet, "NASNetMobile": shallow_nasnet}
 # What these are made of is in the others, and in the topologies of `models`.
 LIKE_OTHERS = {"EfficientNetV2B0", "InceptionV3", "ResNet50"}
 FAST = {family[0] for family in FAMILIES} - SHALLOW.keys() - LIKE_OTHERS
+FAST |= {"YOLO's C2f", "decoder"}
 
 
 def case(name):
@@ -45,8 +47,8 @@ def case(name):
     return pytest.param(name, marks=marks)
 
 
-@pytest.mark.parametrize("name", [case(name) for name in MODELS])
-def test_a_model_of_keras_applications_is_pruned_rebuilt_saved_and_converted(name):
+@pytest.mark.parametrize("name", [case(name) for name in (*MODELS, *KINDS)])
+def test_a_model_is_pruned_rebuilt_saved_and_converted(name):
     row = examine(name)
     assert row.passes, row
 
