@@ -929,9 +929,23 @@ def twice(x):
 factor_of_this_module = 2.0
 
 
-@unprunable({"b": 6}, mine="no channel rule for Scale")
+class Turn(layers.Layer):
+    """A layer of the user's: a matrix of channels."""
+
+    def build(self, shape):
+        self.matrix = self.add_weight(shape=(shape[-1], shape[-1]), name="matrix")
+
+    def call(self, x):
+        return x @ self.matrix
+
+
+@unprunable(
+    {"b": 6},
+    mine="no channel rule for Turn, and made for fewer channels it is not alike: it "
+    "reads other channels, too",
+)
 def custom_layer():
-    return around(Scale(name="mine"))
+    return around(Turn(name="mine"))
 
 
 @unprunable({"a": 8, "b": 6})

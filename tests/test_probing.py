@@ -286,5 +286,63 @@ def test_a_layer_whose_weights_are_of_no_channel_is_probed_with_them():
     np.testing.assert_array_equal(own, cut)
 
 
-def test_a_layer_with_weights_of_the_channels_stays_whole():
-    assert traced(models.Scale(name="mine")).widths == {"b": 6}
+@keras.saving.register_keras_serializable("tests")
+class Places(layers.Layer):
+    """A table for all positions and channels, whose sizes are in its config."""
+
+    def __init__(self, rows, columns, width, **kwargs):
+        super().__init__(**kwargs)
+        self.sizes = {"rows": rows, "columns": columns, "width": width}
+        self.table = self.add_weight(shape=(rows, columns, width))
+        self.built = True
+
+    def call(self, x):
+        return x + self.table
+
+    def get_config(self):
+        return super().get_config() | self.sizes
+
+
+@keras.saving.register_keras_serializable("tests")
+class Border(layers.Layer):
+    """A learned line of pixels above an image."""
+
+    def build(self, shape):
+        _, _, width, channels = shape
+        self.line = self.add_weight(shape=(1, 1, width, channels), name="line")
+
+    def call(self, x):
+        line = ops.repeat(self.line, ops.shape(x)[0], axis=0)
+        return ops.concatenate([line, x], axis=1)
+
+
+OF_EACH_CHANNEL = {
+    "scale": lambda: models.Scale(name="mine"),
+    "sizes in the config": lambda: Places(16, 16, 8, name="mine"),
+    "more positions": lambda: Border(name="mine"),
+}
+
+
+@pytest.mark.parametrize("kind", OF_EACH_CHANNEL)
+def test_a_layer_with_weights_of_each_channel_is_cut_with_them(kind, tmp_path):
+    model = randomize(around(OF_EACH_CHANNEL[kind]()))
+    graph = trace_quietly(model)
+    assert graph.widths == {"a": 8, "b": 6}
+    assert [name for name, _ in graph.probed] == ["mine"]
+    compact = assert_compact_equals_gated(model, inputs_of(model))
+    assert compact.get_layer("mine").weights[0].shape[-1] == 4
+    costs = Costs(graph)
+    assert costs.macs({"a": 4, "b": 3}) == keras_greedy.macs(compact)
+    assert costs.params({"a": 4, "b": 3}) == compact.count_params()
+
+
+def test_sizes_that_happen_to_be_the_number_of_channels_are_told_apart():
+    picture = image(size=8)
+    x = Places(8, 8, 8, name="mine")(conv(picture, 8, name="a"))
+    model = randomize(keras.Model(picture, head(conv(x, 6, name="b"))))
+    compact = rebuild(trace_quietly(model), {"a": [1, 5]})
+    assert compact.get_layer("mine").table.shape == (8, 8, 2)
+
+
+def test_a_layer_with_weights_that_mixes_the_channels_stays_whole():
+    assert traced(models.Turn(name="mine")).widths == {"b": 6}

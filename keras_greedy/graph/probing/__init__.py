@@ -8,6 +8,7 @@ operation on a part of the channels makes the same values of them.
 from keras_greedy.graph.probing.probes import Found, Probes, Trusted
 from keras_greedy.graph.probing.readers import Reading
 from keras_greedy.graph.probing.trial import Mixing, Subject, fitting_output_shape
+from keras_greedy.graph.probing.weighted import Weighted, weighted
 
 __all__ = [
     "Found",
@@ -16,5 +17,7 @@ __all__ = [
     "Reading",
     "Subject",
     "Trusted",
+    "Weighted",
     "fitting_output_shape",
+    "weighted",
 ]

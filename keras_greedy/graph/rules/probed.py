@@ -12,9 +12,12 @@ from keras_greedy.graph.probing import (
     Mixing,
     Reading,
     Subject,
+    Weighted,
     fitting_output_shape,
+    weighted,
 )
 from keras_greedy.graph.rules.base import (
+    OUT,
     RULES,
     Axes,
     Rule,
@@ -85,6 +88,38 @@ class ProbedRule(DeclaredRule):
         return ids
 
 
+class WeightedRule(Rule):
+    """Follows each channel through a layer with weights, which are cut with them.
+
+    Args:
+        found: What the layer is like.
+    """
+
+    def __init__(self, found: Weighted):
+        self._entries = found.entries
+        self.weight_axes = {}
+        for name, axes in found.axes.items():
+            self.weight_axes[name] = tuple(OUT if is_cut else None for is_cut in axes)
+
+    def carry(
+        self,
+        call: Call,
+        channels: Sequence[np.ndarray],
+        space: ChannelSpace,
+    ) -> np.ndarray:
+        ids = channels[0]
+        space.probes.trust(call.name, type(call.operation).__name__, ids)
+        return ids
+
+    def cut_config(
+        self,
+        call: Call,
+        kept_in: np.ndarray,
+        kept_out: np.ndarray,
+    ) -> dict[str, Any]:
+        return dict.fromkeys(self._entries, int(kept_out.sum()))
+
+
 class ReadingRule(DeclaredRule):
     """Reads all channels, in a way that a probe has found.
 
@@ -130,34 +165,41 @@ def rule_without_one(call: Call, space: ChannelSpace) -> Rule:
         Unprunable: When it does not; says why.
     """
     reason = f"no channel rule for {_kind(call.operation)}"
-    if _has_weights_of_channels(call):
+    if _has_layers_inside(call.operation) and call.weights:
         raise Unprunable(reason)
     if _makes_mask(call.operation):
         raise Unprunable(f"{reason}, and it makes a mask")
+    subject = Subject(
+        function=call.operation,
+        args=call.args,
+        kwargs=call.kwargs,
+        tensors=list(dict.fromkeys(call.channel_inputs)),
+        output=call.outputs[0],
+    )
+    if _has_weights_of_channels(call):
+        try:
+            return WeightedRule(weighted(subject))
+        except Mixing as finding:
+            raise Unprunable(f"{reason}, and {finding}") from finding
     is_lambda = isinstance(call.operation, keras.layers.Lambda)
     if is_lambda and is_follower(call.operation.function):
         return DeclaredRule()
     try:
-        found = space.probes.find(
-            Subject(
-                function=call.operation,
-                args=call.args,
-                kwargs=call.kwargs,
-                tensors=list(dict.fromkeys(call.channel_inputs)),
-                output=call.outputs[0],
-            )
-        )
+        found = space.probes.find(subject)
     except Mixing as finding:
         raise Unprunable(f"{reason}, and a probe finds: {finding}") from finding
     return ReadingRule(found) if isinstance(found, Reading) else ProbedRule(found)
 
 
 def _has_weights_of_channels(call: Call) -> bool:
-    """Returns whether a weight may have entries for channels, or layers inside do."""
-    if call.is_layer and call.operation._flatten_layers(include_self=False):
-        return bool(call.weights)
+    """Returns whether a weight may have entries for channels."""
     widths = {tensor.shape[-1] for tensor in (*call.inputs, *call.outputs)}
     return any(not widths.isdisjoint(own.shape) for own in call.weights.values())
+
+
+def _has_layers_inside(operation: keras.Operation) -> bool:
+    is_layer = isinstance(operation, keras.Layer)
+    return is_layer and bool(operation._flatten_layers(include_self=False))
 
 
 def _makes_mask(operation: keras.Operation) -> bool:
