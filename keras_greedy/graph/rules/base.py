@@ -370,9 +370,11 @@ def pin_axes(
     """Forbids cutting the channels on axes that a call does not take for channels."""
     for by_axis in channels:
         for axis in axes:
-            ids = by_axis.get(axis)
+            if axis not in by_axis:
+                continue
+            ids = np.ravel(by_axis[axis])
             # Of channels that are kept in any case there is nothing to say.
-            if ids is not None and not space.is_whole(ids):
+            if not space.is_whole(ids):
                 reason = f"it takes the channels on axis {axis} for positions"
                 space.pin(ids, call.name, reason)
 
