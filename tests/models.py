@@ -898,6 +898,34 @@ def layers_made_of_layers():
     return keras.Model(picture, head(x))
 
 
+@keras.saving.register_keras_serializable("tests")
+class Positioned(layers.Layer):
+    """A projection of each position, and an embedding of its number."""
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+        self.projection = layers.Dense(width)
+        self.position = layers.Embedding(16, width)
+
+    def call(self, x):
+        numbers = ops.arange(x.shape[1])
+        return self.projection(x) + self.position(numbers)
+
+    def get_config(self):
+        return super().get_config() | {"width": self.width}
+
+
+@topology
+def embedded_positions():
+    """A block that calls one of its layers on a constant."""
+    sequence = keras.Input((16, 5))
+    x = layers.LayerNormalization()(Positioned(9, name="first")(sequence))
+    x = layers.Dense(7, "relu", name="dense")(x)
+    x = Positioned(6, name="second")(x)
+    return keras.Model(sequence, layers.Dense(4)(layers.Flatten()(x)))
+
+
 def mixed_precision(policy="mixed_float16"):
     x = picture = image()
     x = layers.Conv2D(8, 3, name="a", dtype=policy)(x)

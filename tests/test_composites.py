@@ -192,6 +192,17 @@ def test_a_block_that_is_not_its_layers_alone_stays_whole(block, reason):
     assert not model._losses
 
 
+def test_a_block_that_expects_a_constant_for_all_examples_stays_whole():
+    def over_examples(self, x):
+        numbers = np.arange(36).reshape(1, 6, 6)
+        return self.b(self.a(x)) + ops.sum(self.position(numbers), 0, keepdims=True)
+
+    block = block_of(over_examples, position=layers.Embedding(36, 6))
+    assert reason_of(model_with(block)) == (
+        "it is made of layers, and calls one on constants, not on its input"
+    )
+
+
 def test_a_block_called_in_different_ways_stays_whole():
     block = block_of(lambda self, x, twice=False: self.b(self.a(2 * x if twice else x)))
     model = model_with(block, {"twice": False}, {"twice": True})

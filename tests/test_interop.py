@@ -18,9 +18,9 @@ tf = pytest.importorskip("tensorflow")
 # Their layers and operations are not in tf_keras: RMSNormalization, Bidirectional of
 # Keras 3, operations that split or move axes...
 INCONVERTIBLE = """
-    attention_by_channel_statistics embedded_words gated_units layers_made_of_layers
-    moved_axes other_normalizations recurrent_layers resized_maps shuffled_channels
-    sliced_channels spectrally_normalized split_channels transformer
+    attention_by_channel_statistics embedded_positions embedded_words gated_units
+    layers_made_of_layers moved_axes other_normalizations recurrent_layers resized_maps
+    shuffled_channels sliced_channels spectrally_normalized split_channels transformer
 """
 CONVERTIBLE = sorted(TOPOLOGIES.keys() - {*INCONVERTIBLE.split()})
 

@@ -92,6 +92,11 @@ GROUPS = {
     "video": {"a": 6, "b": 5, "c": 4},
     "spectrally_normalized": {"a": 6, "b": 5},
     "transformer": {"stream": 8, "heads/key": 4, "shared_heads/query": 2, "einsum": 5},
+    "embedded_positions": {
+        "first/projection": 9,
+        "dense": 7,
+        "second/projection": 6,
+    },
     "layers_made_of_layers": {
         **{"a": 6, "block/expand": 12, "wider/expand": 14, "wider/last": 7},
         **{"inner/conv": 5, "inner/blocks_0/expand": 10, "inner/blocks_1/expand": 10},

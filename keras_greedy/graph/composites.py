@@ -18,6 +18,7 @@ from keras import KerasTensor, layers
 from keras_greedy.graph.calls import Call, config_of
 from keras_greedy.graph.masks import get_keras_mask
 from keras_greedy.graph.nodes import calls_behind, without_new_nodes
+from keras_greedy.graph.positions import check_alike, symbols_for_constants
 from keras_greedy.graph.rules.base import Unprunable
 from keras_greedy.graph.rules.contraction import operands
 from keras_greedy.graph.symbols import first_line, is_symbolic, symbols_take_weights
@@ -131,7 +132,12 @@ class Composite:
         """Returns what one call of the layer makes, and the calls that make it."""
         layer = self._layer
         scope = keras.StatelessScope(collect_losses=True)
-        with without_new_nodes(layer), scope, symbols_take_weights():
+        with (
+            without_new_nodes(layer),
+            scope,
+            symbols_take_weights(),
+            symbols_for_constants(self.inputs[0]) as constants,
+        ):
             try:
                 made = layer.call(*args, **kwargs)
             except Exception as error:
@@ -148,6 +154,8 @@ class Composite:
                 for call in calls_behind(tensor, known):
                     calls.append(call)
                     known.update(call.outputs)
+        if constants and not kwargs.get("training"):
+            check_alike(layer, args, kwargs, calls, made)
         inside = layer._flatten_layers()
         if scope.losses and not any(own.activity_regularizer for own in inside):
             raise Unprunable("it is made of layers, and adds a loss of its own")

@@ -80,7 +80,7 @@ ELEMENTWISE = """
     hard_sigmoid hard_silu hard_tanh leaky_relu linear log log1p log_sigmoid
     logical_not mish negative reciprocal relu relu6 round rsqrt selu sigmoid sign silu
     sin soft_shrink softplus softsign sparse_plus sparse_sigmoid sqrt square squareplus
-    stop_gradient tanh tanh_shrink threshold
+    stop_gradient tanh tanh_shrink threshold zeros_like
 """
 
 register_rule(*POOLING)(Rule)
