@@ -34,6 +34,8 @@ def symbols_for_constants(source: KerasTensor) -> Iterator[list[Any]]:
     """
     usual = keras.Layer.__call__
     constants: list[Any] = []
+    # Keras calls the layers inside one on tensors, to learn what shapes it makes.
+    is_inside = False
 
     def symbol(leaf: Any) -> Any:
         if not isinstance(leaf, np.ndarray) and not ops.is_tensor(leaf):
@@ -42,10 +44,17 @@ def symbols_for_constants(source: KerasTensor) -> Iterator[list[Any]]:
         return of_each_example(ops.convert_to_tensor(leaf), source)
 
     def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        nonlocal is_inside
+        if is_inside:
+            return usual(layer, *args, **kwargs)
         leaves = keras.tree.flatten((args, kwargs))
         if layer.weights and not any(map(is_symbolic, leaves)):
             args, kwargs = keras.tree.map_structure(symbol, (args, kwargs))
-        return usual(layer, *args, **kwargs)
+        is_inside = True
+        try:
+            return usual(layer, *args, **kwargs)
+        finally:
+            is_inside = False
 
     keras.Layer.__call__ = call
     try:

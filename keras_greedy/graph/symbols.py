@@ -1,6 +1,7 @@
 """Symbolic tensors in the code of users, who wrote it for values."""
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,13 @@ OPERATORS = (
     "__matmul__",
     "__pow__",
 )
+# Lines of Keras around what an error says.
+FRAMES = (
+    "Exception encountered when calling",
+    "Could not automatically infer the output shape",
+)
+# Of a reason, which may be a long message of the user's own code.
+REASON_LENGTH = 150
 
 
 def is_symbolic(value: Any) -> bool:
@@ -52,6 +60,10 @@ def symbols_take_weights() -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """Returns the first sentence of what an error says."""
-    text = str(error).strip() or type(error).__name__
-    return text.split("\n")[0].split(". ")[0]
+    """Returns what an error says, in a line, without what Keras adds."""
+    # Colours, and the names of TensorFlow's nodes.
+    text = re.sub(r"\x1b\[[0-9;]*m|\{\{.*?\}\} *", "", str(error))
+    for line in text.splitlines():
+        if line.strip() and not line.startswith(FRAMES):
+            return line.strip()[:REASON_LENGTH]
+    return type(error).__name__

@@ -96,6 +96,12 @@ def trace_quietly(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
         carrier.tie(one, other)
     channels, pins = carrier.finish(layout.outputs)
     groups, unprunable = find_groups(carrier.calls, channels, pins)
+    named = {name for name, _ in unprunable}
+    for call in carrier.calls:
+        reason = layout.not_laid_out.get(call.operation)
+        if reason and call.weights and call.name not in named:
+            # What it reads and makes stays in any case: what it holds could go.
+            unprunable.append((call.name, reason))
     in_groups = {channel for group in groups for channel in group.channels}
     return ChannelGraph(
         model=model,

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 
 from keras_greedy.graph.probing.dependencies import Sources
-from keras_greedy.graph.probing.trial import Mixing, Subject, Trial, first_line
+from keras_greedy.graph.probing.trial import Mixing, Subject, Trial
+from keras_greedy.graph.symbols import first_line
 
 # How far values on fewer channels, maybe computed in another order, may be apart: a
 # part of the value itself, and a part of the channel's largest.

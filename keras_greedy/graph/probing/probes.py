@@ -19,10 +19,10 @@ from keras_greedy.graph.probing.trial import (
     Mixing,
     Subject,
     Trial,
-    first_line,
     leaving_no_trace,
     positions_that_fit,
 )
+from keras_greedy.graph.symbols import first_line
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

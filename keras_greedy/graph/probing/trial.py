@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import inspect
 import math
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,9 +33,6 @@ POWERS = (-3.0, 5.0)
 POWERS_OF_HALF = (-3.0, 3.0)
 # Shares of entries, and of positions with all of their channels, that are 0.
 ZEROS = 0.1
-
-# Of a reason, which may be a long message of the user's own code.
-REASON_LENGTH = 150
 
 
 class Mixing(Exception):
@@ -245,14 +241,3 @@ def leaving_no_trace() -> Iterator[None]:
     ):
         warnings.simplefilter("ignore")
         yield
-
-
-def first_line(error: Exception) -> str:
-    """Returns what an error says, in a line, without what Keras adds."""
-    # Colours, and the names of TensorFlow's nodes.
-    text = re.sub(r"\x1b\[[0-9;]*m|\{\{.*?\}\} *", "", str(error))
-    for line in text.splitlines():
-        is_frame = line.startswith("Exception encountered when calling")
-        if line.strip() and not is_frame:
-            return line.strip()[:REASON_LENGTH]
-    return type(error).__name__

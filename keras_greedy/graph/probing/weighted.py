@@ -17,10 +17,10 @@ from keras_greedy.graph.probing.trial import (
     MOST_ENTRIES,
     Mixing,
     Subject,
-    first_line,
     leaving_no_trace,
 )
 from keras_greedy.graph.remake import made_anew
+from keras_greedy.graph.symbols import first_line
 
 # Relative to the largest output.
 TOLERANCE = 1e-4
