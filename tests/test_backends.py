@@ -28,6 +28,7 @@ from models import (
 )
 
 import keras_greedy
+import tflite_export
 
 TESTS = Path(__file__).parent
 BACKENDS = ["jax", "torch"]
@@ -158,6 +159,15 @@ def a_ticket_is_found():
     assert_same(ticket.model, model, x, tolerance=0.05)
 
 
+def export(folder):
+    """Writes a model, one with int8 weights, and what the first computes."""
+    model = small_network()
+    x = inputs_of(model, 16)
+    tflite_export.convert(model, f"{folder}/model.tflite")
+    tflite_export.convert(model, f"{folder}/int8.tflite", "int8", 1, x)
+    np.savez(f"{folder}/values.npz", x=x, y=outputs_of(model, x)[0])
+
+
 # --- The tests -----------------------------------------------------------------------
 
 
@@ -177,6 +187,7 @@ def run_on(backend, statement):
     environment = os.environ | {
         "KERAS_BACKEND": backend,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "TENSORFLOW_PYTHON": sys.executable,
     }
     code = (
         "import keras, numpy, test_backends;"
@@ -226,3 +237,12 @@ def test_every_backend_trains_gates_and_finds_tickets(backend):
     )
     calls = [f"test_backends.{function.__name__}()" for function in functions]
     run_on(backend, ";".join(calls))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_model_of_every_backend_is_exported(backend, tmp_path):
+    run_on(backend, f"test_backends.export({str(tmp_path)!r})")
+    with np.load(tmp_path / "values.npz") as values:
+        x, y = values["x"], values["y"]
+    assert tflite_export.verify(y, tmp_path / "model.tflite", x).ok(1e-5)
+    assert tflite_export.verify(y, tmp_path / "int8.tflite", x).ok(0.1)

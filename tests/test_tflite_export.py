@@ -303,10 +303,46 @@ class TestConvertRefusesBeforeAnyWork:
         with pytest.raises(ValueError, match=rf"names of inputs.*Received: '{name}'"):
             tflite_export.convert(tiny(name=name), tmp_path / "m.tflite")
 
-    def test_another_backend_than_tensorflow(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-        with pytest.raises(ValueError, match=r"TensorFlow backend.*backend='jax'"):
-            tflite_export.convert(tiny(), tmp_path / "m.tflite")
+
+# --- Other backends ------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_jax(monkeypatch):
+    """Has this process take its own backend for another: the other process is real."""
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+
+
+def test_a_model_of_another_backend_is_converted_in_another_process(
+    on_jax, model, tmp_path
+):
+    path = tflite_export.convert(model, tmp_path / "m.tflite")
+    assert tflite_export.verify(model, path, images(4)).ok(1e-5)
+
+
+def test_an_error_of_the_other_process_is_one_here(on_jax, tmp_path):
+    with pytest.raises(ValueError, match=r"needs .*Erfinv"):
+        tflite_export.convert(erfinv_of_singular_values(), tmp_path / "m.tflite")
+
+
+def test_a_class_of_the_script_that_runs_is_named(on_jax, tmp_path, monkeypatch):
+    class Twice(layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    monkeypatch.setattr(Twice, "__module__", "__main__")
+    model = keras.Sequential([keras.Input((4,)), Twice(name="mine")])
+    with pytest.raises(ValueError, match=r"import.*layer 'mine' of the class Twice"):
+        tflite_export.convert(model, tmp_path / "m.tflite")
+
+
+def test_without_tensorflow_the_error_says_what_converts(on_jax, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"the backend jax.*TENSORFLOW_PYTHON"):
+        tflite_export.convert(tiny(), tmp_path / "m.tflite")
+    monkeypatch.setenv("TENSORFLOW_PYTHON", "/bin/false")
+    with pytest.raises(ImportError, match="Received: /bin/false, which ends with 1"):
+        tflite_export.convert(tiny(), tmp_path / "m.tflite")
 
 
 def test_the_remedy_for_variable_image_sizes_works(tmp_path):

@@ -9,7 +9,14 @@ from tflite_export.checks import check_count, check_target
 from tflite_export.data import Samples
 from tflite_export.data_forms import Data
 from tflite_export.files import replacing
-from tflite_export.model_checks import check_float32, check_model, check_straight
+from tflite_export.model_checks import (
+    check_float32,
+    check_model,
+    check_straight,
+    import_keras,
+    structure_of,
+)
+from tflite_export.other_backends import convert_elsewhere
 from tflite_export.quantize import (
     CALIBRATED,
     Quantization,
@@ -60,8 +67,12 @@ def convert(
     tensor, for the sake of older runtimes).
 
     Args:
-        model: A Functional or Sequential Keras 3 model, on the TensorFlow backend,
-            computing in float32, all its input dimensions fixed but the batch. The
+        model: A Functional or Sequential Keras 3 model, computing in float32, all its
+            input dimensions fixed but the batch. On the backends JAX and torch it is
+            saved, and converted in a process with TensorFlow: of this interpreter, or
+            of the one that TENSORFLOW_PYTHON names in the environment; classes of your
+            own must be importable there. Without TensorFlow, litert-torch converts a
+            model of torch, unquantized, with names of inputs of its own. The
             signature of the file has the names of its `keras.Input`s, and those of
             its outputs if it gives a dict; else they are `output_0`, `output_1`...
         path: The file to write: a name ending in `.tflite`, in an existing folder.
@@ -78,7 +89,7 @@ def convert(
 
     Raises:
         FileNotFoundError: When the folder of `path` does not exist.
-        ImportError: When Keras or TensorFlow is not installed; says how to.
+        ImportError: When Keras or what converts is not installed; says how to.
         ValueError: When an argument is not as above, or when the model needs
             operations that are not built in; the error names them.
 
@@ -150,20 +161,41 @@ def to_bytes(
     batch_size = check_count("batch_size", batch_size, minimum=1)
     check_quantize(quantize, representative_data)
     check_model(model, batch_size)
-    is_calibrated = quantize in CALIBRATED
     batches: Sequence[Samples] = ()
     # Read before tracing, so that wrong data are told before any long work.
-    if is_calibrated:
+    if quantize in CALIBRATED:
         batches = read_representative(
             model,
             representative_data,
             representative_samples,
             batch_size,
         )
+    if import_keras().backend.backend() != "tensorflow":
+        return convert_elsewhere(model, quantize, batch_size, batches)
+    return converted(model, quantize, batch_size, batches)
+
+
+def converted(
+    model: "keras.Model",
+    quantize: Quantization | None,
+    batch_size: int,
+    batches: Sequence[Samples],
+) -> bytes:
+    """Returns the content of the file, on the TensorFlow backend.
+
+    Args:
+        model: A model that `check_model` has passed.
+        quantize: The way to store and compute numbers, see `convert`.
+        batch_size: Number of samples that the file takes at once.
+        batches: What to calibrate on, where that is needed.
+
+    Raises:
+        ValueError: When the model cannot be converted.
+    """
     with quiet_conversion():
         traced = _trace(model, batch_size)
         check_float32(traced, model.name)
-        if is_calibrated:
+        if quantize in CALIBRATED:
             check_straight(traced, model.name)
         converter = _converter(traced)
         configure(converter, quantize, batches)
@@ -181,8 +213,7 @@ def _trace(
     import keras
     import tensorflow as tf
 
-    is_sequential = isinstance(model, keras.Sequential)
-    structure = model.inputs[0] if is_sequential else model.input
+    structure = structure_of(model)
 
     @tf.function(autograph=False)
     def serve(*tensors):

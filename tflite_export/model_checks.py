@@ -24,7 +24,7 @@ def import_keras() -> Any:
         import keras
     except ImportError as error:
         raise ImportError(
-            "Expected Keras on the TensorFlow backend, which does the conversion. "
+            "Expected Keras, and TensorFlow, which does the conversion. "
             f"Received: {error}: `pip install keras tensorflow`"
         ) from error
     return keras
@@ -39,17 +39,9 @@ def check_model(model: "keras.Model", batch_size: int) -> None:
 
     Raises:
         ImportError: When Keras or its backend is not installed.
-        ValueError: When Keras runs on another backend than TensorFlow, or when
-            `model` is no model, or has inputs that a file cannot have.
+        ValueError: When `model` is no model, or has inputs that a file cannot have.
     """
     keras = import_keras()
-    backend = keras.backend.backend()
-    if backend != "tensorflow":
-        raise ValueError(
-            "Expected Keras to run on the TensorFlow backend. Received: "
-            f"backend={backend!r}. Save the model and convert it in "
-            "a process started with KERAS_BACKEND=tensorflow."
-        )
     inputs = getattr(model, "inputs", None)
     if not isinstance(model, keras.Model) or not inputs:
         raise ValueError(
@@ -59,6 +51,12 @@ def check_model(model: "keras.Model", batch_size: int) -> None:
         )
     for tensor in inputs:
         _check_input(tensor, batch_size)
+
+
+def structure_of(model: "keras.Model") -> Any:
+    """Returns the inputs of a Functional or Sequential model as it takes them."""
+    is_sequential = isinstance(model, import_keras().Sequential)
+    return model.inputs[0] if is_sequential else model.input
 
 
 def keys_of(model: "keras.Model") -> dict[str, tuple[str, ...]]:
