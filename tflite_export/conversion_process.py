@@ -24,15 +24,13 @@ from tflite_export.other_backends import (
     MODEL,
     SAID,
     SAMPLES,
+    check_equal,
     outputs_of,
 )
 from tflite_export.quiet import quiet_tensorflow
 
 if TYPE_CHECKING:
     import keras
-
-TOLERANCE = 1e-3
-"""The largest difference of an output, over the largest output."""
 
 
 def main(folder: Path) -> int:
@@ -107,16 +105,7 @@ def _check_values(model: "keras.Model", folder: Path) -> None:
     with np.load(folder / CHECKED) as values:
         given = [values[key] for key in values if key.startswith("input_")]
         expected = [values[key] for key in values if key.startswith("output_")]
-    for wanted, found in zip(expected, outputs_of(model, given), strict=True):
-        largest = np.max(np.abs(wanted), initial=0, where=np.isfinite(wanted))
-        tolerance = TOLERANCE * largest
-        if not np.allclose(found, wanted, rtol=0, atol=tolerance, equal_nan=True):
-            error = np.max(np.abs(found - wanted))
-            raise ValueError(
-                "Expected the model to compute the same on TensorFlow, which converts "
-                f"it. Received: an output that differs by {error:.3g}, where the "
-                f"largest is {largest:.3g}"
-            )
+    check_equal(outputs_of(model, given), expected, "TensorFlow")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import numpy as np
 
 from tflite_export.data import Samples
 from tflite_export.model_checks import import_keras, structure_of
+from tflite_export.runtime import run
 from tflite_export.user_warnings import warn_user
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ CHECKED = "checked.npz"
 
 CHECKED_SAMPLES = 2
 """Of a model without a fixed batch: those that both processes compute."""
+
+TOLERANCE = 1e-3
+"""The largest difference of an output, over the largest output."""
 
 
 def convert_elsewhere(
@@ -101,7 +105,7 @@ def _write_job(
         for name, array in batch.items():
             arrays[f"{i}/{name}"] = array
     np.savez(folder / SAMPLES, **arrays)
-    inputs, outputs = _computed(model)
+    inputs, outputs = computed(model, CHECKED_SAMPLES)
     values: dict[str, Any] = {f"input_{i}": array for i, array in enumerate(inputs)}
     values |= {f"output_{i}": array for i, array in enumerate(outputs)}
     np.savez(folder / CHECKED, **values)
@@ -128,13 +132,21 @@ def _modules_of(model: "keras.Model") -> list[str]:
     return sorted(modules)
 
 
-def _computed(model: "keras.Model") -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Returns random inputs of a model, integers being 0 or 1, and its outputs."""
+def computed(
+    model: "keras.Model",
+    examples: int,
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Returns random inputs of a model, integers being 0 or 1, and its outputs.
+
+    Args:
+        model: A Functional or Sequential Keras model.
+        examples: How many, unless the model's inputs say it.
+    """
     keras = import_keras()
     rng = np.random.default_rng(0)
     inputs = []
     for tensor in model.inputs:
-        shape = (tensor.shape[0] or CHECKED_SAMPLES, *tensor.shape[1:])
+        shape = (tensor.shape[0] or examples, *tensor.shape[1:])
         dtype = keras.backend.standardize_dtype(tensor.dtype)
         is_float = "float" in dtype
         values = rng.normal(size=shape) if is_float else rng.integers(0, 2, shape)
@@ -224,3 +236,40 @@ def _convert_by_torch(
         signature.append(keras.InputSpec(tensor.dtype, shape, name=tensor.name))
     structure = keras.tree.pack_sequence_as(structure_of(model), signature)
     model.export(path, "litert", verbose=False, input_signature=[structure])
+    _check_file(path, model, batch_size)
+
+
+def _check_file(path: Path, model: "keras.Model", batch_size: int) -> None:
+    """Raises a ValueError unless a file computes what the model does.
+
+    That of a model of several inputs, whose order the file does not tell, is not run.
+    """
+    if len(model.inputs) > 1:
+        return
+    (x,), expected = computed(model, batch_size)
+    found = run(path, x)
+    check_equal(list(found.values()), expected, "litert-torch")
+
+
+def check_equal(
+    found: Sequence[np.ndarray],
+    expected: Sequence[np.ndarray],
+    converter: str,
+) -> None:
+    """Raises a ValueError unless outputs are those expected.
+
+    Args:
+        found: What was computed on the way to the file.
+        expected: What the model computes on its own backend.
+        converter: What converts it, for the error.
+    """
+    for values, wanted in zip(found, expected, strict=True):
+        largest = np.max(np.abs(wanted), initial=0, where=np.isfinite(wanted))
+        tolerance = TOLERANCE * largest
+        if not np.allclose(values, wanted, rtol=0, atol=tolerance, equal_nan=True):
+            error = np.max(np.abs(values - wanted))
+            raise ValueError(
+                f"Expected the model to compute the same by {converter}, which "
+                f"converts it. Received: an output that differs by {error:.3g}, where "
+                f"the largest is {largest:.3g}"
+            )
