@@ -151,6 +151,11 @@ class Batches:
         """Returns how many examples there are; reads the data for it."""
         return sum(len(batch[0]) for batch in self)
 
+    @property
+    def batches_told(self) -> int | None:
+        """The number of the source's own batches, if it tells it; 1 of whole arrays."""
+        return self._source.length
+
     def labelled(self) -> "LabelledBatches":
         """Returns the same data with labels.
 

@@ -163,6 +163,9 @@ class Source:
         data: From `repeatable`.
         name: Of the argument, for the errors.
 
+    Attributes:
+        length: The number of batches, if the data tell it.
+
     Raises:
         ValueError: When the data say that they never end.
     """
@@ -171,18 +174,18 @@ class Source:
         self._data = data
         self._name = name
         self._is_whole = is_arrays(data)
-        self._length = 1 if self._is_whole else _length(data, name)
-        self._ends = self._length is not None
+        self.length: int | None = 1 if self._is_whole else _length(data, name)
+        self._ends = self.length is not None
 
     def __call__(self) -> Iterator[Any]:
         """Starts reading; data without a length are an error if they do not end."""
         if self._is_whole:
             return iter([self._data])
         if isinstance(self._data, keras.utils.PyDataset):
-            return iter(ByIndex(self._data, self._length))
-        if self._length is not None and not hasattr(self._data, "cardinality"):
+            return iter(ByIndex(self._data, self.length))
+        if self.length is not None and not hasattr(self._data, "cardinality"):
             # Some iterate for ever, whatever their length is.
-            return itertools.islice(iter(self._data), self._length)
+            return itertools.islice(iter(self._data), self.length)
         return iter(self._data) if self._ends else self._counted()
 
     def check_ends(self) -> None:

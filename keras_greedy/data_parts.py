@@ -30,7 +30,12 @@ class Part:
             each time.
         is_held: Whether the part is these, and not the others.
         name: Of the argument that the data are, for the errors.
+
+    Attributes:
+        length: `None`: it is not known how many batches have examples of the part.
     """
+
+    length: int | None = None
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """The hallway: `prune` and `search`, their arguments checked before any long work."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -8,6 +9,7 @@ import keras
 from keras_greedy.batch_arrays import unpacked
 from keras_greedy.batches import Batches, Data
 from keras_greedy.budget import Budget, check_reachable
+from keras_greedy.checkpoints import checked_folder, kept_in
 from keras_greedy.data_forms import first_of, repeatable
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Costs, warn_of_uncounted
@@ -51,6 +53,7 @@ def prune(
     policy: PruningPolicy | None = None,
     finetune: FineTune | bool | None = None,
     validation_data: Data | None = None,
+    checkpoint: str | Path | None = None,
     seed: int = 0,
     verbose: Verbose = "auto",
     **deprecated: Any,
@@ -98,6 +101,11 @@ def prune(
             are kept, those before the training among them.
         validation_data: The examples that `finetune` is judged on after each epoch,
             instead of a part of `data`; as `data`.
+        checkpoint: A folder to keep the search in as it goes. Stopped at any moment,
+            and called again with the same arguments, it goes on from there, to the
+            same result bit by bit. With `objective="local"`, `"global"` and `"best"`
+            the folder of one search is good for any budget. The training of
+            `finetune` begins anew.
         seed: Of everything random in the search, which is a function of it; the
             training of `finetune` follows Keras' own seeds.
         verbose: `"auto"` or 1 for progress bars, 2 for a line per stage, 0 for
@@ -110,7 +118,11 @@ def prune(
         as `model` is.
 
     Raises:
-        ValueError: When an argument is not as described, before any long work.
+        KeyboardInterrupt: When it is interrupted; with a `checkpoint` all that was
+            found is kept, and the error says how to go on.
+        OSError: When the `checkpoint` cannot be written; what was kept before stays.
+        ValueError: When an argument is not as described, before any long work. So is
+            a `checkpoint` that is damaged, or that keeps another search.
 
     Example:
 
@@ -141,6 +153,9 @@ def prune(
     options = _deprecated_options("prune", deprecated)
     method = method_of(method, objective, step, tolerance=tolerance, **options)
     limits = _checked_budget(budget, method)
+    # A budget of latency is timed anew each time: as it is asked for, it stays.
+    searched_for = None if isinstance(method, Imitation) else (limits or "tolerance")
+    folder = checked_folder(checkpoint)
     seed = check_count("seed", seed, minimum=0)
     progress = Progress(verbose)
     validation_data = preprocessed(model, validation_data, "validation_data")
@@ -171,10 +186,14 @@ def prune(
         table = measure_latencies(model, verbose=verbose)
         limits = dataclasses.replace(limits, table=table)
         _check_reachable(limits, graph)
-    if limits is None:
-        compact = prune_to_tolerance(graph, batches, method, seed, progress)
-    else:
-        compact = prune_to_budget(graph, batches, method, limits, seed, progress)
+    with kept_in(
+        folder, graph, batches, method, seed, searched_for, progress
+    ) as records:
+        given = (seed, progress, records)
+        if limits is None:
+            compact = prune_to_tolerance(graph, batches, method, *given)
+        else:
+            compact = prune_to_budget(graph, batches, method, limits, *given)
     for training in trainings:
         is_to_go_on = tune_or_keep(
             training,
@@ -197,6 +216,7 @@ def search(
     objective: str = "global",
     step: str = "corrective",
     policy: PruningPolicy | None = None,
+    checkpoint: str | Path | None = None,
     seed: int = 0,
     verbose: Verbose = "auto",
     **deprecated: Any,
@@ -212,6 +232,7 @@ def search(
         objective: As for `prune`.
         step: As for `prune`.
         policy: As for `prune`.
+        checkpoint: As for `prune`.
         seed: As for `prune`.
         verbose: As for `prune`.
         **deprecated: As for `prune`.
@@ -220,7 +241,9 @@ def search(
         The `SelectionPaths`.
 
     Raises:
-        ValueError: When an argument is not as described, before any long work.
+        KeyboardInterrupt: As for `prune`.
+        OSError: As for `prune`.
+        ValueError: As for `prune`.
 
     Example:
 
@@ -245,6 +268,7 @@ def search(
     """
     options = _deprecated_options("search", deprecated)
     method = method_of(method, objective, step, **options)
+    folder = checked_folder(checkpoint)
     seed = check_count("seed", seed, minimum=0)
     progress = Progress(verbose)
     task = model if has_preprocessor(model) else None
@@ -255,7 +279,8 @@ def search(
     method.check(model, batches)
     batches.check_ends()
     warn_of_own_training(model)
-    paths = search_graph(graph, batches, method, seed, progress)
+    with kept_in(folder, graph, batches, method, seed, None, progress) as records:
+        paths = search_graph(graph, batches, method, seed, progress, records)
     return dataclasses.replace(paths, task=task)
 
 

@@ -3,6 +3,7 @@
 They take checked arguments; `pipeline` is the door.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 
 import keras
@@ -14,6 +15,7 @@ from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.fold import folded
 from keras_greedy.paths import SelectionPaths
 from keras_greedy.progress import Progress
+from keras_greedy.records import NO_RECORDS, Records
 from keras_greedy.selection.cut import costs_of_cuts
 from keras_greedy.selection.measured import Divergence, Measurement, widths_to_measure
 from keras_greedy.selection.methods import Imitation, LossSearch, Method
@@ -38,6 +40,9 @@ ROUND_TO = 8
 
 LAYER_BY_LAYER = "Pruning layer by layer"
 
+ALL_GROUPS = "all groups"
+"""The key of the divergences of a whole pass."""
+
 LEAST_DIVERGENCE = 1e-12
 """Added before a logarithm: a cut may cost nothing."""
 
@@ -48,6 +53,7 @@ def search_graph(
     method: Method,
     seed: int,
     progress: Progress,
+    records: Records = NO_RECORDS,
 ) -> SelectionPaths:
     """Searches the groups of a traced model, all arguments being checked.
 
@@ -57,13 +63,15 @@ def search_graph(
         method: How channels are selected.
         seed: Of everything random.
         progress: Shows the stages.
+        records: Keep what each stage finds, and have what it found before.
     """
     is_local = method.objective == "local"
     images = IMAGES_MEASURED_LOCAL if is_local else IMAGES_MEASURED
     count = WIDTHS_MEASURED_LOCAL if is_local else WIDTHS_MEASURED
     inference = folded(graph)
     all_batches = progress.over(batches, "Observing what each layer reads")
-    apart, others = observe(inference, all_batches, seed, images)
+    with records.open("moments") as record:
+        apart, others = observe(inference, all_batches, seed, images, record)
     moments = apart.merge(others)
     widths = {}
     for group in graph.groups:
@@ -73,13 +81,17 @@ def search_graph(
     # An overfitted reconstruction shows only on examples it has not seen.
     unseen = others if others.examples >= apart.examples else moments
     reconstruct = STEP_RULES[method.step].reconstruct
-    alternatives = method.alternatives(inference, batches, moments, seed, progress)
+    alternatives = method.alternatives(
+        inference, batches, moments, seed, progress, records
+    )
     measurement = Measurement(inference, unseen, reconstruct)
     few = list(batches.take(images))
     found = []
-    for paths in alternatives:
+    for number, paths in enumerate(alternatives):
         shown = progress.over(few, "Measuring each group's cut", len(few))
-        divergences = measurement.at(widths, paths, shown)
+        with records.open(f"divergences-{number}") as record:
+            given = (widths, paths, shown, record)
+            divergences = record.of(ALL_GROUPS, measurement.at, *given)
         found.append((paths, divergences))
     best_paths = {}
     best_divergences = {}
@@ -90,7 +102,9 @@ def search_graph(
         best_paths[name] = paths[name]
         best_divergences[name] = divergences[name]
     if _doubts(best_paths, best_divergences, count):
-        rounds = _settled(measurement, best_paths, best_divergences, few, count)
+        rounds = _settled(
+            measurement, best_paths, best_divergences, few, count, records
+        )
         for _ in progress.over(rounds, "Measuring where cuts begin to cost"):
             pass
     return SelectionPaths(
@@ -123,14 +137,19 @@ def _settled(
     divergences: dict[str, Divergence],
     batches: list[Arrays],
     count: int,
+    records: Records,
 ) -> Iterator[None]:
     """Measures more widths, in place, until no group is in doubt; yields each time."""
-    doubts = _doubts(paths, divergences, count)
-    while doubts:
-        for name, more in measurement.at(doubts, paths, batches).items():
+    for number in itertools.count():
+        doubts = _doubts(paths, divergences, count)
+        if not doubts:
+            return
+        with records.open(f"doubts-{number}") as record:
+            given = (doubts, paths, batches, record)
+            measured = record.of(ALL_GROUPS, measurement.at, *given)
+        for name, more in measured.items():
             divergences[name] = divergences[name].with_more(more)
         yield
-        doubts = _doubts(paths, divergences, count)
 
 
 def _mean_log(divergence: Divergence) -> float:
@@ -151,6 +170,7 @@ def prune_to_budget(
     budget: Budget,
     seed: int,
     progress: Progress,
+    records: Records,
 ) -> keras.Model:
     """Returns the compact model of a budget.
 
@@ -161,16 +181,20 @@ def prune_to_budget(
         budget: A budget that can be met, with a table if it limits the latency.
         seed: As for `search_graph`.
         progress: As for `search_graph`.
+        records: As for `search_graph`.
     """
     if isinstance(method, Imitation):
-        paths = search_graph(graph, batches, method, seed, progress)
+        paths = search_graph(graph, batches, method, seed, progress, records)
         compact = paths.compact(budget)
+        widths = paths.widths(budget)
     else:
         # The output objectives prune layer by layer and say nothing of the widths:
         # those are the widths of a quick local imitation.
         local = Imitation("local", method.step)
-        paths = search_graph(graph, batches, local, seed, progress)
-        widths = paths.widths(budget)
+        paths = search_graph(graph, batches, local, seed, progress, records)
+        with records.open("widths") as record:
+            # A budget of latency, measured again, would give others.
+            widths = record.of("widths", paths.widths, budget)
         names = [own.name for own in graph.groups if widths[own.name] < own.size]
         compact = prune_layer_by_layer(
             graph.model,
@@ -180,8 +204,9 @@ def prune_to_budget(
             ToWidths(widths),
             progress.over(names, LAYER_BY_LAYER, len(names)),
             seed,
+            records,
         )
-    line = asked_and_kept(budget, costs_of_cuts(graph), paths.widths(budget))
+    line = asked_and_kept(budget, costs_of_cuts(graph), widths)
     if line is not None:
         progress.say(line)
     return compact
@@ -193,6 +218,7 @@ def prune_to_tolerance(
     method: Method,
     seed: int,
     progress: Progress,
+    records: Records,
 ) -> keras.Model:
     """Returns the compact model of a `LossSearch` with a tolerance.
 
@@ -209,4 +235,5 @@ def prune_to_tolerance(
         ToTolerance(method.tolerance, held),
         progress.over(graph.widths, LAYER_BY_LAYER, len(graph.widths)),
         seed,
+        records,
     )

@@ -1,7 +1,7 @@
 """Measured output divergence: the loss of the network's output by cutting one group."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from keras import ops
@@ -9,6 +9,7 @@ from keras import ops
 from keras_greedy.backend import Tensor
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.outputs import Output, outputs_of
+from keras_greedy.records import NO_RECORD, Record
 from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import SelectionPath
@@ -225,6 +226,7 @@ class Measurement:
         widths: Mapping[str, np.ndarray],
         paths: Mapping[str, SelectionPath],
         batches: Iterable[list[np.ndarray]],
+        record: Record = NO_RECORD,
     ) -> dict[str, Divergence]:
         """Cuts each group alone, weights reconstructed, and compares the outputs.
 
@@ -235,6 +237,7 @@ class Measurement:
                 cut.
             paths: Group name -> its selection path.
             batches: Lists of arrays, one per model input.
+            record: Keeps what each cut loses on a batch, of this pass alone.
 
         Returns:
             Group name -> its `Divergence`.
@@ -246,8 +249,13 @@ class Measurement:
                 cuts[group.name] = self._cuts(group, path, widths[group.name])
         totals = {name: np.zeros(len(own)) for name, own in cuts.items()}
         examples = 0
-        for batch in batches:
-            self._add_divergences(batch, cuts, totals)
+        for number, batch in enumerate(batches):
+            lost = record.get(str(number)) or {}
+            for name, own in self._lost(batch, cuts, lost):
+                lost = {**lost, name: own}
+                record.put(str(number), lost)
+            for name, own in lost.items():
+                totals[name] += own
             examples += len(batch[0])
         divergences = {}
         for name, total in totals.items():
@@ -274,24 +282,36 @@ class Measurement:
             cuts.append(cut)
         return cuts
 
-    def _add_divergences(
+    def _lost(
         self,
         batch: list[np.ndarray],
         cuts: Mapping[str, list[Cut]],
-        totals: Mapping[str, np.ndarray],
-    ) -> None:
-        """Adds the divergence of each cut on a batch to the totals."""
+        known: Collection[str],
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields the name of each group, and the `(k,)` divergences of its cuts.
+
+        Args:
+            batch: One array per model input, of n examples.
+            cuts: Group name -> its k cuts.
+            known: Names of groups to leave out.
+
+        Yields:
+            Divergences summed over the examples.
+        """
         live = [ops.convert_to_tensor(x) for x in batch]
         full = run_segments(self._segments, live, NO_CUT)
-        left = len(cuts)
+        left = set(cuts) - set(known)
         for i, segment in enumerate(self._segments):
             rest = self._segments[i:]
             for group in segment.groups:
-                for j, cut in enumerate(cuts.get(group.name, [])):
+                if group.name not in left:
+                    continue
+                own = []
+                for cut in cuts[group.name]:
                     found = run_segments(rest, live, cut)
-                    lost = _total_divergence(self._outputs, full, found)
-                    totals[group.name][j] += lost
-            left -= sum(group.name in cuts for group in segment.groups)
+                    own.append(_total_divergence(self._outputs, full, found))
+                left.remove(group.name)
+                yield group.name, np.array(own)
             if not left:
                 return
             # All later cuts leave this segment as it is: it is run once.

@@ -17,16 +17,21 @@ from keras_greedy.backend import Tensor, compiled, float32, gradients
 from keras_greedy.graph.calls import Call, one_by_one
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.outputs import outputs_of
+from keras_greedy.records import NO_RECORD, Record
 from keras_greedy.selection.consumers import Consumer, consumers_by_call
 
 LEAST_DRAW = 1e-6
 """Distance of the uniform draws from 0 and 1, where their logarithms are infinite."""
+
+WEIGHED = "weighed"
+"""The key of the number of batches that were weighed, and of the sums over them."""
 
 
 def sensitivities(
     graph: ChannelGraph,
     batches: Iterable[list[np.ndarray]],
     seed: int = 0,
+    record: Record = NO_RECORD,
 ) -> dict[str, np.ndarray]:
     """Returns the diagonal Fisher information of every consumer's linear output.
 
@@ -34,6 +39,7 @@ def sensitivities(
         graph: The traced model.
         batches: Lists of arrays, one per model input.
         seed: Of the drawn labels.
+        record: Keeps the sums over the batches so far.
 
     Returns:
         Name of a consumer -> `(outputs,)` mean over the examples of the squared
@@ -46,22 +52,29 @@ def sensitivities(
     rng = np.random.default_rng(seed)
     consumers = consumers_by_call(graph)
     squared_gradients = compiled(_SquaredGradients(graph, consumers).of_batch)
-    totals: dict[str, Any] = {}
+    nothing: dict[str, Any] = {}
     for consumer in consumers.values():
-        totals[consumer.call.name] = 0.0
+        nothing[consumer.call.name] = 0.0
+    done, totals = record.get(WEIGHED) or (0, nothing)
     seen = 0
-    for batch in batches:
+    for number, batch in enumerate(batches, start=1):
         examples = len(batch[0])
         draws = uniform_draws(graph, examples, rng)
+        seen += examples
+        if number <= done:
+            # Labels are drawn for it all the same: so the others get their own.
+            continue
         squares = squared_gradients(
             [ops.convert_to_tensor(x) for x in batch],
             [ops.convert_to_tensor(u) for u in draws],
         )
+        totals = dict(totals)
         # A layer that is called several times has the sum over its calls.
         for consumer, square in zip(consumers.values(), squares, strict=True):
             square = ops.convert_to_numpy(square)
-            totals[consumer.call.name] += square.astype(float)
-        seen += examples
+            name = consumer.call.name
+            totals[name] = totals[name] + square.astype(float)
+        record.put(WEIGHED, (number, totals))
     means = {}
     for name, total in totals.items():
         means[name] = total / seen

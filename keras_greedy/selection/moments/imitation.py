@@ -9,6 +9,7 @@ import numpy as np
 from keras_greedy.batches import Batches
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.progress import Progress
+from keras_greedy.records import NO_RECORDS, Record, Records
 from keras_greedy.selection.consumers import Consumer, consumers_of
 from keras_greedy.selection.moments.fisher import sensitivities
 from keras_greedy.selection.moments.scatter import Moments
@@ -91,6 +92,7 @@ class Imitation:
         moments: Moments,
         seed: int,
         progress: Progress,
+        records: Records = NO_RECORDS,
     ) -> list[Paths]:
         """Returns the path of each group, once per objective to choose from.
 
@@ -100,6 +102,7 @@ class Imitation:
             moments: Of the inputs of the consumers.
             seed: Of the labels drawn for the Fisher information.
             progress: Shows the stages.
+            records: Keep the weights of the outputs, and each path.
 
         Returns:
             For each objective: group name -> its selection path.
@@ -108,8 +111,12 @@ class Imitation:
         for objective in IMITATED[self.objective]:
             weights = {}
             if objective == "global":
-                weights = self._output_weights(graph, batches, seed, progress)
-            found.append(self._paths(graph, moments, weights, progress))
+                with records.open("sensitivities") as record:
+                    weights = self._output_weights(
+                        graph, batches, seed, progress, record
+                    )
+            with records.open(f"paths-{objective}") as record:
+                found.append(self._paths(graph, moments, weights, progress, record))
         return found
 
     def _output_weights(
@@ -118,12 +125,13 @@ class Imitation:
         batches: Batches,
         seed: int,
         progress: Progress,
+        record: Record,
     ) -> dict[str, np.ndarray]:
         """Returns the Fisher weights `(outputs,)` of each consumer's outputs."""
         few = batches.of_size(WEIGHING_BATCH).take(IMAGES_WEIGHED)
         title = "Weighing what the output cares for"
         few = progress.over(few, title, IMAGES_WEIGHED // WEIGHING_BATCH)
-        return sensitivities(graph, few, seed)
+        return sensitivities(graph, few, seed, record)
 
     def _paths(
         self,
@@ -131,13 +139,15 @@ class Imitation:
         moments: Moments,
         weights: dict[str, np.ndarray],
         progress: Progress,
+        record: Record,
     ) -> Paths:
         consumers = consumers_of(graph)
         groups = progress.over(graph.groups, "Selecting channels", len(graph.groups))
-        return {
-            group.name: self._path(group, consumers, moments, weights)
-            for group in groups
-        }
+        paths = {}
+        for group in groups:
+            given = (group, consumers, moments, weights)
+            paths[group.name] = record.of(group.name, self._path, *given)
+        return paths
 
     def _path(
         self,

@@ -12,6 +12,7 @@ from keras_greedy.backend import Tensor, compiled
 from keras_greedy.graph.calls import Call, one_by_one
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.masks import depends_on_masked, get_keras_mask
+from keras_greedy.records import NO_RECORD, Record
 from keras_greedy.selection.consumers import (
     Consumer,
     consumers_by_call,
@@ -29,6 +30,12 @@ LEAST_RIDGE = 1e-6
 
 SMALLEST_VARIANCE = float(np.finfo(np.float32).tiny)
 """Added to the ridge: features that never vary can be solved for, too."""
+
+OBSERVED = "observed"
+"""The key of the number of batches that were observed, and of their moments."""
+
+ALL = -1
+"""In place of that number: there are no more."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -142,6 +149,7 @@ def observe(
     batches: Iterable[list[np.ndarray]],
     seed: int = 0,
     first: int = 0,
+    record: Record = NO_RECORD,
 ) -> tuple[Moments, Moments]:
     """Reads the data once and accumulates the moments of every consumer's input.
 
@@ -153,6 +161,7 @@ def observe(
         batches: Lists of arrays, one per model input.
         seed: Of the sampled positions.
         first: How many examples to keep apart.
+        record: Keeps the moments of the batches so far.
 
     Returns:
         The `Moments` of (at least) the `first` examples, and of the others.
@@ -163,13 +172,19 @@ def observe(
     consumers = consumers_by_call(graph)
     rng = np.random.default_rng(seed)
     batch_scatters = compiled(_batch_scatters(graph, consumers))
-    apart = Moments.zero(consumers_of(graph))
-    others = apart
+    nothing = Moments.zero(consumers_of(graph))
+    done, apart, others = record.get(OBSERVED) or (0, nothing, nothing)
+    if done == ALL:
+        return apart, others
     seen = 0
-    for batch in batches:
+    for number, batch in enumerate(batches, start=1):
         positions = []
         for consumer in consumers.values():
             positions.append(consumer.positions(rng, POSITIONS_PER_IMAGE))
+        if number <= done:
+            # Positions are drawn for it all the same: so the others get their own.
+            seen += len(batch[0])
+            continue
         inputs = [ops.convert_to_tensor(x) for x in batch]
         results = batch_scatters(inputs, positions)
         examples = len(batch[0])
@@ -180,6 +195,8 @@ def observe(
         else:
             others = others.merge(new)
         seen += examples
+        record.put(OBSERVED, (number, apart, others))
+    record.put(OBSERVED, (ALL, apart, others))
     return apart, others
 
 

@@ -1,7 +1,7 @@
 """Prunes layer by layer, each search on top of the layers already pruned [ICML]."""
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -13,7 +13,8 @@ from keras_greedy.graph.fold import folded
 from keras_greedy.graph.outputs import outputs_of
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace_quietly
-from keras_greedy.selection.cut import cut
+from keras_greedy.records import NO_RECORD, NO_RECORDS, Record, Records
+from keras_greedy.selection.cut import reconstructed
 from keras_greedy.selection.moments import Moments, observe
 from keras_greedy.selection.output.methods import OutputSearch
 from keras_greedy.selection.output.objectives import HOLD_EVERY, Objective, Subset
@@ -27,6 +28,9 @@ from keras_greedy.training.interruptions import tune_or_keep
 ROUND_TO = 8
 """Widths that a selection or a tolerance ends at are multiples of this."""
 
+PRUNED = "pruned"
+"""The key of the cuts of the groups so far, and of the weights after them."""
+
 
 class Stop(Protocol):
     """Says when the selection of a group is done."""
@@ -37,6 +41,14 @@ class Stop(Protocol):
 
     def width(self, selection: OutputSelection) -> int | None:
         """Returns how many channels to keep, or `None` while it is not time to stop."""
+        ...
+
+    def state(self) -> Any:
+        """Returns all that it goes by besides the selection, for `restore`."""
+        ...
+
+    def restore(self, state: Any) -> None:
+        """Takes up the group that was begun, where another one was."""
         ...
 
 
@@ -59,6 +71,12 @@ class ToWidths:
         if selection.finished:
             return min(_rounded_up(selection.width), self._target)
         return None
+
+    def state(self) -> None:
+        return None
+
+    def restore(self, state: None) -> None:
+        """The selection says all."""
 
 
 class ToTolerance:
@@ -90,6 +108,12 @@ class ToTolerance:
             return min(reached, channels)
         # No more channels help: the group stays whole.
         return channels if selection.finished else None
+
+    def state(self) -> int:
+        return self._next
+
+    def restore(self, state: int) -> None:
+        self._next = state
 
     def _top1(self, weights: np.ndarray) -> float:
         (kind,) = self._suffix.kinds
@@ -134,6 +158,7 @@ def prune_layer_by_layer(
     stop: Stop,
     names: Iterable[str],
     seed: int,
+    records: Records = NO_RECORDS,
 ) -> keras.Model:
     """Prunes one group after the other, in the order the data flow.
 
@@ -145,39 +170,85 @@ def prune_layer_by_layer(
         stop: Says when a group has enough channels.
         names: The groups to prune.
         seed: Of everything random.
+        records: Keep the model after each group, and the selection of the next one.
 
     Returns:
         The compact model, compiled as `model` is.
     """
+    with records.open("layers") as record, records.open("selection") as under_way:
+        cuts, weights = record.get(PRUNED) or ({}, [])
+        compact = _with_cuts(model, cuts, weights)
+        for name in names:
+            if name in cuts:
+                continue
+            graph = trace_quietly(compact)
+            moments, path, width = path_of_group(
+                graph,
+                name,
+                batches,
+                method,
+                objective,
+                stop,
+                seed,
+                under_way,
+            )
+            own = None
+            if width < graph.widths[name]:
+                step = method.step
+                own = reconstructed(graph, moments, {name: path}, {name: width}, step)
+                compact = rebuild(graph, *own)
+                compile_alike(compact, model, quiet=True)
+                _settle(compact, model, batches, method)
+            cuts = {**cuts, name: own}
+            record.put(PRUNED, (cuts, compact.get_weights()))
+            # Before the selection of the next group, which goes by these weights.
+            record.write()
+    return compact
+
+
+def _with_cuts(
+    model: keras.Model,
+    cuts: Mapping[str, Sequence[Any] | None],
+    weights: list[np.ndarray],
+) -> keras.Model:
+    """Returns the model as it is after some groups.
+
+    Args:
+        model: The full model.
+        cuts: Group name -> the kept channels and the new weights of its consumers;
+            `None` for a group that stays whole.
+        weights: Of the model after them, BatchNorm statistics and a training included;
+            none where there are no groups yet.
+    """
     compact = rebuild(trace_quietly(model), {})
     compile_alike(compact, model)
     # That says what of the settings stays behind, if anything does.
-    for name in names:
-        graph = trace_quietly(compact)
-        moments, path, width = path_of_group(
-            graph,
-            name,
-            batches,
-            method,
-            objective,
-            stop,
-            seed,
-        )
-        if width == graph.widths[name]:
-            continue
-        compact = cut(graph, moments, {name: path}, {name: width}, method.step)
-        compile_alike(compact, model, quiet=True)
-        reestimate_batch_norm(compact, batches)
-        if method.finetune_per_layer is not None:
-            tune_or_keep(
-                method.finetune_per_layer,
-                compact,
-                model,
-                batches,
-                may_stop=False,
-                verbose=0,
-            )
+    for cut in cuts.values():
+        if cut is not None:
+            compact = rebuild(trace_quietly(compact), *cut)
+            compile_alike(compact, model, quiet=True)
+    if weights:
+        compact.set_weights(weights)
     return compact
+
+
+def _settle(
+    compact: keras.Model,
+    model: keras.Model,
+    batches: Batches,
+    method: OutputSearch,
+) -> None:
+    """Measures BatchNorm statistics anew, and trains, if that is to be done."""
+    reestimate_batch_norm(compact, batches)
+    if method.finetune_per_layer is not None:
+        tune_or_keep(
+            method.finetune_per_layer,
+            compact,
+            model,
+            batches,
+            may_stop=False,
+            verbose=0,
+        )
 
 
 def path_of_group(
@@ -188,6 +259,7 @@ def path_of_group(
     objective: Objective,
     stop: Stop,
     seed: int,
+    record: Record = NO_RECORD,
 ) -> tuple[Moments, SelectionPath, int]:
     """Searches one group, all others as they are, until it is time to stop.
 
@@ -199,6 +271,7 @@ def path_of_group(
         objective: The objective of the full model.
         stop: Says when the group has enough channels.
         seed: Of everything random.
+        record: Keeps the selection after each step.
 
     Returns:
         The `Moments` of the consumers' inputs, the path, and the width to keep.
@@ -208,9 +281,14 @@ def path_of_group(
     _, moments = observe(inference, batches, seed)
     selection = method.begin(inference, group, moments, objective, seed)
     stop.begin(name, selection.suffix)
+    under_way = record.get(name)
+    if under_way is not None:
+        selection.restore(under_way[0])
+        stop.restore(under_way[1])
     width = stop.width(selection)
     while width is None:
         selection.advance()
+        record.put(name, (selection.state(), stop.state()))
         width = stop.width(selection)
     return moments, selection.path(), width
 

@@ -9,6 +9,7 @@ import numpy as np
 from keras_greedy.batches import Batches
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.progress import Progress
+from keras_greedy.records import NO_RECORDS, Record, Records
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.output.candidates import Candidates
 from keras_greedy.selection.output.objectives import (
@@ -89,17 +90,39 @@ class OutputSearch:
         moments: Moments,
         seed: int,
         progress: Progress,
+        records: Records = NO_RECORDS,
     ) -> list[dict[str, SelectionPath]]:
         """Returns the path of each group with all others whole; as of `Imitation`."""
         objective = self.objective_on(graph.model, batches)
         groups = progress.over(graph.groups, "Selecting channels", len(graph.groups))
         paths: dict[str, SelectionPath] = {}
-        for group in groups:
-            selection = self.begin(graph, group, moments, objective, seed)
-            while not selection.finished:
-                selection.advance()
-            paths[group.name] = selection.path()
+        with (
+            records.open(f"paths-{self.objective}") as record,
+            records.open("selection") as under_way,
+        ):
+            for group in groups:
+                given = (graph, group, moments, objective, seed, under_way)
+                paths[group.name] = record.of(group.name, self._path, *given)
         return [paths]
+
+    def _path(
+        self,
+        graph: ChannelGraph,
+        group: ChannelGroup,
+        moments: Moments,
+        objective: Objective,
+        seed: int,
+        under_way: Record,
+    ) -> SelectionPath:
+        """Returns the path of a group, all of it."""
+        selection = self.begin(graph, group, moments, objective, seed)
+        state = under_way.get(group.name)
+        if state is not None:
+            selection.restore(state)
+        while not selection.finished:
+            selection.advance()
+            under_way.put(group.name, selection.state())
+        return selection.path()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,6 +36,9 @@ FLOAT_BYTES = 4
 Batch: TypeAlias = tuple[list, list]
 """`(live, targets)`: the tensors before the group's first consumer, and the targets."""
 
+State: TypeAlias = dict[str, Any]
+"""Attribute of a selection between two steps -> its value."""
+
 
 class OutputSelection:
     """A forward selection under way.
@@ -107,6 +110,34 @@ class OutputSelection:
         channels, sizes = self._step_sizes.trials(picks, candidates, sizes)
         losses = self._trials(channels, sizes)
         self._take(channels, sizes, losses)
+
+    def state(self) -> State:
+        """Returns all that the next steps depend on, for `restore`."""
+        return {
+            "picks": np.array(self.picks, int),
+            "sizes": np.array(self._sizes, float),
+            "errors": np.array(self._errors, float),
+            "looks": self._looks,
+            "steps_without_gain": self._steps_without_gain,
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def restore(self, state: State) -> None:
+        """Takes up a selection where another one, begun alike, was.
+
+        Args:
+            state: Of the other.
+        """
+        self.picks = state["picks"].tolist()
+        self._sizes = [*state["sizes"]]
+        self._errors = [*state["errors"]]
+        self.weights[:] = 0.0
+        for channel, size in zip(self.picks, self._sizes, strict=True):
+            move(self.weights, channel, size)
+        self._looks = state["looks"] - 1
+        self._look_further()
+        self._steps_without_gain = state["steps_without_gain"]
+        self._rng.bit_generator.state = state["rng"]
 
     def path(self) -> MixturePath:
         """Returns the path so far; its errors are the loss above the full network's."""
