@@ -32,16 +32,14 @@ Tensor: TypeAlias = Any
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns `function` compiled by the backend, or as it is where that cannot.
 
+    Where its arguments are split over the replicas of a TensorFlow strategy, each runs
+    it on its part, and the result is split, too.
+
     Args:
         function: Maps arrays to arrays.
     """
     if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        # TensorFlow counts traces per code object, and warns of many; a partial
-        # makes one closure made for many parts of a network count as many.
-        own = functools.partial(function)
-        return tf.function(own, reduce_retracing=True, autograph=False)
+        return _compiled_by_tensorflow(function)
     if keras.backend.backend() == "jax":
         import jax
 
@@ -55,6 +53,51 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*keras.tree.map_structure(_as_tensor, args))
 
     return on_tensors
+
+
+def compiled_for_host(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `function` compiled for what happens to data before they are split.
+
+    Args:
+        function: Maps arrays to arrays; it may do what a TPU cannot.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return compiled(function)
+    import tensorflow as tf
+
+    # TensorFlow counts traces per code object, and warns of many; a partial makes one
+    # closure made for many parts of a network count as many.
+    own = functools.partial(function)
+    return tf.function(own, reduce_retracing=True, autograph=False)
+
+
+def _compiled_by_tensorflow(function: Callable[..., Any]) -> Callable[..., Any]:
+    import tensorflow as tf
+
+    whole = compiled_for_host(function)
+
+    def run_by_strategy(*args: Any) -> Any:
+        return tf.distribute.get_strategy().run(function, args=args)
+
+    # Of the shapes that are met: a TPU takes none that are not known.
+    by_strategy = tf.function(functools.partial(run_by_strategy), autograph=False)
+
+    def on_devices(*args: Any) -> Any:
+        has_one = tf.distribute.get_strategy().num_replicas_in_sync == 1
+        is_for_strategy = tf.distribute.has_strategy() and (has_one or is_split(args))
+        return by_strategy(*args) if is_for_strategy else whole(*args)
+
+    return on_devices
+
+
+def is_split(structure: Any) -> bool:
+    """Returns whether a tensor in it is split over the replicas of a strategy."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    leaves = keras.tree.flatten(structure)
+    return any(isinstance(leaf, tf.distribute.DistributedValues) for leaf in leaves)
 
 
 def compiled_over(
