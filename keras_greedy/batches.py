@@ -33,6 +33,7 @@ from keras_greedy.data_forms import (
     to_numpy,
 )
 from keras_greedy.data_parts import Part, one_of
+from keras_greedy.devices import check_fixed_size, device_count, whole_number
 
 BATCH_SIZE = 32
 
@@ -51,7 +52,7 @@ class Batches:
     Args:
         data: See above.
         model: The Functional whose inputs the data must fit.
-        batch_size: Most examples in a batch.
+        batch_size: Most examples in a batch; rounded up to what all devices share.
         name: Of the argument that the data are, for the errors.
 
     Attributes:
@@ -78,9 +79,12 @@ class Batches:
         self._named = NamedInputs(model, name)
         sizes = [tensor.shape[0] for tensor in self._inputs if tensor.shape]
         self.fixed_size: int | None = next((size for size in sizes if size), None)
-        self._batch_size = self.fixed_size or batch_size
+        check_fixed_size(self.fixed_size)
+        self._batch_size = self.fixed_size or whole_number(batch_size)
         self._shuffle: np.random.Generator | None = None
         self._times_parted = 0
+        # Of the examples in a batch.
+        self._multiple = 1
         self.data = repeatable(data, name)
         is_one_batch = self._is_one_array_per_input(self.data)
         whole = (self.data,) if is_one_batch else self.data
@@ -115,7 +119,24 @@ class Batches:
 
     def of_size(self, batch_size: int) -> "Batches":
         """Returns the same data in batches of another size."""
-        return self._changed(_batch_size=self.fixed_size or batch_size)
+        size = self.fixed_size or whole_number(batch_size)
+        return self._changed(_batch_size=size)
+
+    def for_devices(self) -> "Batches":
+        """Returns the same data in batches that all devices share equally.
+
+        The last examples, fewer than there are devices, are left out.
+
+        Raises:
+            ValueError: When there are fewer examples than devices.
+        """
+        devices = device_count()
+        if len(self.first[0]) < devices:
+            raise ValueError(
+                f"Expected `{self.name}` to hold at least an example for each of the "
+                f"{devices} devices. Received: {len(self.first[0])} examples"
+            )
+        return self._changed(_multiple=devices)
 
     def shuffled(self, rng: np.random.Generator) -> "Batches":
         """Returns the same data, shuffled anew in each pass.
@@ -156,15 +177,19 @@ class Batches:
         """The number of the source's own batches, if it tells it; 1 of whole arrays."""
         return self._source.length
 
-    def labelled(self) -> "LabelledBatches":
+    def labelled(self, batch_size: int = BATCH_SIZE) -> "LabelledBatches":
         """Returns the same data with labels.
+
+        Args:
+            batch_size: As for the constructor.
 
         Raises:
             ValueError: When there are no labels that fit.
         """
-        other = LabelledBatches(self.data, self._model, name=self.name)
+        other = LabelledBatches(self.data, self._model, batch_size, self.name)
         # Which knows already whether they end.
         other._source = self._source
+        other._multiple = self._multiple
         return other
 
     def first_as_given(self) -> Any:
@@ -237,8 +262,9 @@ class Batches:
                 yield self._converted([x[: self._batch_size] for x in whole])
                 waiting = [[x[self._batch_size :] for x in whole]]
                 size -= self._batch_size
+        size -= size % self._multiple
         if size and not self.fixed_size:
-            yield self._converted(joined(waiting))
+            yield self._converted([x[:size] for x in joined(waiting)])
 
     def _raise_empty(self) -> None:
         raise ValueError(

@@ -18,6 +18,7 @@ from keras_greedy.plots import checked_series, picture, plot_curve
 from keras_greedy.policies import of_groups
 from keras_greedy.report import Report, planned
 from keras_greedy.saved_search import SavedSearch
+from keras_greedy.scopes import scope_of
 from keras_greedy.selection.cut import costs_of_cuts, reconstructed
 from keras_greedy.selection.measured import FREE, Divergence
 from keras_greedy.selection.moments import Moments
@@ -137,11 +138,12 @@ class SelectionPaths:
         selection, weights = reconstructed(
             self.graph, self.moments, self.paths, widths, self.step
         )
-        compact = rebuild(self.graph, selection, weights)
         data = self.data if data is None else preprocessed(self.task, data)
-        if data is not None and not self._is_free(widths):
-            self._improve(compact, selection, data)
-        compile_alike(compact, self.graph.model)
+        with scope_of(self.graph.model):
+            compact = rebuild(self.graph, selection, weights)
+            if data is not None and not self._is_free(widths):
+                self._improve(compact, selection, data)
+            compile_alike(compact, self.graph.model)
         return compact
 
     def curve(self, points: int = 20) -> list[dict[str, float]]:

@@ -21,6 +21,7 @@ from keras_greedy.latency import measure_latencies
 from keras_greedy.paths import SelectionPaths
 from keras_greedy.policies import PruningPolicy, allowed, check_has_groups
 from keras_greedy.progress import Progress, Verbose
+from keras_greedy.scopes import on_devices_of_model
 from keras_greedy.selection.cut import costs_of_cuts
 from keras_greedy.selection.methods import Imitation, LossSearch, Method, method_of
 from keras_greedy.selection.output.layer_by_layer import check_tolerable
@@ -41,6 +42,7 @@ from tflite_export.user_warnings import warn_user
 DEFAULT_BUDGET = 0.5
 
 
+@on_devices_of_model
 def prune(
     model: keras.Model,
     data: Data,
@@ -208,6 +210,7 @@ def prune(
     return compact
 
 
+@on_devices_of_model
 def search(
     model: keras.Model,
     data: Data,

@@ -247,6 +247,13 @@ def test_a_checkpoint_of_another_version_is_refused(folder, monkeypatch):
     assert f"version of keras_greedy: {'0.2.0'}, now 9.0" in message
 
 
+def test_a_checkpoint_of_other_devices_is_refused(folder, monkeypatch):
+    # They share each batch otherwise.
+    fingerprint = "keras_greedy.checkpoints.fingerprint"
+    monkeypatch.setattr(f"{fingerprint}.device_count", lambda: 2)
+    assert "devices: 1, now 2" in refused(folder)
+
+
 def test_a_checkpoint_of_a_newer_layout_is_refused(folder):
     header = json.loads((folder / HEADER).read_text())
     (folder / HEADER).write_text(json.dumps({**header, "format": 99}))

@@ -15,6 +15,7 @@ from keras import KerasTensor
 from keras_greedy.batch_arrays import unpacked
 from keras_greedy.batches import Batches
 from keras_greedy.data_forms import is_array_like, to_numpy
+from keras_greedy.devices import device_count
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.outputs import outputs_of
@@ -55,6 +56,7 @@ def fingerprint_of(
         "version of NumPy": np.__version__,
         "version of Python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "backend": _backend(),
+        "devices": str(device_count()),
         "model": _of_model(graph),
         "outputs or loss of the model": digest_of([kinds, _loss_of(graph.model)]),
         "groups that may be pruned": f"{len(groups)} groups, {digest_of(groups)}",

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.backend import Tensor
+from keras_greedy.devices import moments_over_devices
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.masks import Answer, is_real
@@ -51,8 +52,7 @@ class Output:
         cut = ops.cast(cut, "float32")
         if self.kind == "real":
             # KL of two normal distributions of the variance that the output has.
-            variance = ops.var(full) + SMALLEST
-            return _sum_rest(ops.square(full - cut)) / (2 * variance)
+            return _sum_rest(ops.square(full - cut)) / (2 * _variance(full))
         if self.kind == "logits":
             full = ops.softmax(full)
             cut = ops.softmax(cut)
@@ -101,7 +101,7 @@ class Output:
             return ops.zeros_like(uniform)
         if self.kind == "real":
             # +-1 / deviation has the second moment 1 / variance of a normal one.
-            return ops.sign(uniform - 0.5) / ops.sqrt(ops.var(output) + SMALLEST)
+            return ops.sign(uniform - 0.5) / ops.sqrt(_variance(output))
         p = ops.softmax(output) if self.kind == "logits" else output
         p = _as_probability(p)
         if self.kind == "binary":
@@ -224,6 +224,12 @@ def _is_trained_from_logits(model: keras.Model) -> bool:
     if not isinstance(loss, categorical):
         return False
     return bool(loss.get_config().get("from_logits", False))
+
+
+def _variance(x: Tensor) -> Tensor:
+    """Returns the variance of all numbers of a batch, more than 0."""
+    _, variance = moments_over_devices(x, range(len(x.shape)))
+    return variance + SMALLEST
 
 
 def _as_probability(p: Tensor) -> Tensor:

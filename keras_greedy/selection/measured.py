@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.backend import Tensor
+from keras_greedy.devices import gathered, split
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.outputs import Output, outputs_of
 from keras_greedy.records import NO_RECORD, Record
@@ -298,8 +299,8 @@ class Measurement:
         Yields:
             Divergences summed over the examples.
         """
-        live = [ops.convert_to_tensor(x) for x in batch]
-        full = run_segments(self._segments, live, NO_CUT)
+        live = split(batch)
+        full = gathered(run_segments(self._segments, live, NO_CUT))
         left = set(cuts) - set(known)
         for i, segment in enumerate(self._segments):
             rest = self._segments[i:]
@@ -308,7 +309,7 @@ class Measurement:
                     continue
                 own = []
                 for cut in cuts[group.name]:
-                    found = run_segments(rest, live, cut)
+                    found = gathered(run_segments(rest, live, cut))
                     own.append(_total_divergence(self._outputs, full, found))
                 left.remove(group.name)
                 yield group.name, np.array(own)

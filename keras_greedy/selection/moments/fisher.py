@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.backend import Tensor, compiled, float32, gradients
+from keras_greedy.devices import parts_of, split
 from keras_greedy.graph.calls import Call, one_by_one
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.outputs import outputs_of
@@ -64,16 +65,14 @@ def sensitivities(
         if number <= done:
             # Labels are drawn for it all the same: so the others get their own.
             continue
-        squares = squared_gradients(
-            [ops.convert_to_tensor(x) for x in batch],
-            [ops.convert_to_tensor(u) for u in draws],
-        )
+        found = squared_gradients(split(batch), split(draws))
         totals = dict(totals)
-        # A layer that is called several times has the sum over its calls.
-        for consumer, square in zip(consumers.values(), squares, strict=True):
-            square = ops.convert_to_numpy(square)
-            name = consumer.call.name
-            totals[name] = totals[name] + square.astype(float)
+        for squares in parts_of(found):
+            # A layer that is called several times has the sum over its calls.
+            for consumer, square in zip(consumers.values(), squares, strict=True):
+                square = ops.convert_to_numpy(square)
+                name = consumer.call.name
+                totals[name] = totals[name] + square.astype(float)
         record.put(WEIGHED, (number, totals))
     means = {}
     for name, total in totals.items():

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.backend import Tensor, compiled
+from keras_greedy.devices import parts_of, split
 from keras_greedy.graph.calls import Call, one_by_one
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.masks import depends_on_masked, get_keras_mask
@@ -185,10 +186,11 @@ def observe(
             # Positions are drawn for it all the same: so the others get their own.
             seen += len(batch[0])
             continue
-        inputs = [ops.convert_to_tensor(x) for x in batch]
-        results = batch_scatters(inputs, positions)
+        parts = parts_of(batch_scatters(split(batch), positions))
         examples = len(batch[0])
-        new = _moments_of_batch(consumers, results, examples)
+        in_each = examples // len(parts)
+        of_parts = [_moments_of_part(consumers, found, in_each) for found in parts]
+        new = functools.reduce(Moments.merge, of_parts)
         # A batch stays whole: the boundary is that of the batch that crosses it.
         if seen < first:
             apart = apart.merge(new)
@@ -280,17 +282,17 @@ def _scatter_of(
     return count, mean, scatter
 
 
-def _moments_of_batch(
+def _moments_of_part(
     consumers: dict[int, Consumer],
     results: list[tuple],
     examples: int,
 ) -> Moments:
-    """Returns a batch's moments as float64 on the host.
+    """Returns the moments of a device's part of a batch as float64 on the host.
 
     Args:
         consumers: Index of a call -> `Consumer`.
         results: Count, mean and scatter of each one's rows, as tensors.
-        examples: Size of the batch.
+        examples: Size of the part.
 
     Raises:
         ValueError: When a value is NaN or infinite.

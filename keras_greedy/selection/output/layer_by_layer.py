@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.batches import Batches
+from keras_greedy.devices import gathered
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.fold import folded
 from keras_greedy.graph.outputs import outputs_of
@@ -120,7 +121,8 @@ class ToTolerance:
         weights = weights.astype("float32")
         right, counts = [], []
         for live, targets in self._batches:
-            (output,) = self._suffix.outputs(live, weights)
+            (output,) = gathered(self._suffix.outputs(live, weights))
+            targets = gathered(targets)
             right.append(kind.right(output, targets[0]))
             counts.append(_weights_of(targets, right[-1].size))
         return float(np.average(np.concatenate(right), weights=np.concatenate(counts)))

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_greedy.batches import Arrays, Batches
+from keras_greedy.graph.answering import answering
 from keras_greedy.graph.model_kinds import check_model
 from keras_greedy.graph.outputs import outputs_of
 from keras_greedy.graph.trace import trace_quietly
@@ -67,11 +68,9 @@ class TrainingLoss:
         """Raises a ValueError when the labels do not fit the loss or the model."""
         check_labels(self._functional, self._training_loss, self._batches)
         inputs, targets = next(self.examples())
-        x = keras.tree.pack_sequence_as(self._functional.input, inputs)
-        outputs = keras.tree.flatten(self._functional.predict_on_batch(x))
-        tensors = [keras.ops.convert_to_tensor(each) for each in (*outputs, *targets)]
+        outputs = answering(self._functional)(inputs)
         # It says so when it is no loss of each example.
-        self.loss(tensors[: len(outputs)], tensors[len(outputs) :])
+        self.loss(outputs, [keras.ops.convert_to_tensor(target) for target in targets])
 
     def examples(self) -> Iterator[tuple[Arrays, Arrays]]:
         """Yields inputs and labels of up to 32 examples, one array each per tensor.
@@ -127,11 +126,9 @@ class OutputDivergence:
 
     def examples(self) -> Iterator[tuple[Arrays, Arrays]]:
         """Yields inputs and the full model's answers, as `TrainingLoss.examples`."""
-        functional = self._graph.functional
+        answers = answering(self._graph.functional)
         for batch in self._batches:
-            x = keras.tree.pack_sequence_as(functional.input, batch)
-            answers = keras.tree.flatten(functional.predict_on_batch(x))
-            yield batch, [np.asarray(answer) for answer in answers]
+            yield batch, [keras.ops.convert_to_numpy(each) for each in answers(batch)]
 
 
 class Subset:

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from keras import ops
 
-from keras_greedy.batches import Arrays
+from keras_greedy.devices import gathered, parts_of, split
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.moments.mixture import STEPS_PER_CHANNEL, MixtureError
@@ -174,7 +174,7 @@ class OutputSelection:
     def _weights_of_examples(self, targets: list) -> np.ndarray | None:
         """Returns the `(n,)` weights of the examples, `None` where they have none."""
         outputs = len(self.suffix.kinds)
-        weights = [ops.convert_to_numpy(each) for each in targets[outputs:]]
+        weights = [ops.convert_to_numpy(each) for each in gathered(targets[outputs:])]
         if not weights:
             return None
         # Of several outputs, or positions, the mean counts.
@@ -296,17 +296,14 @@ def cached(suffix: Suffix, objective: Objective) -> list[Batch]:
     batches: list[Batch] = []
     size = 0
     for inputs, targets in objective.examples():
-        live = suffix.prefix(_tensors(inputs))
-        batches.append((live, _tensors(targets)))
-        size += sum(FLOAT_BYTES * int(np.prod(tensor.shape)) for tensor in live)
+        live = suffix.prefix(split(inputs))
+        batches.append((live, split(targets)))
+        for part in parts_of(live):
+            size += sum(FLOAT_BYTES * int(np.prod(tensor.shape)) for tensor in part)
         if size > CACHE_BYTES:
             break
     return batches
 
 
-def _tensors(arrays: Arrays) -> list[Any]:
-    return [ops.convert_to_tensor(array) for array in arrays]
-
-
 def _examples(batches: list[Batch]) -> int:
-    return sum(len(targets[0]) for _, targets in batches)
+    return sum(len(gathered(targets)[0]) for _, targets in batches)

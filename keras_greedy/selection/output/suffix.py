@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.backend import Tensor, compiled, gradients
+from keras_greedy.devices import gathered, split, summed
 from keras_greedy.graph.calls import Call, one_by_one
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.outputs import outputs_of
@@ -121,7 +122,7 @@ class Suffix:
                 some_channels,
                 some_sizes,
             )
-            parts.append(part)
+            parts.append(summed(part))
         losses = np.concatenate([ops.convert_to_numpy(part) for part in parts])
         return losses[: losses.size - missing].astype(float)
 
@@ -132,7 +133,8 @@ class Suffix:
 
     def loss(self, live: list, targets: list, weights: np.ndarray) -> float:
         """Returns the loss at the mixture, summed over the examples."""
-        return float(self._compiled_total(live, targets, weights.astype("float32")))
+        mixture = weights.astype("float32")
+        return float(summed(self._compiled_total(live, targets, mixture)))
 
     def slopes(
         self,
@@ -154,8 +156,10 @@ class Suffix:
             network's own output: the mean of its square along a direction is the
             Fisher information, the second derivative of the divergence.
         """
-        uniform = uniform_draws(self._graph, len(targets[0]), rng)
-        found = self._compiled_slopes(live, targets, uniform, weights.astype("float32"))
+        examples = len(gathered(targets)[0])
+        uniform = split(uniform_draws(self._graph, examples, rng))
+        mixture = weights.astype("float32")
+        found = gathered(self._compiled_slopes(live, targets, uniform, mixture))
         return [ops.convert_to_numpy(part).astype(float) for part in found]
 
     def _run_prefix(self, inputs: list) -> list:
