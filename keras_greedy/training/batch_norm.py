@@ -9,10 +9,17 @@ from keras import ops
 
 from keras_greedy.backend import Tensor, compiled_over
 from keras_greedy.batches import Arrays, Batches, Data
+from keras_greedy.devices import (
+    moments_over_devices,
+    parts_of,
+    split,
+    total_over_devices,
+)
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.masks import get_keras_mask, set_keras_mask
 from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.scopes import scope_of
 from tflite_export.checks import check_count
 
 BATCH_SIZE = 64
@@ -57,8 +64,9 @@ def reestimate_batch_norm(
     ```
     """
     batch_size = check_count("batch_size", batch_size, minimum=1)
-    statistics = BatchNormStatistics(model)
-    statistics.measure(Batches.of(data, statistics.functional, batch_size))
+    with scope_of(model):
+        statistics = BatchNormStatistics(model)
+        statistics.measure(Batches.of(data, statistics.functional, batch_size))
 
 
 class BatchNormStatistics:
@@ -93,7 +101,8 @@ class BatchNormStatistics:
             return
         sums = _Sums(len(self._norms))
         for batch in _even(batches):
-            found = self._of_batch([ops.convert_to_tensor(x) for x in batch])
+            # Of the whole batch: on all devices the same.
+            found, *_ = parts_of(self._of_batch(split(batch)))
             means, variances, shares = map(_to_host, found)
             sums.add(means, variances, shares, len(batch[0]))
         layers = dict.fromkeys(call.operation for call in self._norms)
@@ -278,15 +287,21 @@ def _moments(
     axes = list(range(len(x.shape)))
     del axes[axis]
     if mask is None:
-        mean, variance = ops.moments(x, axes)
+        mean, variance = moments_over_devices(x, axes)
         return mean, variance, ops.ones(())
     counted = ops.broadcast_to(ops.expand_dims(mask, -1), ops.shape(x))
     counted = ops.cast(counted, "bool")
     # (C,): how many entries of each channel count.
-    count = ops.sum(ops.cast(counted, x.dtype), axes, keepdims=True)
+    count = _total(ops.cast(counted, x.dtype), axes)
     at_least_one = ops.maximum(count, 1)
-    mean = ops.sum(ops.where(counted, x, 0), axes, keepdims=True) / at_least_one
+    mean = _total(ops.where(counted, x, 0), axes) / at_least_one
     centred = ops.where(counted, x - mean, 0)
-    variance = ops.sum(ops.square(centred), axes) / ops.squeeze(at_least_one, axes)
-    share = ops.mean(ops.cast(counted, "float32"))
-    return ops.squeeze(mean, axes), variance, share
+    variance = _total(ops.square(centred), axes) / at_least_one
+    every = range(len(x.shape))
+    share, _ = moments_over_devices(ops.cast(counted, "float32"), every)
+    return ops.squeeze(mean, axes), ops.squeeze(variance, axes), share
+
+
+def _total(x: Tensor, axes: list[int]) -> Tensor:
+    """Returns the sum over some axes, which stay, of the examples of all devices."""
+    return total_over_devices(ops.sum(x, axes, keepdims=True))

@@ -1,6 +1,7 @@
 """Trains the compact model, on labels or towards what the full model computes."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import keras
@@ -9,9 +10,11 @@ import numpy as np
 from keras_greedy.batches import Batches, output_keys
 from keras_greedy.data_forms import Data
 from keras_greedy.graph.model_kinds import check_model
+from keras_greedy.scopes import scope_of
 from keras_greedy.training.amounts import epochs_for
 from keras_greedy.training.compiling import compile_alike, settings_of
 from keras_greedy.training.fit_data import (
+    for_fit,
     steps_in_an_epoch,
     training_arguments,
     validation_batches,
@@ -159,6 +162,17 @@ class FineTune:
         data = preprocessed(full, data)
         validation = preprocessed(full, fit.pop("validation_data", None))
         full = network_of(full)
+        with scope_of(compact):
+            return self._train(compact, full, data, validation, fit)
+
+    def _train(
+        self,
+        compact: keras.Model,
+        full: keras.Model,
+        data: Data | Batches,
+        validation: Data | Batches | None,
+        fit: dict,
+    ) -> keras.callbacks.History:
         functional = check_model(full)
         batches = Batches.of(data, functional)
         held = validation_batches(validation, functional)
@@ -216,8 +230,10 @@ class FineTune:
     ) -> keras.callbacks.History:
         student = Student(compact, full, batches)
         best = KeepBest(compact, HeldDivergence(held, full), batches)
-        fit["x"] = views_of(batches, student)
-        fit["steps_per_epoch"] = sum(1 for _ in batches)
+        shared = batches.for_devices()
+        views = functools.partial(views_of, shared, student)
+        fit["x"] = for_fit(views, student.functional)
+        fit["steps_per_epoch"] = sum(1 for _ in shared)
         steps = fit["epochs"] * fit["steps_per_epoch"]
         with student.freezing():
             student.compile(self._fresh_optimizer(full, steps))

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -10,6 +10,7 @@ import keras
 from keras_greedy.batch_arrays import unpacked
 from keras_greedy.batches import Batches
 from keras_greedy.data_forms import Data, is_array_like, is_arrays, with_tuples
+from keras_greedy.devices import device_count, is_under_strategy, whole_number
 
 FIT_BATCH_SIZE = 32
 """That of `fit`, for arrays, where none is given."""
@@ -26,17 +27,24 @@ def training_arguments(batches: Batches, functional: keras.Model) -> dict[str, A
     if is_arrays(data):
         x, y, weights = unpacked(data)
         arguments = {"x": batches.of_the_inputs(x), "y": y, "sample_weight": weights}
-        size = batches.fixed_size
-        return _cut(arguments, size) if size else arguments
-    if batches.fixed_size:
-        examples, steps = _rebatched(batches, functional)
-    elif hasattr(data, "cardinality") and _is_plain(batches):
+        if batches.fixed_size:
+            return _cut(arguments, batches.fixed_size, batches.fixed_size)
+        if device_count() > 1:
+            batches.for_devices()  # Raises where there are too few.
+            return _cut(arguments, device_count(), whole_number(FIT_BATCH_SIZE))
+        return arguments
+    takes_any_size = not batches.fixed_size and device_count() == 1
+    if takes_any_size and hasattr(data, "cardinality") and _is_plain(batches):
         return {"x": data, "shuffle": False}
-    elif isinstance(data, keras.utils.PyDataset) and _is_plain(batches):
+    is_sequence = isinstance(data, keras.utils.PyDataset)
+    if takes_any_size and is_sequence and _is_plain(batches):
         return {"x": data}
-    else:
+    if takes_any_size and not is_under_strategy():
         examples = _for_ever(batches)
         steps = sum(1 for _ in batches.as_given())
+    else:
+        make, steps = _rebatched(batches, functional)
+        examples = for_fit(make, functional)
     return {"x": examples, "steps_per_epoch": steps, "shuffle": False}
 
 
@@ -52,7 +60,7 @@ def steps_in_an_epoch(arguments: dict[str, Any], batches: Batches) -> int:
         return steps
     if is_arrays(batches.data):
         size = arguments.get("batch_size") or FIT_BATCH_SIZE
-        return math.ceil(batches.examples() / size)
+        return math.ceil(_count(arguments) / size)
     # `fit` takes a data set's own batches, of whatever size.
     return sum(1 for _ in batches.as_given())
 
@@ -86,6 +94,38 @@ def evaluation_arguments(batches: Batches, functional: keras.Model) -> dict[str,
     return arguments
 
 
+def for_fit(
+    make: Callable[[], Iterator[tuple]],
+    functional: keras.Model,
+) -> Any:
+    """Returns examples as `fit` takes them, under a strategy, too.
+
+    There it has two readers, in threads of their own, which would disturb each other at
+    one generator: each gets one from a data set.
+
+    Args:
+        make: Returns a generator of `(x,)`, `(x, y)` or `(x, y, sample_weight)`, which
+            gives the same each time.
+        functional: The Functional whose inputs x fits.
+    """
+    if not is_under_strategy():
+        return make()
+    import tensorflow as tf
+
+    def spec_of(leaf: Any, known: tuple) -> Any:
+        # Where a model takes any size, each batch may have another one.
+        sizes = zip(leaf.shape[1:], known[1:], strict=True)
+        shape = (None, *(None if fixed is None else size for size, fixed in sizes))
+        return tf.TensorSpec(shape, leaf.dtype)
+
+    x, *others = next(make())
+    leaves = zip(keras.tree.flatten(x), functional.inputs, strict=True)
+    specs = [spec_of(leaf, tensor.shape) for leaf, tensor in leaves]
+    of_x = keras.tree.pack_sequence_as(x, specs)
+    of_others = keras.tree.map_structure(lambda leaf: spec_of(leaf, leaf.shape), others)
+    return tf.data.Dataset.from_generator(make, output_signature=(of_x, *of_others))
+
+
 def _for_ever(batches: Batches) -> Iterator[tuple]:
     """Yields `(x, y)` as `fit` takes them: it reads an iterable once only."""
     for _ in itertools.count():
@@ -99,9 +139,13 @@ def _for_ever(batches: Batches) -> Iterator[tuple]:
 def _rebatched(
     batches: Batches,
     functional: keras.Model,
-) -> tuple[Iterator[tuple], int]:
-    """Returns `(x, y)` of the model's own batch size, for ever, and their number."""
-    labelled = batches.labelled()
+) -> tuple[Callable[[], Iterator[tuple]], int]:
+    """Returns what yields `(x, y)` of a size that all devices take, and their number.
+
+    That is the model's own batch size, or about that of the data.
+    """
+    x, _, _ = unpacked(batches.first_as_given())
+    labelled = batches.for_devices().labelled(_count({"x": x}))
     outputs = len(functional.outputs)
 
     def examples() -> Iterator[tuple]:
@@ -115,18 +159,33 @@ def _rebatched(
                         parts.append(part)
                 yield with_tuples(parts)
 
-    return examples(), sum(1 for _ in labelled)
+    return examples, sum(1 for _ in labelled)
 
 
-def _cut(arguments: dict[str, Any], size: int) -> dict[str, Any]:
-    """Returns arrays without the examples that do not fill a batch of a fixed size."""
-    examples = len(keras.tree.flatten(arguments["x"])[0])
-    whole = examples - examples % size
+def _cut(
+    arguments: dict[str, Any],
+    multiple: int,
+    batch_size: int,
+) -> dict[str, Any]:
+    """Returns arrays without the last examples, and a batch size.
+
+    Args:
+        arguments: Of `fit`.
+        multiple: What is left are so many examples, or some times as many.
+        batch_size: As for `fit`.
+    """
+    examples = _count(arguments)
+    whole = examples - examples % multiple
     cut = keras.tree.map_structure(
         lambda array: None if array is None else array[:whole],
         arguments,
     )
-    return cut | {"batch_size": size}
+    return cut | {"batch_size": batch_size}
+
+
+def _count(arguments: dict[str, Any]) -> int:
+    """Returns how many examples there are in arrays."""
+    return len(keras.tree.flatten(arguments["x"])[0])
 
 
 def _is_plain(batches: Batches) -> bool:

@@ -11,7 +11,7 @@ from keras import ops
 from keras_greedy.backend import Tensor
 from keras_greedy.batch_arrays import joined
 from keras_greedy.batches import Arrays, Batches
-from keras_greedy.graph.model_kinds import check_model
+from keras_greedy.graph.answering import answering
 from keras_greedy.graph.outputs import outputs_of
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.training.batch_norm import BATCH_SIZE, BatchNormStatistics
@@ -58,27 +58,27 @@ class HeldDivergence:
     """
 
     def __init__(self, held: Batches, full: keras.Model):
-        self._functional = check_model(full)
         self._kinds = outputs_of(trace_quietly(full))
         self._batches: list[Arrays] = list(held)
-        self._wanted = [self._answers(full, batch) for batch in self._batches]
+        of_full = answering(full)
+        self._wanted = [of_full(batch) for batch in self._batches]
+        # Model -> the function that computes its answers, compiled once.
+        self._answering: dict[keras.Model, Callable[[Arrays], list[Tensor]]] = {}
 
     def __call__(self, model: keras.Model) -> Figures:
         """Returns the mean of an example, summed over the outputs."""
+        if model not in self._answering:
+            self._answering[model] = answering(model)
+        answers = self._answering[model]
         total = 0.0
         examples = 0
         for batch, wanted in zip(self._batches, self._wanted, strict=True):
-            found = self._answers(model, batch)
+            found = answers(batch)
             for kind, one, other in zip(self._kinds, wanted, found, strict=True):
                 divergences = kind.divergence(one, other)
                 total += float(ops.sum(divergences))
             examples += len(batch[0])
         return {"val_divergence": total / examples}
-
-    def _answers(self, model: keras.Model, batch: Arrays) -> list[Tensor]:
-        x = keras.tree.pack_sequence_as(self._functional.input, batch)
-        answers = keras.tree.flatten(model.predict_on_batch(x))
-        return [ops.convert_to_tensor(answer) for answer in answers]
 
 
 class KeepBest(keras.callbacks.Callback):

@@ -21,6 +21,7 @@ from keras import KerasTensor, ops
 from keras_greedy.backend import Tensor, compiled
 from keras_greedy.batches import Arrays, Batches
 from keras_greedy.data_forms import with_tuples
+from keras_greedy.devices import gathered, share_of_loss, split
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.fold import folded
 from keras_greedy.graph.outputs import Output, outputs_of
@@ -104,7 +105,7 @@ class Student(keras.Model):
         of_answers = zip(pairs[streams:], self._answers, strict=True)
         for (full, own), answer in of_answers:
             loss += WEIGHT_OF_OUTPUTS * answer.divergence(full, own)
-        return loss
+        return share_of_loss(loss)
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Saves the compact model: what a callback wants to be saved."""
@@ -133,7 +134,7 @@ class Student(keras.Model):
         sums = np.zeros(streams)
         seen = 0
         for batch in batches.take(EXAMPLES_MEASURED) if streams else ():
-            tensors = targets([ops.convert_to_tensor(x) for x in batch])
+            tensors = gathered(targets(split(batch)))
             sums += len(batch[0]) * np.array([*map(_variance, tensors[:streams])])
             seen += len(batch[0])
         return [max(float(total) / seen, SMALLEST_VARIANCE) for total in sums]

@@ -100,5 +100,5 @@ def warm_up(optimizer: keras.Optimizer, steps: int) -> None:
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     if isinstance(getattr(optimizer, "_learning_rate", None), keras.Variable):
-        rate = float(optimizer.learning_rate)
+        rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
         optimizer.learning_rate = warmed_up(rate, steps)

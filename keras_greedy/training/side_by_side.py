@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_greedy.backend import Tensor
 from keras_greedy.batches import Arrays
+from keras_greedy.devices import spread
 from keras_greedy.graph.calls import Apply, Call
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.masks import get_keras_mask
@@ -112,8 +113,7 @@ class _Run:
         self._next = 0
         self.values = []
         for batch in batches:
-            tensors = [ops.convert_to_tensor(x) for x in batch]
-            self.values.append(graph.feed(tensors))
+            self.values.append(graph.feed(spread(batch)))
 
     def advance(self, call: Call) -> None:
         """Runs the calls before this one."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from keras import KerasTensor, ops
 
-from keras_greedy.backend import Tensor, compiled
+from keras_greedy.backend import Tensor, compiled_for_host
 from keras_greedy.batches import Arrays
 from keras_greedy.graph.masks import is_real
 
@@ -77,7 +77,7 @@ class Views:
     def __init__(self, rng: np.random.Generator, size: tuple[int, int] | None = None):
         self._rng = rng
         self._size = size
-        self._view = compiled(_view)
+        self._view = compiled_for_host(_view)
 
     def of(self, batch: Arrays) -> list[Tensor]:
         """Returns a view of each image of a batch.
