@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_greedy.batches import Data, repeatable
+from keras_greedy.scopes import scope_of
 from keras_greedy.while_training.gated_model import GatedModel
 from keras_greedy.while_training.layers import GreedyChannels, wrappers_of
 from keras_greedy.while_training.running import (
@@ -116,6 +117,10 @@ class GreedySelectionStep(keras.callbacks.Callback):
     def on_train_begin(self, logs: Logs = None) -> None:
         """Prepares the selections; raises when the model does not allow any."""
         model = model_of(self)
+        with scope_of(model):
+            self._prepare(model)
+
+    def _prepare(self, model: keras.Model) -> None:
         self._wrappers = wrappers_of(model)
         _check_one_setting(model, self._wrappers)
         optimizer = _checked_optimizer(model)
@@ -166,8 +171,9 @@ class GreedySelectionStep(keras.callbacks.Callback):
         due = self._schedule.selections(self._step)
         if due > self._done:
             sync(self.model)
-            for index in range(self._done, due):
-                self._schedule.select(self._selector, index)
+            with scope_of(self.model):
+                for index in range(self._done, due):
+                    self._schedule.select(self._selector, index)
             self._note_macs_left()
         self._done = due
         self._step += self.model.steps_per_execution

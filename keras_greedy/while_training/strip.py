@@ -3,6 +3,7 @@
 import keras
 
 from keras_greedy.graph.model_kinds import check_has_graph
+from keras_greedy.scopes import on_devices_of_model
 from keras_greedy.while_training.gated_model import GatedModel
 from keras_greedy.while_training.layers import GreedyChannels, wrappers_of
 from keras_greedy.while_training.running import is_in_fit, optimizer_of, steps_taken
@@ -12,6 +13,7 @@ ROUNDING = 1e-6
 """Of the share of MACs that is left and the one of the schedule."""
 
 
+@on_devices_of_model
 def strip_pruning(wrapped: keras.Model) -> keras.Model:
     """Makes the compact model of a wrapped one: plain Keras, without closed channels.
 

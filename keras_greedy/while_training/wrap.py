@@ -14,6 +14,7 @@ from keras_greedy.graph.rules import public_key, rule_for
 from keras_greedy.graph.state import copy_weights, full_weights
 from keras_greedy.graph.trace import trace
 from keras_greedy.policies import PruningPolicy, allowed, check_has_groups, of_groups
+from keras_greedy.scopes import on_devices_of_model
 from keras_greedy.selection.cut import without_bias
 from keras_greedy.training.compiling import own_training
 from keras_greedy.while_training.arguments import OF_PRUNE, refuse_others
@@ -183,6 +184,7 @@ def _is_supported(layer: keras.Layer) -> bool:
     return is_known or is_at_the_input or isinstance(layer, GreedyChannels)
 
 
+@on_devices_of_model
 def _wrapped_model(
     model: keras.Model,
     policy: PruningPolicy | None,
