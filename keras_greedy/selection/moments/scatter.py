@@ -89,8 +89,9 @@ class Scatter:
         covariance = self.covariance()
         features = len(covariance)
         share = RIDGE * features / max(self.count, 1) + LEAST_RIDGE
-        ridge = share * np.diag(covariance).mean() + SMALLEST_VARIANCE
-        return covariance + ridge * np.eye(features)
+        variances = np.einsum("ii->i", covariance)  # A view: no second (F, F) matrix.
+        variances += share * variances.mean() + SMALLEST_VARIANCE
+        return covariance
 
     @functools.cached_property
     def precision(self) -> np.ndarray:
