@@ -3,6 +3,7 @@
 They take checked arguments; `pipeline` is the door.
 """
 
+import functools
 from collections.abc import Iterator, Mapping
 
 import keras
@@ -76,10 +77,12 @@ def search_graph(
     alternatives = method.alternatives(inference, batches, moments, seed, progress)
     measurement = Measurement(inference, unseen, reconstruct)
     few = list(batches.take(images))
+    shown = functools.partial(
+        progress.over, title="Measuring each group's cut", target=len(widths)
+    )
     found = []
     for paths in alternatives:
-        shown = progress.over(few, "Measuring each group's cut", len(few))
-        divergences = measurement.at(widths, paths, shown)
+        divergences = measurement.at(widths, paths, few, shown)
         found.append((paths, divergences))
     best_paths = {}
     best_divergences = {}

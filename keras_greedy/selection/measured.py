@@ -1,25 +1,20 @@
 """Measured output divergence: the loss of the network's output by cutting one group."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from keras import ops
 
-from keras_greedy.backend import Tensor
+from keras_greedy.backend import Tensor, compiled
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.outputs import Output, outputs_of
 from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import SelectionPath
 from keras_greedy.selection.reconstruction import Reconstruct
-from keras_greedy.selection.segments import (
-    NO_CUT,
-    Cut,
-    cut_of,
-    run_segments,
-    segments_of,
-)
+from keras_greedy.selection.segments import NO_CUT, Segments, cut_of
 
 RELATIVE_FLOOR = 1e-9
 """Errors below this share of the largest one are rounding, and all count as it."""
@@ -35,6 +30,9 @@ DIVERGENCE_OF_ALL = 1.0
 
 NO_ERROR = 1e-6
 """Up to this share of the largest error, the selection says that none is left."""
+
+Lost: TypeAlias = tuple[str, np.ndarray]
+"""The name of a group, and the `(k,)` divergences of its cuts, summed over examples."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -197,7 +195,8 @@ def _rounded(spread: np.ndarray, step: int, size: int) -> np.ndarray:
 class Measurement:
     """The evaluation of a network of which one group alone is cut.
 
-    The network is compiled once, for any widths.
+    The network is compiled once, for any widths, and the sums stay on the device until
+    all cuts of a group are measured.
 
     Args:
         graph: The traced model.
@@ -215,16 +214,22 @@ class Measurement:
         self._moments = moments
         self._reconstruct = reconstruct
         self._consumers = consumers_of(graph)
-        self._outputs = outputs_of(graph)
+        outputs = outputs_of(graph)
+
+        def total(full: list[Tensor], found: list[Tensor]) -> Tensor:
+            return _total_divergence(outputs, full, found)
+
+        self._total = compiled(total)
         # A group of one channel cannot be cut.
         groups = [group for group in graph.groups if group.size > 1]
-        self._segments = segments_of(graph, self._consumers, groups)
+        self._segments = Segments(graph, self._consumers, groups)
 
     def at(
         self,
         widths: Mapping[str, np.ndarray],
         paths: Mapping[str, SelectionPath],
         batches: Iterable[list[np.ndarray]],
+        shown: Callable[[Iterable[Lost]], Iterable[Lost]] = iter,
     ) -> dict[str, Divergence]:
         """Cuts each group alone, weights reconstructed, and compares the outputs.
 
@@ -235,33 +240,72 @@ class Measurement:
                 cut.
             paths: Group name -> its selection path.
             batches: Lists of arrays, one per model input.
+            shown: Passes on what each group loses, and shows the progress.
 
         Returns:
             Group name -> its `Divergence`.
         """
-        cuts = {}
+        batches = list(batches)
+        examples = sum(len(batch[0]) for batch in batches)
+        lost = dict(shown(self._lost(widths, paths, batches)))
+        divergences = {}
         for group in self._graph.groups:
             if group.name in widths:
-                path = paths[group.name]
-                cuts[group.name] = self._cuts(group, path, widths[group.name])
-        totals = {name: np.zeros(len(own)) for name, own in cuts.items()}
-        examples = 0
-        for batch in batches:
-            self._add_divergences(batch, cuts, totals)
-            examples += len(batch[0])
-        divergences = {}
-        for name, total in totals.items():
-            divergences[name] = Divergence(widths[name], total / examples)
+                own = widths[group.name]
+                total = lost.get(group.name, np.zeros(len(own)))
+                divergences[group.name] = Divergence(own, total / examples)
         return divergences
 
-    def _cuts(
+    def _lost(
+        self,
+        widths: Mapping[str, np.ndarray],
+        paths: Mapping[str, SelectionPath],
+        batches: list[list[np.ndarray]],
+    ) -> Iterator[Lost]:
+        """Yields the divergences of each group's cuts, summed over the examples.
+
+        Group by group, so that no more than one cut is kept in memory.
+        """
+        live = []
+        for batch in batches:
+            live.append([ops.convert_to_tensor(x) for x in batch])
+        full = [self._segments.outputs(0, one, NO_CUT) for one in live]
+        left = {name for name, own in widths.items() if len(own)}
+        for number, groups in self._segments:
+            for group in groups:
+                if group.name in left:
+                    path = paths[group.name]
+                    own = widths[group.name]
+                    yield (
+                        group.name,
+                        self._lost_by(group, path, own, number, live, full),
+                    )
+                    left.remove(group.name)
+            if not left:
+                return
+            # All later cuts leave this segment as it is: it is run once.
+            live = [self._segments.step(number, one) for one in live]
+
+    def _lost_by(
         self,
         group: ChannelGroup,
         path: SelectionPath,
         widths: np.ndarray,
-    ) -> list[Cut]:
-        """Returns what changes when the group is cut to each of the widths."""
-        cuts = []
+        number: int,
+        live: list[list[Tensor]],
+        full: list[list[Tensor]],
+    ) -> np.ndarray:
+        """Returns the `(k,)` divergences of a group cut to some widths.
+
+        Args:
+            group: The group.
+            path: Its selection path.
+            widths: `(k,)`.
+            number: Of the segment that reads it first.
+            live: For each batch the tensors before that segment.
+            full: For each batch the outputs of the full network.
+        """
+        totals = []
         for width in widths:
             cut = cut_of(
                 self._graph,
@@ -271,31 +315,12 @@ class Measurement:
                 path.scale(width),
                 self._reconstruct,
             )
-            cuts.append(cut)
-        return cuts
-
-    def _add_divergences(
-        self,
-        batch: list[np.ndarray],
-        cuts: Mapping[str, list[Cut]],
-        totals: Mapping[str, np.ndarray],
-    ) -> None:
-        """Adds the divergence of each cut on a batch to the totals."""
-        live = [ops.convert_to_tensor(x) for x in batch]
-        full = run_segments(self._segments, live, NO_CUT)
-        left = len(cuts)
-        for i, segment in enumerate(self._segments):
-            rest = self._segments[i:]
-            for group in segment.groups:
-                for j, cut in enumerate(cuts.get(group.name, [])):
-                    found = run_segments(rest, live, cut)
-                    lost = _total_divergence(self._outputs, full, found)
-                    totals[group.name][j] += lost
-            left -= sum(group.name in cuts for group in segment.groups)
-            if not left:
-                return
-            # All later cuts leave this segment as it is: it is run once.
-            live = segment.run(live, NO_CUT)
+            for one, outputs in zip(live, full, strict=True):
+                found = self._segments.outputs(number, one, cut)
+                totals.append(self._total(outputs, found))
+        # All at once: the host waits for the device here, and nowhere before.
+        of_batches = ops.convert_to_numpy(ops.stack(totals)).astype(float)
+        return of_batches.reshape(len(widths), -1).sum(axis=1)
 
 
 def measure(
@@ -327,10 +352,10 @@ def _total_divergence(
     outputs: Sequence[Output],
     full: list[Tensor],
     found: list[Tensor],
-) -> float:
+) -> Tensor:
     """Returns the divergence summed over the examples and the model's outputs."""
-    total = 0.0
+    totals = []
     for output, one, other in zip(outputs, full, found, strict=True):
         divergence = output.divergence(one, other)
-        total += float(ops.sum(divergence))
-    return total
+        totals.append(ops.sum(divergence))
+    return sum(totals)

@@ -37,7 +37,7 @@ BLOCK = 48
 """Update rows that wait: enough for a fast matrix product, few enough that the rows
 of one channel are brought up to date quickly."""
 
-TILE = 128
+TILE = 256
 """About so many rows of a matrix are updated at once: they stay in the cache."""
 
 FEW_GONE = 1 / 8
