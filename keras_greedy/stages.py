@@ -18,7 +18,7 @@ from keras_greedy.progress import Progress
 from keras_greedy.selection.cut import costs_of_cuts
 from keras_greedy.selection.measured import Divergence, Measurement, widths_to_measure
 from keras_greedy.selection.methods import Imitation, LossSearch, Method
-from keras_greedy.selection.moments import observe
+from keras_greedy.selection.moments import Observed, observe
 from keras_greedy.selection.output.layer_by_layer import (
     ToTolerance,
     ToWidths,
@@ -64,18 +64,15 @@ def search_graph(
     count = WIDTHS_MEASURED_LOCAL if is_local else WIDTHS_MEASURED
     inference = folded(graph)
     all_batches = progress.over(batches, "Observing what each layer reads")
-    apart, others = observe(inference, all_batches, seed, images)
-    moments = apart.merge(others)
+    observed = Observed(*observe(inference, all_batches, seed, images))
     widths = {}
     for group in graph.groups:
         widths[group.name] = widths_to_measure(group.size, count, ROUND_TO)
         if group.name in graph.branches.ends:
             widths[group.name] = np.append(0, widths[group.name])
-    # An overfitted reconstruction shows only on examples it has not seen.
-    unseen = others if others.examples >= apart.examples else moments
     reconstruct = STEP_RULES[method.step].reconstruct
-    alternatives = method.alternatives(inference, batches, moments, seed, progress)
-    measurement = Measurement(inference, unseen, reconstruct)
+    alternatives = method.alternatives(inference, batches, observed.all, seed, progress)
+    measurement = Measurement(inference, observed.unseen, reconstruct)
     few = list(batches.take(images))
     shown = functools.partial(
         progress.over, title="Measuring each group's cut", target=len(widths)
@@ -96,9 +93,10 @@ def search_graph(
         rounds = _settled(measurement, best_paths, best_divergences, few, count)
         for _ in progress.over(rounds, "Measuring where cuts begin to cost"):
             pass
+    del measurement  # It holds a part of the moments.
     return SelectionPaths(
         graph,
-        moments,
+        observed.whole(),
         best_paths,
         best_divergences,
         method.step,

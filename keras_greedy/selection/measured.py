@@ -273,14 +273,13 @@ class Measurement:
         left = {name for name, own in widths.items() if len(own)}
         for number, groups in self._segments:
             for group in groups:
-                if group.name in left:
-                    path = paths[group.name]
-                    own = widths[group.name]
-                    yield (
-                        group.name,
-                        self._lost_by(group, path, own, number, live, full),
-                    )
-                    left.remove(group.name)
+                name = group.name
+                if name not in left:
+                    continue
+                place = (number, live, full)
+                lost = self._lost_by(group, paths[name], widths[name], *place)
+                left.remove(name)
+                yield name, lost
             if not left:
                 return
             # All later cuts leave this segment as it is: it is run once.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -69,9 +69,9 @@ class Scatter:
         # (F, F), summed over the folds.
         shift = other.mean - self.mean
         weight = self.count * other.count / count
-        between = weight * shift.T @ shift
         mean = self.mean + shift * (other.count / count)
-        scatter = self.scatter + other.scatter + between
+        scatter = self.scatter + other.scatter
+        scatter += weight * shift.T @ shift
         return Scatter(count, mean, scatter)
 
     def covariance(self) -> np.ndarray:
@@ -108,7 +108,7 @@ class Moments:
         examples: How many examples they are of.
     """
 
-    scatters: dict[str, Scatter]
+    scatters: Mapping[str, Scatter]
     examples: int = 0
 
     def __repr__(self) -> str:
@@ -146,8 +146,9 @@ def observe(
 ) -> tuple[Moments, Moments]:
     """Reads the data once and accumulates the moments of every consumer's input.
 
-    Memory does not depend on the amount of data. At most 32 positions per image
-    are sampled, anew for each batch.
+    Memory does not depend on the amount of data: moments are merged layer by layer, so
+    that there is never a second sum of all. At most 32 positions per image are sampled,
+    anew for each batch.
 
     Args:
         graph: The traced model.
@@ -164,24 +165,25 @@ def observe(
     consumers = consumers_by_call(graph)
     rng = np.random.default_rng(seed)
     batch_scatters = compiled(_batch_scatters(graph, consumers))
-    apart = Moments.zero(consumers_of(graph))
-    others = apart
+    nothing = Moments.zero(consumers_of(graph))
+    apart = dict(nothing.scatters)
+    others = dict(nothing.scatters)
     seen = 0
+    seen_apart = 0
     for batch in batches:
         positions = []
         for consumer in consumers.values():
             positions.append(consumer.positions(rng, POSITIONS_PER_IMAGE))
         inputs = [ops.convert_to_tensor(x) for x in batch]
-        results = batch_scatters(inputs, positions)
-        examples = len(batch[0])
-        new = _moments_of_batch(consumers, results, examples)
         # A batch stays whole: the boundary is that of the batch that crosses it.
-        if seen < first:
-            apart = apart.merge(new)
-        else:
-            others = others.merge(new)
-        seen += examples
-    return apart, others
+        is_apart = seen < first
+        sums = apart if is_apart else others
+        # The results have no name here: they are gone before the next ones come.
+        _add(sums, consumers, batch_scatters(inputs, positions))
+        seen += len(batch[0])
+        if is_apart:
+            seen_apart = seen
+    return Moments(apart, seen_apart), Moments(others, seen - seen_apart)
 
 
 def _batch_scatters(
@@ -264,37 +266,40 @@ def _scatter_of(
     return count, mean, scatter
 
 
-def _moments_of_batch(
+def _add(
+    sums: dict[str, Scatter],
     consumers: dict[int, Consumer],
     results: list[tuple],
-    examples: int,
-) -> Moments:
-    """Returns a batch's moments as float64 on the host.
+) -> None:
+    """Merges the scatters of a batch into those of all before it, one by one.
 
     Args:
+        sums: Name of a consumer -> `Scatter`; changed in place.
         consumers: Index of a call -> `Consumer`.
         results: Count, mean and scatter of each one's rows, as tensors.
-        examples: Size of the batch.
+    """
+    for consumer, result in zip(consumers.values(), results, strict=True):
+        # A layer that is called several times has the rows of all its calls.
+        name = consumer.call.name
+        sums[name] = sums[name].merge(_on_host(consumer, result))
+
+
+def _on_host(consumer: Consumer, result: tuple) -> Scatter:
+    """Returns a batch's scatter as float64 on the host.
+
+    Args:
+        consumer: The consumer.
+        result: Count, mean and scatter of its rows, as tensors.
 
     Raises:
         ValueError: When a value is NaN or infinite.
     """
-    scatters: dict[str, Scatter] = {}
-    for consumer, result in zip(consumers.values(), results, strict=True):
-        name = consumer.call.name
-        count, mean, scatter = (ops.convert_to_numpy(part) for part in result)
-        if not np.isfinite(scatter).all():
-            raise ValueError(
-                "Expected the model to make finite values of `data`. Received: NaN or "
-                f"infinite values at the input of layer '{name}'."
-            )
-        count = int(count)
-        mean = mean.astype(float)
-        scatter = scatter.astype(float)
-        mean, scatter = consumer.usable(count, mean, scatter)
-        new = Scatter(count, mean, scatter)
-        # A layer that is called several times has the rows of all its calls.
-        if name in scatters:
-            new = scatters[name].merge(new)
-        scatters[name] = new
-    return Moments(scatters, examples)
+    count, mean, scatter = (ops.convert_to_numpy(part) for part in result)
+    if not np.isfinite(scatter).all():
+        raise ValueError(
+            "Expected the model to make finite values of `data`. Received: NaN or "
+            f"infinite values at the input of layer '{consumer.call.name}'."
+        )
+    count = int(count)
+    mean, scatter = consumer.usable(count, mean.astype(float), scatter.astype(float))
+    return Scatter(count, mean, scatter)
