@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from keras_greedy.selection.moments import corrective
 from keras_greedy.selection.moments.corrective import BLOCK, Problem, forward_path
 
 
@@ -89,6 +90,18 @@ def test_pending_updates_are_applied_when_a_block_is_full(channels, width):
         rest = path.order[n:]
         trials = [left_over(x, w, features[[*path.order[:n], c]].ravel()) for c in rest]
         assert np.argmin(trials) == 0, "another channel would have left less error"
+
+
+@pytest.mark.parametrize("channels, width", [(300, 1), (70, 4)])
+def test_the_path_is_that_of_whole_matrices(channels, width, monkeypatch):
+    x, w = random_consumer(channels, width, 20, seed=5)
+    monkeypatch.setattr(corrective, "TILE", 50)
+    found = forward_path([problem(x, w, channels)])
+    monkeypatch.setattr(corrective, "TILE", channels * width)
+    monkeypatch.setattr(corrective, "FEW_GONE", 1)
+    whole = forward_path([problem(x, w, channels)])
+    assert found.order.tolist() == whole.order.tolist()
+    np.testing.assert_allclose(found.errors, whole.errors, atol=1e-9 * whole.errors[0])
 
 
 def test_many_more_outputs_than_features_cost_no_more_and_change_nothing():

@@ -61,9 +61,11 @@ class Scatter:
         Reference: Chan, Golub and LeVeque, Updating Formulae and a Pairwise Algorithm
         for Computing Sample Variances, 1979.
         """
-        count = self.count + other.count
-        if count == 0:
+        if other.count == 0:
             return self
+        if self.count == 0:
+            return other
+        count = self.count + other.count
         # Around the common mean, each set has its own scatter and that of its mean:
         # together n m / (n + m) times the outer product of the means' distance,
         # (F, F), summed over the folds.
@@ -165,9 +167,8 @@ def observe(
     consumers = consumers_by_call(graph)
     rng = np.random.default_rng(seed)
     batch_scatters = compiled(_batch_scatters(graph, consumers))
-    nothing = Moments.zero(consumers_of(graph))
-    apart = dict(nothing.scatters)
-    others = dict(nothing.scatters)
+    apart = dict(Moments.zero(consumers_of(graph)).scatters)
+    others = dict(apart)
     seen = 0
     seen_apart = 0
     for batch in batches:
