@@ -22,8 +22,8 @@ when many have come together, as one matrix product: a blocked pivoted Cholesky
 decomposition. That is orthogonal matching pursuit on moments in place of data.
 
 Both matrices are symmetric, so that only their upper half is updated, and the features
-of channels that are in are taken out of them. Together that is a sixth of the work of
-whole matrices.
+of channels that are in are taken out of them: together a sixth of the work of whole
+matrices. G may be kept as a factor of it, see `gram`.
 """
 
 from collections.abc import Sequence
@@ -31,14 +31,17 @@ from typing import Any
 
 import numpy as np
 
+from keras_greedy.selection.moments.gram import (
+    gram_of,
+    shrunk,
+    subtract_product,
+    upper_rows,
+)
 from keras_greedy.selection.path import SelectionPath
 
 BLOCK = 48
 """Update rows that wait: enough for a fast matrix product, few enough that the rows
 of one channel are brought up to date quickly."""
-
-TILE = 256
-"""About so many rows of a matrix are updated at once: they stay in the cache."""
 
 FEW_GONE = 1 / 8
 """The matrices shrink when more than this share of their channels is in."""
@@ -78,15 +81,15 @@ class Problem:
         self._stored = np.arange(channels)
         self._is_added = np.zeros(channels, bool)
         self._residual = covariance.copy()
-        self._gram = product @ product.T
+        # One row per feature that waits, because rows are contiguous and F is long. A
+        # channel that fills the block may have rows beyond it.
+        waiting = BLOCK + self._width
+        self._gram = gram_of(product, self._width, waiting)
         self._residual_blocks = self._diagonal_blocks(self._residual)
-        self._gram_blocks = self._diagonal_blocks(self._gram)
-        # Pending updates: R is `_residual - c' c`, G is `_gram - (c' v + v' c)`. One
-        # row per feature added, because rows are contiguous and F is long. A channel
-        # that fills the block may have rows beyond it.
-        waiting = (BLOCK + self._width, len(covariance))
-        self._c = np.empty(waiting)
-        self._v = np.empty(waiting)
+        of_channels = product.reshape(channels, self._width, -1)
+        self._gram_blocks = of_channels @ of_channels.swapaxes(1, 2)
+        # Pending updates: R is `_residual - c' c`.
+        self._c = np.empty((waiting, len(covariance)))
         self._pending = 0
 
     def scores(self) -> np.ndarray:
@@ -112,11 +115,8 @@ class Problem:
         own = slice(start, start + self._width)
         # The channel's rows of R and G, `(w, F)`, with the pending updates applied.
         c = self._c[: self._pending]
-        v = self._v[: self._pending]
-        own_c = c[:, own].T
-        own_v = v[:, own].T
-        residual = _rows(self._residual, own) - own_c @ c
-        gram = _rows(self._gram, own) - own_v @ c - own_c @ v
+        residual = upper_rows(self._residual, own) - c[:, own].T @ c
+        gram = self._gram.rows(own, c)
 
         # With R_ii = L L' and c = L^-1 R_i:, (w, F), the step is R <- R - c' c. L is
         # small, (w, w), and its inverse is needed three times.
@@ -134,6 +134,7 @@ class Problem:
         # Half of M c to each side: c' v + v' c with v = u - M c / 2 is the same, and
         # needs no third kind of pending row.
         new_v = u - inner @ new_c / 2
+        self._gram.append(own, c, inverse, new_v)
         self._append(new_c, new_v, place)
 
     def _append(
@@ -144,9 +145,7 @@ class Problem:
     ) -> None:
         """Lets the update rows `(w, F)` of a channel wait with the others."""
         waiting = self._pending + self._width
-        rows = slice(self._pending, waiting)
-        self._c[rows] = c
-        self._v[rows] = v
+        self._c[self._pending : waiting] = c
         self._pending = waiting
         self._update_blocks(c, v)
         # R is 0 there now; 1 keeps the scores of the others free of a division by 0.
@@ -176,44 +175,23 @@ class Problem:
         return split.transpose(1, 2, 0)
 
     def _flush(self) -> None:
-        """Applies the pending updates to the upper half of the matrices."""
+        """Applies the pending updates to the matrices."""
         c = self._c[: self._pending]
-        v = self._v[: self._pending]
-        # c' v + v' c as one product, (F, 2 pending) x (2 pending, F).
-        left = np.concatenate([c, v])
-        right = np.concatenate([v, c])
-        for rows in self._tiles(len(self._residual)):
-            behind = slice(rows.start, None)
-            self._residual[rows, behind] -= c[:, rows].T @ c[:, behind]
-            self._gram[rows, behind] -= left[:, rows].T @ right[:, behind]
+        subtract_product(self._residual, c, c, self._width)
+        self._gram.flush(c, self._width)
         self._pending = 0
 
     def _shrink(self) -> None:
         """Takes the features of the channels that were added out of the matrices."""
         is_left = ~self._is_added
         features = np.flatnonzero(np.repeat(is_left, self._width))
-        left = len(features)
-        for matrix in (self._residual, self._gram):
-            # In place: no row is written before it has been read.
-            for rows in self._tiles(left):
-                matrix[rows, :left] = matrix[np.ix_(features[rows], features)]
-        self._residual = self._residual[:left, :left]
-        self._gram = self._gram[:left, :left]
+        self._residual = shrunk(self._residual, features)
+        self._gram.keep(features)
         self._residual_blocks = self._residual_blocks[is_left]
         self._gram_blocks = self._gram_blocks[is_left]
         self._stored = self._stored[is_left]
         self._is_added = np.zeros(len(self._stored), bool)
-        waiting = (BLOCK + self._width, left)
-        self._c = np.empty(waiting)
-        self._v = np.empty(waiting)
-
-    def _tiles(self, rows: int) -> list[slice]:
-        """Returns so many rows in parts, none of which ends within a channel."""
-        size = -(-TILE // self._width) * self._width
-        tiles = []
-        for start in range(0, rows, size):
-            tiles.append(slice(start, min(start + size, rows)))
-        return tiles
+        self._c = np.empty((len(self._c), len(features)))
 
     def _diagonal_blocks(self, matrix: np.ndarray) -> np.ndarray:
         """Returns `(channels, w, w)` copies of an `(F, F)` matrix's diagonal blocks."""
@@ -261,13 +239,6 @@ def forward_path(problems: Sequence[Problem]) -> SelectionPath:
 
 def _total_error(problems: Sequence[Problem]) -> float:
     return sum(problem.error for problem in problems)
-
-
-def _rows(matrix: np.ndarray, own: slice) -> np.ndarray:
-    """Returns rows of a symmetric matrix, of which the upper half is read."""
-    before = matrix[: own.start, own].T
-    behind = matrix[own, own.start :]
-    return np.concatenate([before, behind], axis=1)
 
 
 def _square(weights: np.ndarray) -> np.ndarray:
