@@ -41,7 +41,7 @@ GIB = 2**30
 SIZES = {
     "images": [(n, 32, 4) for n in (512, 1024, 2048, 4096)],
     "width": [(128, n, 2) for n in (64, 128, 256, 512)],
-    "depth": [(128, 32, n) for n in (4, 8, 16, 32)],
+    "depth": [(128, 32, n) for n in (8, 16, 32, 64)],
     "memory": [(n, 128, 4) for n in (500, 5000)],
 }
 PLACE = {"images": 0, "width": 1, "depth": 2, "memory": 0}

@@ -190,12 +190,12 @@ def shrunk(matrix: np.ndarray, features: np.ndarray) -> np.ndarray:
     """Returns a matrix of some of its features, increasing, in the same memory."""
     left = len(features)
     # No row is written before it has been read.
-    for rows in tiles(left, 1):
+    for rows in tiles(left):
         matrix[rows, :left] = matrix[np.ix_(features[rows], features)]
     return matrix[:left, :left]
 
 
-def tiles(rows: int, width: int) -> list[slice]:
+def tiles(rows: int, width: int = 1) -> list[slice]:
     """Returns so many rows in parts, none of which ends within a channel."""
     size = -(-TILE // width) * width
     parts = []

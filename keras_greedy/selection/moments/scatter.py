@@ -17,6 +17,7 @@ from keras_greedy.selection.consumers import (
     consumers_by_call,
     consumers_of,
 )
+from keras_greedy.selection.moments.gram import tiles
 
 POSITIONS_PER_IMAGE = 32
 """Neighbouring positions see nearly the same: more of one image adds little."""
@@ -61,19 +62,19 @@ class Scatter:
         Reference: Chan, Golub and LeVeque, Updating Formulae and a Pairwise Algorithm
         for Computing Sample Variances, 1979.
         """
-        if other.count == 0:
-            return self
-        if self.count == 0:
-            return other
         count = self.count + other.count
+        if count == 0:
+            return self
         # Around the common mean, each set has its own scatter and that of its mean:
         # together n m / (n + m) times the outer product of the means' distance,
         # (F, F), summed over the folds.
         shift = other.mean - self.mean
         weight = self.count * other.count / count
         mean = self.mean + shift * (other.count / count)
-        scatter = self.scatter + other.scatter
-        scatter += weight * shift.T @ shift
+        # (F, F) may be large: there is one new matrix, and no others on the way to it.
+        scatter = np.add(self.scatter, other.scatter, dtype=float)
+        for rows in tiles(len(scatter)):
+            scatter[rows] += weight * shift[:, rows].T @ shift
         return Scatter(count, mean, scatter)
 
     def covariance(self) -> np.ndarray:
@@ -286,7 +287,7 @@ def _add(
 
 
 def _on_host(consumer: Consumer, result: tuple) -> Scatter:
-    """Returns a batch's scatter as float64 on the host.
+    """Returns a batch's scatter on the host, float32 as it was made.
 
     Args:
         consumer: The consumer.
@@ -302,5 +303,5 @@ def _on_host(consumer: Consumer, result: tuple) -> Scatter:
             f"infinite values at the input of layer '{consumer.call.name}'."
         )
     count = int(count)
-    mean, scatter = consumer.usable(count, mean.astype(float), scatter.astype(float))
+    mean, scatter = consumer.usable(count, mean.astype(float), scatter)
     return Scatter(count, mean, scatter)
