@@ -3,8 +3,8 @@
     python benchmarks/scaling.py [images] [width] [depth] [memory]
 
 Each search is a process of its own, on a network with random weights: CPU seconds of
-its stages, and the peak memory above that of the process before. The last row of a
-table is the power of the size that the seconds grow with, from its greater half.
+its stages, and the peak memory above that of the process before. The last row is the
+power of the size that the seconds grow with, from the greater half of the table.
 """
 
 import argparse
@@ -139,9 +139,10 @@ def table(what):
     for size, own in found:
         cells = [f"{own[stage]:.1f}" for stage in STAGES]
         rows.append((str(size), *cells, f"{own['peak']:.2f}"))
-    sizes = [size for size, _ in found]
-    powers = [power(sizes, [own[stage] for _, own in found]) for stage in STAGES]
-    rows.append(("power", *(f"{each:.1f}" for each in powers), ""))
+    if what != "memory":
+        sizes = [size for size, _ in found]
+        powers = [power(sizes, [own[stage] for _, own in found]) for stage in STAGES]
+        rows.append(("power", *(f"{each:.1f}" for each in powers), ""))
     print("\n" + markdown(rows), flush=True)
 
 
