@@ -70,6 +70,7 @@ bench: $(STAMP) ## run the benchmarks of benchmarks/RESULTS.md, four hours
 	$(BIN)/python benchmarks/theory.py
 	$(BIN)/python benchmarks/lottery.py
 	$(BIN)/python benchmarks/applications.py
+	$(BIN)/python benchmarks/scaling.py
 
 # TF-MOT asks for an older absl-py: an environment of its own.
 bench-tfmot: ## prune here and go on with TF-MOT, ten minutes

@@ -3,6 +3,7 @@
 They take checked arguments; `pipeline` is the door.
 """
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 
@@ -19,7 +20,7 @@ from keras_greedy.records import NO_RECORDS, Records
 from keras_greedy.selection.cut import costs_of_cuts
 from keras_greedy.selection.measured import Divergence, Measurement, widths_to_measure
 from keras_greedy.selection.methods import Imitation, LossSearch, Method
-from keras_greedy.selection.moments import observe
+from keras_greedy.selection.moments import Observed, observe
 from keras_greedy.selection.output.layer_by_layer import (
     ToTolerance,
     ToWidths,
@@ -71,26 +72,25 @@ def search_graph(
     inference = folded(graph)
     all_batches = progress.over(batches, "Observing what each layer reads")
     with records.open("moments") as record:
-        apart, others = observe(inference, all_batches, seed, images, record)
-    moments = apart.merge(others)
+        observed = Observed(*observe(inference, all_batches, seed, images, record))
     widths = {}
     for group in graph.groups:
         widths[group.name] = widths_to_measure(group.size, count, ROUND_TO)
         if group.name in graph.branches.ends:
             widths[group.name] = np.append(0, widths[group.name])
-    # An overfitted reconstruction shows only on examples it has not seen.
-    unseen = others if others.examples >= apart.examples else moments
     reconstruct = STEP_RULES[method.step].reconstruct
     alternatives = method.alternatives(
-        inference, batches, moments, seed, progress, records
+        inference, batches, observed.all, seed, progress, records
     )
-    measurement = Measurement(inference, unseen, reconstruct)
+    measurement = Measurement(inference, observed.unseen, reconstruct)
     few = list(batches.take(images))
+    shown = functools.partial(
+        progress.over, title="Measuring each group's cut", target=len(widths)
+    )
     found = []
     for number, paths in enumerate(alternatives):
-        shown = progress.over(few, "Measuring each group's cut", len(few))
         with records.open(f"divergences-{number}") as record:
-            given = (widths, paths, shown, record)
+            given = (widths, paths, few, shown, record)
             divergences = record.of(ALL_GROUPS, measurement.at, *given)
         found.append((paths, divergences))
     best_paths = {}
@@ -107,9 +107,10 @@ def search_graph(
         )
         for _ in progress.over(rounds, "Measuring where cuts begin to cost"):
             pass
+    del measurement  # It holds a part of the moments.
     return SelectionPaths(
         graph,
-        moments,
+        observed.whole(),
         best_paths,
         best_divergences,
         method.step,
@@ -145,7 +146,7 @@ def _settled(
         if not doubts:
             return
         with records.open(f"doubts-{number}") as record:
-            given = (doubts, paths, batches, record)
+            given = (doubts, paths, batches, iter, record)
             measured = record.of(ALL_GROUPS, measurement.at, *given)
         for name, more in measured.items():
             divergences[name] = divergences[name].with_more(more)

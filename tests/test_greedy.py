@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from keras_greedy.selection.moments import corrective, gram
 from keras_greedy.selection.moments.corrective import BLOCK, Problem, forward_path
+from keras_greedy.selection.moments.gram import FactoredGram, WholeGram, gram_of
 
 
 def samples(rows, features, seed):
@@ -89,6 +91,38 @@ def test_pending_updates_are_applied_when_a_block_is_full(channels, width):
         rest = path.order[n:]
         trials = [left_over(x, w, features[[*path.order[:n], c]].ravel()) for c in rest]
         assert np.argmin(trials) == 0, "another channel would have left less error"
+
+
+@pytest.mark.parametrize("form", [WholeGram, FactoredGram])
+@pytest.mark.parametrize("channels, width", [(300, 1), (70, 4)])
+def test_tiles_and_factors_change_nothing(channels, width, form, monkeypatch):
+    x, w = random_consumer(channels, width, 20, seed=5)
+    monkeypatch.setattr(
+        corrective, "gram_of", lambda factor, width, waiting: form(factor, waiting)
+    )
+    monkeypatch.setattr(gram, "TILE", 50)
+    found = forward_path([problem(x, w, channels)])
+    monkeypatch.setattr(
+        corrective, "gram_of", lambda factor, width, waiting: WholeGram(factor, waiting)
+    )
+    monkeypatch.setattr(gram, "TILE", channels * width)
+    monkeypatch.setattr(corrective, "FEW_GONE", 1)
+    whole = forward_path([problem(x, w, channels)])
+    assert found.order.tolist() == whole.order.tolist()
+    np.testing.assert_allclose(found.errors, whole.errors, atol=1e-9 * whole.errors[0])
+
+
+@pytest.mark.parametrize(
+    "features, columns, width, form",
+    [
+        (2304, 256, 9, FactoredGram),
+        (2048, 10, 1, FactoredGram),
+        (2048, 512, 1, WholeGram),
+        (144, 144, 9, WholeGram),
+    ],
+)
+def test_many_taps_or_few_outputs_are_kept_as_a_factor(features, columns, width, form):
+    assert type(gram_of(np.zeros((features, columns)), width, BLOCK)) is form
 
 
 def test_many_more_outputs_than_features_cost_no_more_and_change_nothing():

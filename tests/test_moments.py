@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import tracemalloc
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ from models import (
 from keras_greedy.graph.masks import get_keras_mask
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.selection.consumers import consumers_of
-from keras_greedy.selection.moments import Moments, Scatter, observe
+from keras_greedy.selection.moments import Moments, Observed, Scatter, observe
 
 # The difference between two ways of adding up float32 rows.
 ROUNDING = {"rtol": 1e-4, "atol": 1e-4}
@@ -261,6 +262,52 @@ def test_the_first_examples_are_kept_apart():
     apart, others = observe(graph, batches_of(x, (5, 5, 5, 5)), first=10)
     assert_same(apart, observe(graph, batches_of(x[:10], (10,)))[1], **ROUNDING)
     assert_same(others, observe(graph, batches_of(x[10:], (10,)))[1], **ROUNDING)
+
+
+def assert_same_moments(found, expected):
+    assert found.examples == expected.examples
+    assert list(found.scatters) == list(expected.scatters)
+    for name, scatter in expected.scatters.items():
+        assert found.scatters[name].count == scatter.count
+        np.testing.assert_array_equal(found.scatters[name].mean, scatter.mean)
+        np.testing.assert_array_equal(found.scatters[name].scatter, scatter.scatter)
+
+
+@pytest.mark.parametrize("first", [4, 8, 12, 16])
+def test_two_parts_are_all_examples_and_their_weights_are_of_the_greater(first):
+    model = randomize(TOPOLOGIES["inverted_residuals"]())
+    batches = [[inputs_of(model, 4)] for _ in range(4)]
+    apart, others = observe(trace_quietly(model), batches, first=first)
+    merged = apart.merge(others)
+    observed = Observed(apart, others)
+    assert_same_moments(observed.all, merged)
+    assert_same_moments(observed.unseen, others if first <= 8 else merged)
+    assert_same_moments(observed.whole(), merged)
+
+
+def peak_of_observing(model, batches):
+    graph = trace_quietly(model)
+    tracemalloc.start()
+    try:
+        apart, _ = observe(graph, batches, first=8)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    sums = sum(scatter.scatter.nbytes for scatter in apart.scatters.values())
+    return peak, sums
+
+
+def test_memory_is_that_of_two_moments_for_any_amount_of_data():
+    x = conv(picture := image(), 64, name="first")
+    for _ in range(8):
+        x = conv(x, 64, activation="relu")
+    model = randomize(keras.Model(picture, head(x)))
+    batch = [inputs_of(model, 8)]
+    some, sums = peak_of_observing(model, [batch] * 3)
+    more, _ = peak_of_observing(model, [batch] * 30)
+    # The sums of the examples apart and of the others, and those of a layer or two.
+    assert some < 2.6 * sums
+    assert more < 1.05 * some
 
 
 def test_the_positions_sampled_are_a_function_of_the_seed():

@@ -1,13 +1,14 @@
 """Measured output divergence: the loss of the network's output by cutting one group."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from keras import ops
 
-from keras_greedy.backend import Tensor
-from keras_greedy.devices import gathered, split
+from keras_greedy.backend import Tensor, compiled
+from keras_greedy.devices import split, summed
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.outputs import Output, outputs_of
 from keras_greedy.records import NO_RECORD, Record
@@ -15,13 +16,7 @@ from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import SelectionPath
 from keras_greedy.selection.reconstruction import Reconstruct
-from keras_greedy.selection.segments import (
-    NO_CUT,
-    Cut,
-    cut_of,
-    run_segments,
-    segments_of,
-)
+from keras_greedy.selection.segments import NO_CUT, Segments, cut_of
 
 RELATIVE_FLOOR = 1e-9
 """Errors below this share of the largest one are rounding, and all count as it."""
@@ -37,6 +32,12 @@ DIVERGENCE_OF_ALL = 1.0
 
 NO_ERROR = 1e-6
 """Up to this share of the largest error, the selection says that none is left."""
+
+LOST = "lost"
+"""The key of what each group loses, in the record of a pass."""
+
+Lost: TypeAlias = tuple[str, np.ndarray]
+"""The name of a group, and the `(k,)` divergences of its cuts, summed over examples."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -199,7 +200,8 @@ def _rounded(spread: np.ndarray, step: int, size: int) -> np.ndarray:
 class Measurement:
     """The evaluation of a network of which one group alone is cut.
 
-    The network is compiled once, for any widths.
+    The network is compiled once, for any widths, and the sums stay on the device until
+    all cuts of a group are measured.
 
     Args:
         graph: The traced model.
@@ -217,16 +219,22 @@ class Measurement:
         self._moments = moments
         self._reconstruct = reconstruct
         self._consumers = consumers_of(graph)
-        self._outputs = outputs_of(graph)
+        outputs = outputs_of(graph)
+
+        def total(full: list[Tensor], found: list[Tensor]) -> Tensor:
+            return _total_divergence(outputs, full, found)
+
+        self._total = compiled(total)
         # A group of one channel cannot be cut.
         groups = [group for group in graph.groups if group.size > 1]
-        self._segments = segments_of(graph, self._consumers, groups)
+        self._segments = Segments(graph, self._consumers, groups)
 
     def at(
         self,
         widths: Mapping[str, np.ndarray],
         paths: Mapping[str, SelectionPath],
         batches: Iterable[list[np.ndarray]],
+        shown: Callable[[Iterable[Lost]], Iterable[Lost]] = iter,
         record: Record = NO_RECORD,
     ) -> dict[str, Divergence]:
         """Cuts each group alone, weights reconstructed, and compares the outputs.
@@ -238,39 +246,75 @@ class Measurement:
                 cut.
             paths: Group name -> its selection path.
             batches: Lists of arrays, one per model input.
-            record: Keeps what each cut loses on a batch, of this pass alone.
+            shown: Passes on what each group loses, and shows the progress.
+            record: Keeps what each group loses, of this pass alone.
 
         Returns:
             Group name -> its `Divergence`.
         """
-        cuts = {}
+        batches = list(batches)
+        examples = sum(len(batch[0]) for batch in batches)
+        lost: dict[str, np.ndarray] = record.get(LOST) or {}
+        for name, own in shown(self._lost(widths, paths, batches, lost)):
+            lost = {**lost, name: own}
+            record.put(LOST, lost)
+        divergences = {}
         for group in self._graph.groups:
             if group.name in widths:
-                path = paths[group.name]
-                cuts[group.name] = self._cuts(group, path, widths[group.name])
-        totals = {name: np.zeros(len(own)) for name, own in cuts.items()}
-        examples = 0
-        for number, batch in enumerate(batches):
-            lost = record.get(str(number)) or {}
-            for name, own in self._lost(batch, cuts, lost):
-                lost = {**lost, name: own}
-                record.put(str(number), lost)
-            for name, own in lost.items():
-                totals[name] += own
-            examples += len(batch[0])
-        divergences = {}
-        for name, total in totals.items():
-            divergences[name] = Divergence(widths[name], total / examples)
+                own = widths[group.name]
+                total = lost.get(group.name, np.zeros(len(own)))
+                divergences[group.name] = Divergence(own, total / examples)
         return divergences
 
-    def _cuts(
+    def _lost(
+        self,
+        widths: Mapping[str, np.ndarray],
+        paths: Mapping[str, SelectionPath],
+        batches: list[list[np.ndarray]],
+        known: Collection[str],
+    ) -> Iterator[Lost]:
+        """Yields the divergences of each group's cuts, summed over the examples.
+
+        Group by group, so that no more than one cut is kept in memory; without the
+        groups that are known.
+        """
+        live = [split(batch) for batch in batches]
+        full = [self._segments.outputs(0, one, NO_CUT) for one in live]
+        left = {name for name, own in widths.items() if len(own)} - set(known)
+        for number, groups in self._segments:
+            for group in groups:
+                name = group.name
+                if name not in left:
+                    continue
+                place = (number, live, full)
+                lost = self._lost_by(group, paths[name], widths[name], *place)
+                left.remove(name)
+                yield name, lost
+            if not left:
+                return
+            # All later cuts leave this segment as it is: it is run once.
+            live = [self._segments.step(number, one) for one in live]
+
+    def _lost_by(
         self,
         group: ChannelGroup,
         path: SelectionPath,
         widths: np.ndarray,
-    ) -> list[Cut]:
-        """Returns what changes when the group is cut to each of the widths."""
-        cuts = []
+        number: int,
+        live: list[list[Tensor]],
+        full: list[list[Tensor]],
+    ) -> np.ndarray:
+        """Returns the `(k,)` divergences of a group cut to some widths.
+
+        Args:
+            group: The group.
+            path: Its selection path.
+            widths: `(k,)`.
+            number: Of the segment that reads it first.
+            live: For each batch the tensors before that segment.
+            full: For each batch the outputs of the full network.
+        """
+        totals = []
         for width in widths:
             cut = cut_of(
                 self._graph,
@@ -280,43 +324,12 @@ class Measurement:
                 path.scale(width),
                 self._reconstruct,
             )
-            cuts.append(cut)
-        return cuts
-
-    def _lost(
-        self,
-        batch: list[np.ndarray],
-        cuts: Mapping[str, list[Cut]],
-        known: Collection[str],
-    ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields the name of each group, and the `(k,)` divergences of its cuts.
-
-        Args:
-            batch: One array per model input, of n examples.
-            cuts: Group name -> its k cuts.
-            known: Names of groups to leave out.
-
-        Yields:
-            Divergences summed over the examples.
-        """
-        live = split(batch)
-        full = gathered(run_segments(self._segments, live, NO_CUT))
-        left = set(cuts) - set(known)
-        for i, segment in enumerate(self._segments):
-            rest = self._segments[i:]
-            for group in segment.groups:
-                if group.name not in left:
-                    continue
-                own = []
-                for cut in cuts[group.name]:
-                    found = gathered(run_segments(rest, live, cut))
-                    own.append(_total_divergence(self._outputs, full, found))
-                left.remove(group.name)
-                yield group.name, np.array(own)
-            if not left:
-                return
-            # All later cuts leave this segment as it is: it is run once.
-            live = segment.run(live, NO_CUT)
+            for one, outputs in zip(live, full, strict=True):
+                found = self._segments.outputs(number, one, cut)
+                totals.append(summed(self._total(outputs, found)))
+        # All at once: the host waits for the device here, and nowhere before.
+        of_batches = ops.convert_to_numpy(ops.stack(totals)).astype(float)
+        return of_batches.reshape(len(widths), -1).sum(axis=1)
 
 
 def measure(
@@ -348,10 +361,10 @@ def _total_divergence(
     outputs: Sequence[Output],
     full: list[Tensor],
     found: list[Tensor],
-) -> float:
+) -> Tensor:
     """Returns the divergence summed over the examples and the model's outputs."""
-    total = 0.0
+    totals = []
     for output, one, other in zip(outputs, full, found, strict=True):
         divergence = output.divergence(one, other)
-        total += float(ops.sum(divergence))
-    return total
+        totals.append(ops.sum(divergence))
+    return sum(totals)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
+from scipy import linalg
 
 from keras_greedy.selection.consumers import Consumer
 from keras_greedy.selection.moments import Scatter
@@ -98,7 +99,12 @@ def _taken_over(
     covariance = scatter.regularized()
     of_kept = covariance[np.ix_(kept, kept)]
     across = covariance[np.ix_(kept, ~kept)]
-    return np.linalg.solve(of_kept, across @ dropped)
+    # Of a symmetric matrix the transpose is the same, and has the order of LAPACK: it
+    # is decomposed in place.
+    triangle = linalg.cho_factor(
+        of_kept.T, lower=True, overwrite_a=True, check_finite=False
+    )
+    return linalg.cho_solve(triangle, across @ dropped, check_finite=False)
 
 
 def _mean_output(

@@ -1,10 +1,17 @@
-"""A network in segments that are compiled once and run with the weights of any cut."""
+"""A network in segments that are compiled once and run with the weights of any cut.
+
+The network is entered before the first reader of each group, so there are as many
+segments as groups, and the way to its end may be hundreds of calls of small functions.
+So it is compiled in stretches of several segments, too: from any place, segments lead
+to the next stretch, and stretches to the end.
+"""
 
 import dataclasses
 import itertools
+import math
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
-import keras
 import numpy as np
 
 from keras_greedy.backend import Tensor, compiled, float32
@@ -69,6 +76,30 @@ def cut_of(
     return Cut(weights, masks)
 
 
+class OwnTensors:
+    """The tensors of a whole network that a cut can change, as they are without one.
+
+    Args:
+        graph: The traced model.
+        consumers: Name -> `Consumer`, for those of the whole model.
+
+    Attributes:
+        weights: Name of a consumer -> its kernel and bias.
+        masks: Index of the call of a normaliser -> `(C,)` ones.
+    """
+
+    def __init__(self, graph: ChannelGraph, consumers: dict[str, Consumer]):
+        self.weights: dict[str, Weights] = {}
+        self.masks: dict[int, Tensor] = {}
+        for name, consumer in consumers.items():
+            kernel = consumer.kernel(consumer.matrix())
+            self.weights[name] = (float32(kernel), float32(consumer.bias()))
+        for group in graph.groups:
+            for call in group.normalizers:
+                everything = np.ones(graph.channels_read(call).shape)
+                self.masks[call.index] = float32(everything)
+
+
 class Segment:
     """Consecutive calls compiled as one function of all that a cut can change.
 
@@ -77,48 +108,32 @@ class Segment:
 
     Args:
         graph: The traced model.
-        calls: The calls of the segment.
-        groups: The groups whose first reader is the first call of the segment.
+        start: Index of the first call of the segment.
+        end: That of the first call behind it.
         consumers: Name -> `Consumer`, for those of the whole model.
-        before: The tensors that the segment is given.
-        after: The tensors that it makes.
-
-    Attributes:
-        groups: As given.
+        own: The tensors of the whole model without a cut.
     """
 
     def __init__(
         self,
         graph: ChannelGraph,
-        calls: list[Call],
-        groups: list[ChannelGroup],
+        start: int,
+        end: int,
         consumers: dict[str, Consumer],
-        before: list[keras.KerasTensor],
-        after: list[keras.KerasTensor],
+        own: OwnTensors,
     ):
-        self.groups = groups
         self._graph = graph
-        self._calls = calls
-        self._before = before
-        self._after = after
-        self._consumers: dict[str, Consumer] = {}
-        # The layers' own weights, and masks of all channels.
+        self._calls = graph.calls[start:end]
+        self._before = graph.live_before(start)
+        self._after = graph.live_before(end)
+        self._consumers = consumers
         self._weights: dict[str, Weights] = {}
         self._masks: dict[int, Tensor] = {}
-        normalizers: set[Call] = set()
-        for group in graph.groups:
-            normalizers.update(group.normalizers)
-        for call in calls:
-            if call.name in consumers:
-                consumer = consumers[call.name]
-                kernel = consumer.kernel(consumer.matrix())
-                bias = consumer.bias()
-                self._consumers[call.name] = consumer
-                self._weights[call.name] = (float32(kernel), float32(bias))
-            elif call in normalizers:
-                channels = graph.channels_read(call)
-                everything = np.ones(channels.shape)
-                self._masks[call.index] = float32(everything)
+        for call in self._calls:
+            if call.name in own.weights:
+                self._weights[call.name] = own.weights[call.name]
+            elif call.index in own.masks:
+                self._masks[call.index] = own.masks[call.index]
         self._function = compiled(self._run)
 
     def run(self, live: list[Tensor], cut: Cut) -> list[Tensor]:
@@ -162,37 +177,64 @@ class Segment:
         return [values[tensor] for tensor in self._after]
 
 
-def segments_of(
-    graph: ChannelGraph,
-    consumers: dict[str, Consumer],
-    groups: list[ChannelGroup],
-) -> list[Segment]:
-    """Splits the network before the first reader of each group."""
-    starts: dict[int, list[ChannelGroup]] = {0: []}
-    for group in groups:
-        same_start = starts.setdefault(group.first_reader, [])
-        same_start.append(group)
-    bounds = [*sorted(starts), len(graph.calls)]
-    segments = []
-    for start, end in itertools.pairwise(bounds):
-        segment = Segment(
-            graph,
-            graph.calls[start:end],
-            starts[start],
-            consumers,
-            before=graph.live_before(start),
-            after=graph.live_before(end),
-        )
-        segments.append(segment)
-    return segments
+class Segments:
+    """A network that can be entered before the first reader of each group.
 
+    Args:
+        graph: The traced model.
+        consumers: Name -> `Consumer`, for those of the whole model.
+        groups: The groups.
+    """
 
-def run_segments(
-    segments: list[Segment],
-    live: list[Tensor],
-    cut: Cut,
-) -> list[Tensor]:
-    """Returns the tensors after consecutive segments."""
-    for segment in segments:
-        live = segment.run(live, cut)
-    return live
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        consumers: dict[str, Consumer],
+        groups: list[ChannelGroup],
+    ):
+        starts: dict[int, list[ChannelGroup]] = {0: []}
+        for group in groups:
+            same_start = starts.setdefault(group.first_reader, [])
+            same_start.append(group)
+        own = OwnTensors(graph, consumers)
+
+        def segments(bounds: list[int]) -> list[Segment]:
+            return [
+                Segment(graph, start, end, consumers, own)
+                for start, end in itertools.pairwise([*bounds, len(graph.calls)])
+            ]
+
+        bounds = sorted(starts)
+        # As many segments in a stretch as stretches: from a place in the middle, half
+        # of both are to be called.
+        self._in_stretch = math.isqrt(len(bounds))
+        self._groups = [starts[bound] for bound in bounds]
+        self._segments = segments(bounds)
+        self._stretches = segments(bounds[:: self._in_stretch])
+
+    def __iter__(self) -> Iterator[tuple[int, list[ChannelGroup]]]:
+        """Yields the number of each segment, and the groups first read at its start."""
+        return enumerate(self._groups)
+
+    def step(self, number: int, live: list[Tensor]) -> list[Tensor]:
+        """Returns the tensors behind one segment of the network as it is.
+
+        Args:
+            number: Of the segment.
+            live: The tensors before it.
+        """
+        return self._segments[number].run(live, NO_CUT)
+
+    def outputs(self, number: int, live: list[Tensor], cut: Cut) -> list[Tensor]:
+        """Returns the outputs of the network, cut, from a segment on.
+
+        Args:
+            number: Of the segment.
+            live: The tensors before it.
+            cut: The tensors that take the place of the network's own.
+        """
+        stretch = -(-number // self._in_stretch)
+        between = self._segments[number : stretch * self._in_stretch]
+        for segment in (*between, *self._stretches[stretch:]):
+            live = segment.run(live, cut)
+        return live

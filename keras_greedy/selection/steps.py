@@ -1,6 +1,6 @@
 """The step rules: how a step of the selection changes the consumers' weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -16,7 +16,7 @@ from keras_greedy.selection.moments.mixture import (
 from keras_greedy.selection.path import SelectionPath
 from keras_greedy.selection.reconstruction import Reconstruct, least_squares, rescaled
 
-MomentsAndKernels: TypeAlias = Sequence[tuple[np.ndarray, np.ndarray]]
+MomentsAndKernels: TypeAlias = Iterable[tuple[np.ndarray, np.ndarray]]
 """For each consumer its rows' `(F, F)` covariance and its `(F, columns)` kernel.
 
 Features are those of the group's channels only, channel by channel."""

@@ -20,6 +20,10 @@ that adding a channel needs are its own w rows. So the updates, of rank w for R 
 rank 2 w for G, are applied to the diagonal blocks at once but to the matrices only
 when many have come together, as one matrix product: a blocked pivoted Cholesky
 decomposition. That is orthogonal matching pursuit on moments in place of data.
+
+Both matrices are symmetric, so that only their upper half is updated, and the features
+of channels that are in are taken out of them: together a sixth of the work of whole
+matrices. G may be kept as a factor of it, see `gram`.
 """
 
 from collections.abc import Sequence
@@ -27,11 +31,20 @@ from typing import Any
 
 import numpy as np
 
+from keras_greedy.selection.moments.gram import (
+    gram_of,
+    shrunk,
+    subtract_product,
+    upper_rows,
+)
 from keras_greedy.selection.path import SelectionPath
 
 BLOCK = 48
 """Update rows that wait: enough for a fast matrix product, few enough that the rows
 of one channel are brought up to date quickly."""
+
+FEW_GONE = 1 / 8
+"""The matrices shrink when more than this share of their channels is in."""
 
 
 class Problem:
@@ -63,16 +76,20 @@ class Problem:
         self.channels = channels
         self.error = float((product * weights).sum())
         self._width = len(covariance) // channels
+        # The channels that the matrices have features of, increasing, and which of
+        # them have been added since.
+        self._stored = np.arange(channels)
+        self._is_added = np.zeros(channels, bool)
         self._residual = covariance.copy()
-        self._gram = product @ product.T
+        # One row per feature that waits, because rows are contiguous and F is long. A
+        # channel that fills the block may have rows beyond it.
+        waiting = BLOCK + self._width
+        self._gram = gram_of(product, self._width, waiting)
         self._residual_blocks = self._diagonal_blocks(self._residual)
-        self._gram_blocks = self._diagonal_blocks(self._gram)
-        # Pending updates: R is `_residual - c' c`, G is `_gram - (c' v + v' c)`. One
-        # row per feature added, because rows are contiguous and F is long. A channel
-        # that fills the block may have rows beyond it.
-        waiting = (BLOCK + self._width, len(covariance))
-        self._c = np.empty(waiting)
-        self._v = np.empty(waiting)
+        of_channels = product.reshape(channels, self._width, -1)
+        self._gram_blocks = of_channels @ of_channels.swapaxes(1, 2)
+        # Pending updates: R is `_residual - c' c`.
+        self._c = np.empty((waiting, len(covariance)))
         self._pending = 0
 
     def scores(self) -> np.ndarray:
@@ -83,21 +100,23 @@ class Problem:
         residual = self._residual_blocks
         gram = self._gram_blocks
         if self._width == 1:
-            return gram[:, 0, 0] / residual[:, 0, 0]
-        solved = np.linalg.solve(residual, gram)
-        return np.trace(solved, axis1=1, axis2=2)
+            of_stored = gram[:, 0, 0] / residual[:, 0, 0]
+        else:
+            solved = np.linalg.solve(residual, gram)
+            of_stored = np.trace(solved, axis1=1, axis2=2)
+        scores = np.zeros(self.channels)
+        scores[self._stored] = of_stored
+        return scores
 
     def add(self, channel: int) -> None:
         """Moves a channel into the selected set."""
-        start = channel * self._width
+        place = int(np.searchsorted(self._stored, channel))
+        start = place * self._width
         own = slice(start, start + self._width)
         # The channel's rows of R and G, `(w, F)`, with the pending updates applied.
         c = self._c[: self._pending]
-        v = self._v[: self._pending]
-        own_c = c[:, own].T
-        own_v = v[:, own].T
-        residual = self._residual[own] - own_c @ c
-        gram = self._gram[own] - own_v @ c - own_c @ v
+        residual = upper_rows(self._residual, own) - c[:, own].T @ c
+        gram = self._gram.rows(own, c)
 
         # With R_ii = L L' and c = L^-1 R_i:, (w, F), the step is R <- R - c' c. L is
         # small, (w, w), and its inverse is needed three times.
@@ -115,25 +134,27 @@ class Problem:
         # Half of M c to each side: c' v + v' c with v = u - M c / 2 is the same, and
         # needs no third kind of pending row.
         new_v = u - inner @ new_c / 2
-        self._append(new_c, new_v, channel)
+        self._gram.append(own, c, inverse, new_v)
+        self._append(new_c, new_v, place)
 
     def _append(
         self,
         c: np.ndarray,
         v: np.ndarray,
-        channel: int,
+        place: int,
     ) -> None:
         """Lets the update rows `(w, F)` of a channel wait with the others."""
         waiting = self._pending + self._width
-        rows = slice(self._pending, waiting)
-        self._c[rows] = c
-        self._v[rows] = v
+        self._c[self._pending : waiting] = c
         self._pending = waiting
         self._update_blocks(c, v)
         # R is 0 there now; 1 keeps the scores of the others free of a division by 0.
-        self._residual_blocks[channel] = np.eye(self._width)
+        self._residual_blocks[place] = np.eye(self._width)
+        self._is_added[place] = True
         if self._pending >= BLOCK:
             self._flush()
+            if self._is_added.mean() > FEW_GONE:
+                self._shrink()
 
     def _update_blocks(
         self,
@@ -148,19 +169,29 @@ class Problem:
         self._gram_blocks -= cross + cross.swapaxes(1, 2)
 
     def _by_channel(self, rows: np.ndarray) -> np.ndarray:
-        """Returns update rows `(w, F)` as `(channels, w features, w rows)`."""
+        """Returns update rows `(w, F)` as `(stored, w features, w rows)`."""
         width = self._width
-        split = rows.reshape(width, self.channels, width)
+        split = rows.reshape(width, len(self._stored), width)
         return split.transpose(1, 2, 0)
 
     def _flush(self) -> None:
-        """Applies the pending updates to the whole matrices."""
+        """Applies the pending updates to the matrices."""
         c = self._c[: self._pending]
-        v = self._v[: self._pending]
-        cross = c.T @ v
-        self._residual -= c.T @ c
-        self._gram -= cross + cross.T
+        subtract_product(self._residual, c, c, self._width)
+        self._gram.flush(c, self._width)
         self._pending = 0
+
+    def _shrink(self) -> None:
+        """Takes the features of the channels that were added out of the matrices."""
+        is_left = ~self._is_added
+        features = np.flatnonzero(np.repeat(is_left, self._width))
+        self._residual = shrunk(self._residual, features)
+        self._gram.keep(features)
+        self._residual_blocks = self._residual_blocks[is_left]
+        self._gram_blocks = self._gram_blocks[is_left]
+        self._stored = self._stored[is_left]
+        self._is_added = np.zeros(len(self._stored), bool)
+        self._c = np.empty((len(self._c), len(features)))
 
     def _diagonal_blocks(self, matrix: np.ndarray) -> np.ndarray:
         """Returns `(channels, w, w)` copies of an `(F, F)` matrix's diagonal blocks."""

@@ -14,7 +14,7 @@ from keras_greedy.selection.consumers import Consumer, consumers_of
 from keras_greedy.selection.moments.fisher import sensitivities
 from keras_greedy.selection.moments.scatter import Moments
 from keras_greedy.selection.path import SelectionPath
-from keras_greedy.selection.steps import STEP_RULES
+from keras_greedy.selection.steps import STEP_RULES, MomentsAndKernels
 from tflite_export.checks import check_choice
 
 IMITATED: dict[str, list[str]] = {
@@ -156,7 +156,17 @@ class Imitation:
         moments: Moments,
         weights: dict[str, np.ndarray],
     ) -> SelectionPath:
-        problems = []
+        problems = self._problems(group, consumers, moments, weights)
+        return STEP_RULES[self.step].path(problems, group.size)
+
+    def _problems(
+        self,
+        group: ChannelGroup,
+        consumers: dict[str, Consumer],
+        moments: Moments,
+        weights: dict[str, np.ndarray],
+    ) -> MomentsAndKernels:
+        """Yields the covariance and the kernel of a consumer after the other."""
         for name in group.consumer_names:
             consumer = consumers[name]
             # The features that the group's F / N per channel own, channel by channel.
@@ -166,9 +176,8 @@ class Imitation:
                 # ||(f - F) sqrt(M)||^2: the weights M go into the kernel's columns.
                 column_weights = np.tile(_above_zero(weights[name]), consumer.folds)
                 matrix = matrix * np.sqrt(column_weights)
-            covariance = moments.scatters[name].regularized()[np.ix_(own, own)]
-            problems.append((covariance, matrix))
-        return STEP_RULES[self.step].path(problems, group.size)
+            covariance = moments.scatters[name].regularized()
+            yield covariance[np.ix_(own, own)], matrix
 
 
 def _above_zero(weights: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from keras_greedy.selection.consumers import (
     consumers_by_call,
     consumers_of,
 )
+from keras_greedy.selection.moments.gram import tiles
 
 POSITIONS_PER_IMAGE = 32
 """Neighbouring positions see nearly the same: more of one image adds little."""
@@ -77,9 +78,11 @@ class Scatter:
         # (F, F), summed over the folds.
         shift = other.mean - self.mean
         weight = self.count * other.count / count
-        between = weight * shift.T @ shift
         mean = self.mean + shift * (other.count / count)
-        scatter = self.scatter + other.scatter + between
+        # (F, F) may be large: there is one new matrix, and no others on the way to it.
+        scatter = np.add(self.scatter, other.scatter, dtype=float)
+        for rows in tiles(len(scatter)):
+            scatter[rows] += weight * shift[:, rows].T @ shift
         return Scatter(count, mean, scatter)
 
     def covariance(self) -> np.ndarray:
@@ -97,8 +100,9 @@ class Scatter:
         covariance = self.covariance()
         features = len(covariance)
         share = RIDGE * features / max(self.count, 1) + LEAST_RIDGE
-        ridge = share * np.diag(covariance).mean() + SMALLEST_VARIANCE
-        return covariance + ridge * np.eye(features)
+        variances = np.einsum("ii->i", covariance)  # A view: no second (F, F) matrix.
+        variances += share * variances.mean() + SMALLEST_VARIANCE
+        return covariance
 
     @functools.cached_property
     def precision(self) -> np.ndarray:
@@ -115,7 +119,7 @@ class Moments:
         examples: How many examples they are of.
     """
 
-    scatters: dict[str, Scatter]
+    scatters: Mapping[str, Scatter]
     examples: int = 0
 
     def __repr__(self) -> str:
@@ -154,8 +158,9 @@ def observe(
 ) -> tuple[Moments, Moments]:
     """Reads the data once and accumulates the moments of every consumer's input.
 
-    Memory does not depend on the amount of data. At most 32 positions per image
-    are sampled, anew for each batch.
+    Memory does not depend on the amount of data: moments are merged layer by layer, so
+    that there is never a second sum of all. At most 32 positions per image are sampled,
+    anew for each batch.
 
     Args:
         graph: The traced model.
@@ -173,33 +178,48 @@ def observe(
     consumers = consumers_by_call(graph)
     rng = np.random.default_rng(seed)
     batch_scatters = compiled(_batch_scatters(graph, consumers))
-    nothing = Moments.zero(consumers_of(graph))
-    done, apart, others = record.get(OBSERVED) or (0, nothing, nothing)
+    done, *found = record.get(OBSERVED) or (0, *_nothing(graph))
     if done == ALL:
-        return apart, others
+        return tuple(found)
+    apart, others = (dict(moments.scatters) for moments in found)
+    del found  # So that a sum goes as soon as the next one is there.
     seen = 0
+    seen_apart = 0
     for number, batch in enumerate(batches, start=1):
         positions = []
         for consumer in consumers.values():
             positions.append(consumer.positions(rng, POSITIONS_PER_IMAGE))
+        # A batch stays whole: the boundary is that of the batch that crosses it.
+        is_apart = seen < first
+        sums = apart if is_apart else others
+        seen += len(batch[0])
+        if is_apart:
+            seen_apart = seen
         if number <= done:
             # Positions are drawn for it all the same: so the others get their own.
-            seen += len(batch[0])
             continue
-        parts = parts_of(batch_scatters(split(batch), positions))
-        examples = len(batch[0])
-        in_each = examples // len(parts)
-        of_parts = [_moments_of_part(consumers, found, in_each) for found in parts]
-        new = functools.reduce(Moments.merge, of_parts)
-        # A batch stays whole: the boundary is that of the batch that crosses it.
-        if seen < first:
-            apart = apart.merge(new)
-        else:
-            others = others.merge(new)
-        seen += examples
-        record.put(OBSERVED, (number, apart, others))
-    record.put(OBSERVED, (ALL, apart, others))
-    return apart, others
+        # The results have no name here: they are gone before the next ones come.
+        _add(sums, consumers, parts_of(batch_scatters(split(batch), positions)))
+        record.put(OBSERVED, (number, *_both(apart, seen_apart, others, seen)))
+    both = _both(apart, seen_apart, others, seen)
+    record.put(OBSERVED, (ALL, *both))
+    return both
+
+
+def _nothing(graph: ChannelGraph) -> tuple[Moments, Moments]:
+    """Returns the moments of no examples, and once more."""
+    zero = Moments.zero(consumers_of(graph))
+    return zero, zero
+
+
+def _both(
+    apart: dict[str, Scatter],
+    seen_apart: int,
+    others: dict[str, Scatter],
+    seen: int,
+) -> tuple[Moments, Moments]:
+    """Returns the moments of both parts, which later sums do not change."""
+    return Moments({**apart}, seen_apart), Moments({**others}, seen - seen_apart)
 
 
 def _batch_scatters(
@@ -282,37 +302,42 @@ def _scatter_of(
     return count, mean, scatter
 
 
-def _moments_of_part(
+def _add(
+    sums: dict[str, Scatter],
     consumers: dict[int, Consumer],
-    results: list[tuple],
-    examples: int,
-) -> Moments:
-    """Returns the moments of a device's part of a batch as float64 on the host.
+    parts: list[list[tuple]],
+) -> None:
+    """Merges the scatters of a batch into those of all before it, one by one.
 
     Args:
+        sums: Name of a consumer -> `Scatter`; changed in place.
         consumers: Index of a call -> `Consumer`.
-        results: Count, mean and scatter of each one's rows, as tensors.
-        examples: Size of the part.
+        parts: For each device, count, mean and scatter of each consumer's rows, as
+            tensors.
+    """
+    for results in parts:
+        for consumer, result in zip(consumers.values(), results, strict=True):
+            # A layer that is called several times has the rows of all its calls.
+            name = consumer.call.name
+            sums[name] = sums[name].merge(_on_host(consumer, result))
+
+
+def _on_host(consumer: Consumer, result: tuple) -> Scatter:
+    """Returns a batch's scatter on the host, float32 as it was made.
+
+    Args:
+        consumer: The consumer.
+        result: Count, mean and scatter of its rows, as tensors.
 
     Raises:
         ValueError: When a value is NaN or infinite.
     """
-    scatters: dict[str, Scatter] = {}
-    for consumer, result in zip(consumers.values(), results, strict=True):
-        name = consumer.call.name
-        count, mean, scatter = (ops.convert_to_numpy(part) for part in result)
-        if not np.isfinite(scatter).all():
-            raise ValueError(
-                "Expected the model to make finite values of `data`. Received: NaN or "
-                f"infinite values at the input of layer '{name}'."
-            )
-        count = int(count)
-        mean = mean.astype(float)
-        scatter = scatter.astype(float)
-        mean, scatter = consumer.usable(count, mean, scatter)
-        new = Scatter(count, mean, scatter)
-        # A layer that is called several times has the rows of all its calls.
-        if name in scatters:
-            new = scatters[name].merge(new)
-        scatters[name] = new
-    return Moments(scatters, examples)
+    count, mean, scatter = (ops.convert_to_numpy(part) for part in result)
+    if not np.isfinite(scatter).all():
+        raise ValueError(
+            "Expected the model to make finite values of `data`. Received: NaN or "
+            f"infinite values at the input of layer '{consumer.call.name}'."
+        )
+    count = int(count)
+    mean, scatter = consumer.usable(count, mean.astype(float), scatter)
+    return Scatter(count, mean, scatter)
