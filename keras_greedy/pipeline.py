@@ -15,7 +15,7 @@ from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Costs, warn_of_uncounted
 from keras_greedy.graph.model_kinds import is_subclassed
 from keras_greedy.graph.outputs import check_answers, check_has_real_output
-from keras_greedy.graph.subclassed import functional_calling
+from keras_greedy.graph.subclassed import are_inputs_of, functional_calling
 from keras_greedy.graph.trace import check_channels_last, trace
 from keras_greedy.latency import measure_latencies
 from keras_greedy.paths import SelectionPaths
@@ -341,7 +341,7 @@ def _with_graph(model: keras.Model, data: Data) -> tuple[keras.Model, Data]:
     if not is_subclassed(model):
         return model, data
     data = repeatable(data)
-    x, _, _ = unpacked(first_of(data))
+    x = data if are_inputs_of(model, data) else unpacked(first_of(data))[0]
     functional = functional_calling(model, x)
     compile_alike(functional, model)
     return functional, data

@@ -243,6 +243,25 @@ def test_a_subclassed_model_is_pruned_on_inputs_like_the_data():
     np.testing.assert_allclose(model(x), whole(x), atol=1e-4)
 
 
+def test_a_subclassed_model_of_two_inputs_takes_a_list_of_arrays():
+    class Distance(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.features = keras.Sequential(
+                [layers.Dense(16, "relu"), layers.Dense(4)]
+            )
+
+        def call(self, pair):
+            return ops.abs(self.features(pair[0]) - self.features(pair[1]))
+
+    pair = list(np.random.default_rng(0).normal(size=(2, 160, 5)).astype("float32"))
+    model = Distance()
+    model(pair)
+    compact = keras_greedy.prune(model, pair, 0.6, verbose=0)
+    assert [tensor.shape for tensor in compact.inputs] == [(None, 5), (None, 5)]
+    assert keras_greedy.macs(compact) <= 0.6 * 2 * (5 * 16 + 16 * 4)
+
+
 def test_a_subclassed_model_is_compared_with_its_compact_one():
     model = built()
     graph = keras_greedy.trace(model)

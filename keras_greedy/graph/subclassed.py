@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import KerasTensor
 
+from keras_greedy.data_forms import is_array_like
 from keras_greedy.graph.nodes import without_new_nodes
 from keras_greedy.graph.symbols import first_line
 
@@ -38,6 +39,18 @@ def functional_calling(model: keras.Model, x: Any = None) -> keras.Model:
             "`keras.Input(...)` makes them: it must not decide on values. Received: "
             f"{type(model).__name__} '{model.name}', which says: {first_line(error)}"
         ) from error
+
+
+def are_inputs_of(model: keras.Model, arrays: Any) -> bool:
+    """Returns whether a list has an array for each tensor that a model was called on.
+
+    To any other model it is a list of batches.
+    """
+    shapes = [*(model._build_shapes_dict or {}).values()]
+    if not isinstance(arrays, list) or len(shapes) != 1:
+        return False
+    of_tensors = [shape for shape in shapes[0] if isinstance(shape, list | tuple)]
+    return 1 < len(of_tensors) == len(arrays) and all(map(is_array_like, arrays))
 
 
 def _built_with(model: keras.Model) -> Any:
