@@ -18,6 +18,7 @@ from models import (
 )
 
 from keras_greedy.batches import Batches
+from keras_greedy.graph.calls import one_by_one
 from keras_greedy.graph.fold import folded
 from keras_greedy.graph.model_kinds import check_model
 from keras_greedy.graph.trace import trace_quietly
@@ -139,13 +140,14 @@ def test_a_mixture_is_the_network_with_its_consumers_rescaled(build):
 
         def apply(call, *args, group=group, scales=scales, **kwargs):
             if call in group.normalizers:
-                kept = scales[net.inference.channels_of(call.inputs[0])] != 0
+                kept = scales[net.inference.channels_read(call)] != 0
                 return call.rule.over_kept(call.operation, args[0], *tensors([kept]))
             if call not in group.consumers:
-                return call.operation(*args, **kwargs)
+                return call.compute(*args, **kwargs)
             read, scatter = reads[call.name], net.moments.scatters[call.name]
             new = rescaled(read, scatter, scales[read.features])
-            return read.apply(args[0], *tensors(new))
+            first, *others = one_by_one(args)
+            return read.apply(first, *tensors(new), *others, **kwargs)
 
         expected = net.inference.run_all(net.inputs, apply)
         found = net.suffixes[name].outputs(net.live(name), single(weights))
@@ -156,9 +158,9 @@ def test_a_mixture_is_the_network_with_its_consumers_rescaled(build):
 def test_a_mixture_is_the_compact_model_of_its_path(build):
     net = network(build)
     for name, group in net.groups.items():
-        if group.size == 1:
-            continue
         path, width, weights = random_mixture(group.size)
+        if width == group.size:
+            continue  # Of all channels a path leaves the network as it is.
         compact = cut(net.graph, net.moments, {name: path}, {name: width}, "uniform")
         found = net.suffixes[name].outputs(net.live(name), single(weights))
         assert_close(found, outputs_of(compact, net.x), 1e-3)

@@ -76,13 +76,13 @@ def of_each_example(constant: Any, source: KerasTensor) -> KerasTensor:
     shape = tuple(constant.shape)
     shape = shape[1:] if shape[:1] == (1,) else shape
     dtype = keras.backend.standardize_dtype(constant.dtype)
-    zeros = ops.zeros_like(source, dtype=dtype)
+    zeros = ops.zeros_like(source)
     axes = tuple(range(1, len(source.shape)))
     if axes:
         zeros = ops.sum(zeros, axes, keepdims=True)
     if len(axes) != len(shape):
         zeros = ops.reshape(zeros, (-1, *(1 for _ in shape)))
-    return ops.add(zeros, ops.reshape(constant, shape))
+    return ops.add(ops.cast(zeros, dtype), ops.reshape(constant, shape))
 
 
 def check_alike(

@@ -198,7 +198,7 @@ def _wrapped_model(
     check_has_groups(whole)
     # Groups that were narrowed before keep their gates, whatever the policy says now.
     graph = of_groups(whole, {*allowed(whole, policy).widths, *narrowed})
-    _warn_of_ungated_readers(graph)
+    _warn_of_ungated(graph)
     groups = [group for group in graph.groups if can_be_gated(graph, group)]
     gates = {group.name: _gate_of(group) for group in groups}
     readers = {call.operation: call for group in groups for call in group.readers}
@@ -243,22 +243,20 @@ def _warn_of_own_training(model: keras.Model) -> None:
         )
 
 
-def _warn_of_ungated_readers(graph: ChannelGraph) -> None:
+def _warn_of_ungated(graph: ChannelGraph) -> None:
     """Warns of groups that are read by what cannot be wrapped."""
     lines = []
     for group in graph.groups:
-        without = []
-        for call in group.readers:
-            if not reads_channels(call.operation):
-                without.append(call.name)
-        if without:
-            lines.append(f"  {group.name}: {', '.join(without)}")
+        if not can_be_gated(graph, group):
+            readers = dict.fromkeys(call.name for call in group.readers)
+            lines.append(f"  {group.name}: {', '.join(readers)}")
     if lines:
         listed = "\n".join(lines)
         warn_user(
-            "These groups of channels stay whole while the model trains, as they are "
-            "read by what is no layer with a rule, so that it cannot be wrapped:\n"
-            f"{listed}"
+            "These groups of channels stay whole while the model trains, as no layer "
+            "with a gate can take the place of all that reads them. It can not of "
+            "operations and attention, nor of a layer that is called on several "
+            f"tensors, with a mask, or on other channels again:\n{listed}"
         )
 
 

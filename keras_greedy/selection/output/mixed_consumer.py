@@ -64,12 +64,13 @@ class MixedConsumer:
         """Returns the output before the activation, for `(1 or n, N)` scales."""
         gate = self._consumer.gate(gate_of(scale, self._places, x))
         gate = spread(gate, x, self._axis)
-        linear = self._consumer.linear(x * gate, self._kernel)
+        linear = self._consumer.linear(single(x) * gate, self._kernel)
         shift = ops.matmul(1 - _for_rows(scale, x), self._means)
         return linear + self._bias + spread(shift, linear)
 
     def contributions(self, x: Tensor, channels: Tensor) -> Tensor:
         """Returns `(K, n, ..., O)` the output of single channels, less its mean."""
+        x = single(x)
         apart = sum(
             self._consumer.contributions(x, self._kernel, ops.take(entry, channels))
             for entry in self._entries.T
@@ -112,6 +113,11 @@ def spread(per_example: Tensor, x: Tensor, axis: int = -1) -> Tensor:
     behind = [1] * (-1 - axis)
     channels = per_example.shape[-1]
     return ops.reshape(per_example, (-1, *before, channels, *behind))
+
+
+def single(x: Tensor) -> Tensor:
+    """Returns a tensor in the precision of the kernels, as a layer takes its input."""
+    return ops.cast(x, "float32")
 
 
 def _for_rows(scale: Tensor, x: Tensor) -> Tensor:
