@@ -203,6 +203,15 @@ def test_a_block_that_expects_a_constant_for_all_examples_stays_whole():
     )
 
 
+def test_a_model_that_is_one_block_left_whole_is_named_once():
+    block = block_of(lambda self, x: self.factor * self.b(self.a(x)))
+    block.factor = block.add_weight(shape=(), name="factor")
+    picture = keras.Input((8, 8, 6))
+    model = keras.Model(picture, block(block(picture)))
+    reason = "it is made of layers, and holds weights of its own"
+    assert trace_quietly(model).unprunable == [("block", reason)]
+
+
 def test_a_block_called_in_different_ways_stays_whole():
     block = block_of(lambda self, x, twice=False: self.b(self.a(2 * x if twice else x)))
     model = model_with(block, {"twice": False}, {"twice": True})

@@ -797,3 +797,15 @@ def test_paths_of_another_model_are_an_error(tmp_path):
     search(small(), IMAGES, verbose=0).save(tmp_path / "paths.npz")
     with pytest.raises(ValueError, match="the one the search was made on"):
         keras_greedy.load_paths(tmp_path / "paths.npz", small_sequential())
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float64"])
+@pytest.mark.parametrize("objective", ["local", "global"])
+def test_channels_are_pruned_that_an_operation_reads_in_another_type(objective, dtype):
+    x = conv(picture := image(size=8), 8, name="a", activation="relu")
+    total = ops.sum(ops.cast(x * 9.0, dtype), axis=-1, keepdims=True)
+    x = layers.Concatenate()([conv(x, 6, name="b"), ops.cast(total, "float32")])
+    model = randomize(keras.Model(picture, head(x)))
+    budget = Budget(macs=0.6, round_to=1)
+    compact = prune(model, inputs_of(model, 48), budget, objective=objective, verbose=0)
+    assert keras_greedy.macs(compact) <= 0.6 * keras_greedy.macs(model)

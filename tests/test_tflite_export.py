@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -310,6 +311,7 @@ class TestConvertRefusesBeforeAnyWork:
 @pytest.fixture
 def on_jax(monkeypatch):
     """Has this process take its own backend for another: the other process is real."""
+    monkeypatch.delenv("TENSORFLOW_PYTHON", raising=False)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
 
 
@@ -340,8 +342,9 @@ def test_without_tensorflow_the_error_says_what_converts(on_jax, tmp_path, monke
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"the backend jax.*TENSORFLOW_PYTHON"):
         tflite_export.convert(tiny(), tmp_path / "m.tflite")
-    monkeypatch.setenv("TENSORFLOW_PYTHON", "/bin/false")
-    with pytest.raises(ImportError, match="Received: /bin/false, which ends with 1"):
+    fails = shutil.which("false")
+    monkeypatch.setenv("TENSORFLOW_PYTHON", fails)
+    with pytest.raises(ImportError, match=f"Received: {fails}, which ends with 1"):
         tflite_export.convert(tiny(), tmp_path / "m.tflite")
 
 

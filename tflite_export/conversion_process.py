@@ -45,7 +45,8 @@ def main(folder: Path) -> int:
         warnings.simplefilter("default", UserWarning)
         try:
             content = _converted(folder)
-        except (ImportError, ValueError) as error:
+        except Exception as error:
+            # Whatever it is: the process that waits tells the user.
             said["error"] = [type(error).__name__, str(error)]
     own = [str(each.message) for each in caught if each.category is UserWarning]
     said["warnings"] = own

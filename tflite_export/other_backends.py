@@ -31,8 +31,8 @@ PYTHON = "TENSORFLOW_PYTHON"
 """The environment variable that names an interpreter with TensorFlow."""
 
 PROCESS = "tflite_export.conversion_process"
-ERRORS: dict[str, type[Exception]] = {"ImportError": ImportError}
-"""Of the other process, by name; all others are a `ValueError`."""
+ERRORS = {"ImportError": ImportError, "ValueError": ValueError}
+"""Of the other process, by name; all others are a `RuntimeError` that names them."""
 
 MODEL = "model.keras"
 FILE = "model.tflite"
@@ -64,6 +64,7 @@ def convert_elsewhere(
 
     Raises:
         ImportError: When nothing is installed that converts; says what could be.
+        RuntimeError: When the conversion fails in another way.
         ValueError: When the model cannot be converted, or not be loaded in another
             process.
     """
@@ -188,7 +189,9 @@ def _run(python: str, folder: Path) -> None:
         warn_user(text)
     if said["error"] is not None:
         kind, text = said["error"]
-        raise ERRORS.get(kind, ValueError)(text)
+        if kind in ERRORS:
+            raise ERRORS[kind](text)
+        raise RuntimeError(f"TensorFlow failed to convert the model. {kind}: {text}")
     if done.returncode != 0:
         # Without TensorFlow there, or ended by the system.
         raise ImportError(

@@ -13,13 +13,12 @@ import numpy as np
 from keras import KerasTensor, ops
 
 from keras_greedy.graph.calls import Call, run_calls
+from keras_greedy.graph.probing.trial import EXAMPLES, POSITIONS
 from keras_greedy.graph.rules.base import Unprunable
 from keras_greedy.graph.symbols import is_symbolic
 
-# Of a tensor that leaves its number of examples, or of positions, open.
-EXAMPLES = 2
-POSITIONS = 8
 TOLERANCE = 1e-3
+"""The largest difference of an output, over the largest output."""
 
 
 @contextlib.contextmanager
@@ -128,8 +127,8 @@ def check_alike(
 
 def _are_close(found: Any, expected: Any) -> bool:
     """Returns whether tensors have the same shape, and nearly the same values."""
-    found = ops.convert_to_numpy(found)
-    expected = ops.convert_to_numpy(expected)
+    found = ops.convert_to_numpy(found).astype(float)
+    expected = ops.convert_to_numpy(expected).astype(float)
     if found.shape != expected.shape:
         return False
     error = np.max(np.abs(found - expected), initial=0)

@@ -102,6 +102,7 @@ def trace_quietly(model: keras.Model, look_inside: bool = True) -> ChannelGraph:
         if reason and call.weights and call.name not in named:
             # What it reads and makes stays in any case: what it holds could go.
             unprunable.append((call.name, reason))
+            named.add(call.name)
     in_groups = {channel for group in groups for channel in group.channels}
     return ChannelGraph(
         model=model,

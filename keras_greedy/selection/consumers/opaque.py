@@ -55,7 +55,10 @@ class OpaqueConsumer(Consumer):
         return ops.cast(scales != 0, scales.dtype)
 
     def linear(self, x: Tensor, kernel: Tensor) -> Tensor:
-        return x * kernel
+        return ops.cast(x, kernel.dtype) * kernel
 
     def activate(self, linear: Tensor, *others: Any, **kwargs: Any) -> Any:
+        dtype = self.call.inputs[0].dtype
+        if "float" not in dtype:
+            linear = ops.cast(linear, dtype)
         return self.call.compute(*self.call.in_place(linear, others), **kwargs)

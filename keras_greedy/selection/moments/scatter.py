@@ -207,7 +207,7 @@ def observe(
 
 
 def _nothing(graph: ChannelGraph) -> tuple[Moments, Moments]:
-    """Returns the moments of no examples, and once more."""
+    """Returns the moments of no examples, of both parts."""
     zero = Moments.zero(consumers_of(graph))
     return zero, zero
 
