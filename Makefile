@@ -35,7 +35,8 @@ test: $(STAMP) ## run the fast tests
 
 test-backends: $(STAMP) .venv-jax/.backend .venv-torch/.backend ## run the tests of JAX and torch
 	@JAX_PYTHON=.venv-jax/bin/python TORCH_PYTHON=.venv-torch/bin/python \
-		$(BIN)/python -m pytest tests/test_backends.py tests/test_devices.py
+		$(BIN)/python -m pytest $(PYTEST_ARGS) \
+		tests/test_backends.py tests/test_devices.py tests/test_processes.py
 
 # Without oneDNN: that of TensorFlow 2.20 writes where it must not, on some processors.
 test-oldest: ## run the fast tests with the oldest versions admitted

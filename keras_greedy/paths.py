@@ -16,6 +16,7 @@ from keras_greedy.graph.trace import trace
 from keras_greedy.latency import LatencyTable, measure_latencies
 from keras_greedy.plots import checked_series, picture, plot_curve
 from keras_greedy.policies import of_groups
+from keras_greedy.processes import check_agreed
 from keras_greedy.report import Report, planned
 from keras_greedy.saved_search import SavedSearch
 from keras_greedy.scopes import scope_of
@@ -140,6 +141,7 @@ class SelectionPaths:
         )
         data = self.data if data is None else preprocessed(self.task, data)
         with scope_of(self.graph.model):
+            check_agreed({"widths": str(widths)})
             compact = rebuild(self.graph, selection, weights)
             if data is not None and not self._is_free(widths):
                 self._improve(compact, selection, data)

@@ -20,6 +20,7 @@ from keras_greedy.graph.trace import check_channels_last, trace
 from keras_greedy.latency import measure_latencies
 from keras_greedy.paths import SelectionPaths
 from keras_greedy.policies import PruningPolicy, allowed, check_has_groups
+from keras_greedy.processes import check_one_process
 from keras_greedy.progress import Progress, Verbose
 from keras_greedy.scopes import on_devices_of_model
 from keras_greedy.selection.cut import costs_of_cuts
@@ -172,6 +173,8 @@ def prune(
         check_tolerable(graph, batches)
     elif not _lacks_table(limits):
         _check_reachable(limits, graph)
+    else:
+        check_one_process("a budget of latency without a `table`, timed in each")
     for training in trainings:
         training.check(batches, model, held)
     if held is not None and not trainings:

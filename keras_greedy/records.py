@@ -53,6 +53,16 @@ class Records:
         """
         yield Record()
 
+    def open_own(self, name: str) -> contextlib.AbstractContextManager[Record]:
+        """Returns the record of what this process finds of its own data.
+
+        Those of `open` are of what all processes find together.
+
+        Args:
+            name: As for `open`.
+        """
+        return self.open(name)
+
 
 NO_RECORD = Record()
 NO_RECORDS = Records()

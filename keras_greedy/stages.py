@@ -15,6 +15,7 @@ from keras_greedy.budget import Budget, asked_and_kept
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.fold import folded
 from keras_greedy.paths import SelectionPaths
+from keras_greedy.processes import share_of
 from keras_greedy.progress import Progress
 from keras_greedy.records import NO_RECORDS, Records
 from keras_greedy.selection.cut import costs_of_cuts
@@ -41,9 +42,6 @@ ROUND_TO = 8
 
 LAYER_BY_LAYER = "Pruning layer by layer"
 
-ALL_GROUPS = "all groups"
-"""The key of the divergences of a whole pass."""
-
 LEAST_DIVERGENCE = 1e-12
 """Added before a logarithm: a cut may cost nothing."""
 
@@ -67,12 +65,14 @@ def search_graph(
         records: Keep what each stage finds, and have what it found before.
     """
     is_local = method.objective == "local"
-    images = IMAGES_MEASURED_LOCAL if is_local else IMAGES_MEASURED
+    images = share_of(IMAGES_MEASURED_LOCAL if is_local else IMAGES_MEASURED)
     count = WIDTHS_MEASURED_LOCAL if is_local else WIDTHS_MEASURED
     inference = folded(graph)
     all_batches = progress.over(batches, "Observing what each layer reads")
-    with records.open("moments") as record:
-        observed = Observed(*observe(inference, all_batches, seed, images, record))
+    with records.open_own("moments") as record:
+        found_here = observe(inference, all_batches, seed, images, record)
+    observed = Observed(*[moments.over_processes() for moments in found_here])
+    del found_here
     widths = {}
     for group in graph.groups:
         widths[group.name] = widths_to_measure(group.size, count, ROUND_TO)
@@ -89,9 +89,8 @@ def search_graph(
     )
     found = []
     for number, paths in enumerate(alternatives):
-        with records.open(f"divergences-{number}") as record:
-            given = (widths, paths, few, shown, record)
-            divergences = record.of(ALL_GROUPS, measurement.at, *given)
+        with records.open_own(f"divergences-{number}") as record:
+            divergences = measurement.at(widths, paths, few, shown, record)
         found.append((paths, divergences))
     best_paths = {}
     best_divergences = {}
@@ -145,9 +144,8 @@ def _settled(
         doubts = _doubts(paths, divergences, count)
         if not doubts:
             return
-        with records.open(f"doubts-{number}") as record:
-            given = (doubts, paths, batches, iter, record)
-            measured = record.of(ALL_GROUPS, measurement.at, *given)
+        with records.open_own(f"doubts-{number}") as record:
+            measured = measurement.at(doubts, paths, batches, iter, record)
         for name, more in measured.items():
             divergences[name] = divergences[name].with_more(more)
         yield

@@ -7,8 +7,10 @@ from typing import Any
 
 from keras_greedy.batches import Batches
 from keras_greedy.checkpoints.checkpoint import Checkpoint
-from keras_greedy.checkpoints.fingerprint import fingerprint_of
+from keras_greedy.checkpoints.fingerprint import Fingerprint, fingerprint_of
+from keras_greedy.checkpoints.together import RecordsOfAll
 from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.processes import check_agreed, process_count, process_index
 from keras_greedy.progress import Progress
 from keras_greedy.records import NO_RECORDS, Records
 from keras_greedy.selection.methods import Method
@@ -26,6 +28,8 @@ def kept_in(
 ) -> Iterator[Records]:
     """Yields the records of a search; an interruption then says how to go on.
 
+    Of several processes each keeps its own in a folder within.
+
     Args:
         folder: Of the checkpoint; without one nothing is kept.
         graph: As for `fingerprint_of`, like the next four.
@@ -38,19 +42,35 @@ def kept_in(
     Raises:
         KeyboardInterrupt: When the search is interrupted.
         OSError: When the folder cannot be written to.
+        RuntimeError: When the processes search for different things.
         ValueError: When it does not keep this search.
     """
-    if folder is None:
+    processes = process_count()
+    if folder is None and processes == 1:
         yield NO_RECORDS
         return
     fingerprint = fingerprint_of(graph, batches, method, seed, budget)
-    checkpoint = Checkpoint(folder, fingerprint)
-    if checkpoint.goes_on:
+    if processes > 1:
+        check_agreed({**fingerprint, "data": "each its own"})
+    records = NO_RECORDS if folder is None else _checkpoint(folder, fingerprint)
+    if isinstance(records, Checkpoint) and records.goes_on:
         progress.say(f"Going on with the search kept in {folder}")
     try:
-        yield checkpoint
+        yield records if processes == 1 else RecordsOfAll(records)
     except KeyboardInterrupt:
+        if folder is None:
+            raise
         raise KeyboardInterrupt(
             f"The search was interrupted. All that it had found is kept in {folder}: "
             "search again with the same arguments to go on."
         ) from None
+
+
+def _checkpoint(folder: Path, fingerprint: Fingerprint) -> Checkpoint:
+    """Returns the records in a folder, those of this process if there are several."""
+    if process_count() == 1:
+        return Checkpoint(folder, fingerprint)
+    place = f"{process_index()} of {process_count()}"
+    folder.mkdir(exist_ok=True)
+    own = folder / f"process-{process_index()}"
+    return Checkpoint(own, {**fingerprint, "process": place})

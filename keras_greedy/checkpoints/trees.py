@@ -2,10 +2,11 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 
@@ -44,12 +45,8 @@ def write_tree(path: Path, tree: Tree) -> None:
     Raises:
         OSError: When it cannot be written; what was there before is as it was.
     """
-    arrays: dict[str, Any] = {}
-    structure = json.dumps(_to_json(tree, arrays))
-    arrays[STRUCTURE] = np.array(structure)
-    arrays[CHECKSUM] = np.array(checksum_of(arrays))
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
+        _write(file, tree)
         # On the disk before it takes the place of the last one, power cut or not.
         file.flush()
         os.fsync(file.fileno())
@@ -61,7 +58,31 @@ def read_tree(path: Path) -> Tree:
     Raises:
         ValueError: When it is another one, or damaged; says so.
     """
-    arrays = read_arrays(path, WRITER)
+    return _tree_of(read_arrays(path, WRITER))
+
+
+def tree_to_bytes(tree: Tree) -> bytes:
+    """Returns a tree as the bytes of a file."""
+    file = io.BytesIO()
+    _write(file, tree)
+    return file.getvalue()
+
+
+def tree_of_bytes(content: bytes) -> Tree:
+    """Returns the tree of `tree_to_bytes`."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return _tree_of(dict(arrays))
+
+
+def _write(file: IO[bytes], tree: Tree) -> None:
+    arrays: dict[str, Any] = {}
+    structure = json.dumps(_to_json(tree, arrays))
+    arrays[STRUCTURE] = np.array(structure)
+    arrays[CHECKSUM] = np.array(checksum_of(arrays))
+    np.savez(file, **arrays)
+
+
+def _tree_of(arrays: dict[str, np.ndarray]) -> Tree:
     checksum = str(arrays.pop(CHECKSUM, "missing"))
     if STRUCTURE not in arrays or checksum != checksum_of(arrays):
         raise ValueError("its checksum is not that of its arrays")

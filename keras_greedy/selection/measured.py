@@ -11,6 +11,7 @@ from keras_greedy.backend import Tensor, compiled
 from keras_greedy.devices import split, summed
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.outputs import Output, outputs_of
+from keras_greedy.processes import total_of_processes
 from keras_greedy.records import NO_RECORD, Record
 from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.moments import Moments
@@ -253,7 +254,7 @@ class Measurement:
             Group name -> its `Divergence`.
         """
         batches = list(batches)
-        examples = sum(len(batch[0]) for batch in batches)
+        examples = total_of_processes(sum(len(batch[0]) for batch in batches))
         lost: dict[str, np.ndarray] = record.get(LOST) or {}
         for name, own in shown(self._lost(widths, paths, batches, lost)):
             lost = {**lost, name: own}
@@ -263,6 +264,7 @@ class Measurement:
             if group.name in widths:
                 own = widths[group.name]
                 total = lost.get(group.name, np.zeros(len(own)))
+                total = total_of_processes(total)
                 divergences[group.name] = Divergence(own, total / examples)
         return divergences
 
@@ -278,9 +280,11 @@ class Measurement:
         Group by group, so that no more than one cut is kept in memory; without the
         groups that are known.
         """
+        left = {name for name, own in widths.items() if len(own)} - set(known)
+        if not left:
+            return
         live = [split(batch) for batch in batches]
         full = [self._segments.outputs(0, one, NO_CUT) for one in live]
-        left = {name for name, own in widths.items() if len(own)} - set(known)
         for number, groups in self._segments:
             for group in groups:
                 name = group.name

@@ -19,6 +19,7 @@ from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.masks import get_keras_mask, set_keras_mask
 from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.processes import total_of_processes
 from keras_greedy.scopes import scope_of
 from tflite_export.checks import check_count
 
@@ -33,7 +34,8 @@ def reestimate_batch_norm(
     """Sets the moving statistics of `model`'s BatchNorm layers to those of `data`.
 
     Each batch is normalised by its own statistics, as in training; the means and
-    variances of all batches are pooled. No weight is trained.
+    variances of all batches are pooled, and of all processes that were started
+    together, each with its own data. No weight is trained.
 
     Args:
         model: A Functional or Sequential model; changed in place.
@@ -105,6 +107,7 @@ class BatchNormStatistics:
             found, *_ = parts_of(self._of_batch(split(batch)))
             means, variances, shares = map(_to_host, found)
             sums.add(means, variances, shares, len(batch[0]))
+        sums = sums.over_processes()
         layers = dict.fromkeys(call.operation for call in self._norms)
         for layer in layers:
             calls = [i for i, call in enumerate(self._norms) if call.operation is layer]
@@ -152,6 +155,14 @@ class _Sums:
             self._examples[i] += count
             self._x[i] = self._x[i] + count * mean
             self._squares[i] = self._squares[i] + count * square
+
+    def over_processes(self) -> "_Sums":
+        """Returns the sums over the examples of all processes."""
+        sums = _Sums(len(self._examples))
+        sums._examples = [total_of_processes(own) for own in self._examples]
+        sums._x = [total_of_processes(own) for own in self._x]
+        sums._squares = [total_of_processes(own) for own in self._squares]
+        return sums
 
     def means_of(self, calls: list[int]) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns the means of x and of its square, over all calls of one layer.

@@ -10,6 +10,7 @@ import numpy as np
 from keras_greedy.batches import Batches, output_keys
 from keras_greedy.data_forms import Data
 from keras_greedy.graph.model_kinds import check_model
+from keras_greedy.processes import check_one_process
 from keras_greedy.scopes import scope_of
 from keras_greedy.training.amounts import epochs_for
 from keras_greedy.training.compiling import compile_alike, settings_of
@@ -123,6 +124,7 @@ class FineTune:
             ValueError: When labels or a loss are needed and missing, the data or the
                 labels do not fit the model, or the optimizer cannot be copied.
         """
+        check_one_process("fine-tuning")
         functional = check_model(full)
         batches = Batches.of(data, functional)
         self._fresh_optimizer(full)
@@ -173,6 +175,7 @@ class FineTune:
         validation: Data | Batches | None,
         fit: dict,
     ) -> keras.callbacks.History:
+        check_one_process("fine-tuning")
         functional = check_model(full)
         batches = Batches.of(data, functional)
         held = validation_batches(validation, functional)

@@ -22,6 +22,7 @@ from keras_greedy.backend import without_gradients
 from keras_greedy.batches import Arrays
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.processes import process_count, process_index, total_of_processes
 from keras_greedy.selection.moments import Scatter
 from keras_greedy.training.readers import Reader, readers_of_cuts
 from keras_greedy.training.side_by_side import SideBySide, bytes_of_one
@@ -85,17 +86,27 @@ def refit(
     if not readers:
         return []
     room = MOST_BYTES // bytes_of_one(graph, readers)
-    taken = _taken(batches, min(MOST_EXAMPLES, room))
-    if len(taken) < 2 or sum(len(batch[0]) for batch in taken) < LEAST_EXAMPLES:
+    taken = _taken(batches, min(MOST_EXAMPLES // process_count(), room))
+    count = total_of_processes(len(taken))
+    examples = total_of_processes(sum(len(batch[0]) for batch in taken))
+    is_too_little = len(taken) < 2 or examples < LEAST_EXAMPLES
+    if total_of_processes(int(is_too_little)):
         return []
-    held = taken[HELD - 1 :: HELD] or taken[-1:]
-    seen = [batch for batch in taken if not any(batch is other for other in held)]
     ridges = RIDGES if len(readers) <= MANY else RIDGE_OF_MANY
     # Behind a reader there is half of the network, in the mean.
     passes = len(readers) * len(ridges) / 2
-    affordable = int(len(taken) * MOST_PASSES / passes)
+    affordable = max(1, int(count * MOST_PASSES / passes))
+    apart = list(range(HELD - 1, count, HELD)) or [count - 1]
+    held, seen = [], []
+    for place, batch in enumerate(taken):
+        # As one process would number them that reads a batch of each in turn.
+        number = place * process_count() + process_index()
+        if number not in apart:
+            seen.append(batch)
+        elif number in apart[:affordable]:
+            held.append(batch)
     with without_gradients():
-        models = SideBySide(graph, smaller, seen, held[: max(1, affordable)])
+        models = SideBySide(graph, smaller, seen, held)
         return _refit_in_order(readers, models, ridges)
 
 

@@ -15,6 +15,7 @@ from keras_greedy.graph.calls import Apply, Call
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.masks import get_keras_mask
 from keras_greedy.graph.outputs import outputs_of
+from keras_greedy.processes import total_of_processes
 from keras_greedy.selection.moments import Scatter, scatter_of
 from keras_greedy.training.batch_norm import normalized_by_batch
 from keras_greedy.training.readers import Reader, rows_at
@@ -60,7 +61,7 @@ class SideBySide:
         for wanted, found in zip(self._wanted, self._held.answers(), strict=True):
             for output, one, other in zip(self._outputs, wanted, found, strict=True):
                 total += float(ops.sum(output.divergence(one, other)))
-        return total
+        return total_of_processes(total)
 
     def scatter(self, reader: Reader, positions: np.ndarray) -> Scatter | None:
         """Returns the moments of what a layer reads and of what it is to make.
@@ -92,7 +93,7 @@ class SideBySide:
         total, *others = scatters
         for scatter in others:
             total = total.merge(scatter)
-        return total
+        return total.over_processes()
 
 
 class _Run:

@@ -14,6 +14,7 @@ from keras_greedy.graph.rules import public_key, rule_for
 from keras_greedy.graph.state import copy_weights, full_weights
 from keras_greedy.graph.trace import trace
 from keras_greedy.policies import PruningPolicy, allowed, check_has_groups, of_groups
+from keras_greedy.processes import check_one_process
 from keras_greedy.scopes import on_devices_of_model
 from keras_greedy.selection.cut import without_bias
 from keras_greedy.training.compiling import own_training
@@ -191,6 +192,7 @@ def _wrapped_model(
     settings: Settings,
 ) -> keras.Model:
     check_has_graph(model)
+    check_one_process("pruning while training")
     _warn_of_own_training(model)
     before = GatedModel(model)
     narrowed = _narrowed(before)

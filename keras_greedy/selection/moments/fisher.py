@@ -7,6 +7,7 @@ network's own output. Its diagonal weighs the columns of the consumer's kernel i
 global imitation error; no labels are needed.
 """
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,7 @@ from keras_greedy.devices import parts_of, split
 from keras_greedy.graph.calls import Call, one_by_one
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.outputs import outputs_of
+from keras_greedy.processes import own_draw, total_of_processes
 from keras_greedy.records import NO_RECORD, Record
 from keras_greedy.selection.consumers import Consumer, consumers_by_call
 
@@ -33,6 +35,7 @@ def sensitivities(
     batches: Iterable[list[np.ndarray]],
     seed: int = 0,
     record: Record = NO_RECORD,
+    turn: int = 1,
 ) -> dict[str, np.ndarray]:
     """Returns the diagonal Fisher information of every consumer's linear output.
 
@@ -41,6 +44,7 @@ def sensitivities(
         batches: Lists of arrays, one per model input.
         seed: Of the drawn labels.
         record: Keeps the sums over the batches so far.
+        turn: How many batches each process reads before the next one does.
 
     Returns:
         Name of a consumer -> `(outputs,)` mean over the examples of the squared
@@ -58,9 +62,13 @@ def sensitivities(
         nothing[consumer.call.name] = 0.0
     done, totals = record.get(WEIGHED) or (0, nothing)
     seen = 0
+    waiting: list[list[np.ndarray]] = []
     for number, batch in enumerate(batches, start=1):
         examples = len(batch[0])
-        draws = uniform_draws(graph, examples, rng)
+        if not waiting:
+            given = (graph, turn, examples, rng)
+            waiting = own_draw(functools.partial(_draws_of_turn, *given))
+        draws = [uniform[:examples] for uniform in waiting.pop(0)]
         seen += examples
         if number <= done:
             # Labels are drawn for it all the same: so the others get their own.
@@ -74,10 +82,20 @@ def sensitivities(
                 name = consumer.call.name
                 totals[name] = totals[name] + square.astype(float)
         record.put(WEIGHED, (number, totals))
+    examples = total_of_processes(seen)
     means = {}
     for name, total in totals.items():
-        means[name] = total / seen
+        means[name] = total_of_processes(total) / examples
     return means
+
+
+def _draws_of_turn(
+    graph: ChannelGraph,
+    turn: int,
+    examples: int,
+    rng: np.random.Generator,
+) -> list[list[np.ndarray]]:
+    return [uniform_draws(graph, examples, rng) for _ in range(turn)]
 
 
 def uniform_draws(

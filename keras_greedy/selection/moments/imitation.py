@@ -6,8 +6,9 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-from keras_greedy.batches import Batches
+from keras_greedy.batches import BATCH_SIZE, Batches
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
+from keras_greedy.processes import share_of
 from keras_greedy.progress import Progress
 from keras_greedy.records import NO_RECORDS, Record, Records
 from keras_greedy.selection.consumers import Consumer, consumers_of
@@ -111,7 +112,7 @@ class Imitation:
         for objective in IMITATED[self.objective]:
             weights = {}
             if objective == "global":
-                with records.open("sensitivities") as record:
+                with records.open_own("sensitivities") as record:
                     weights = self._output_weights(
                         graph, batches, seed, progress, record
                     )
@@ -128,10 +129,12 @@ class Imitation:
         record: Record,
     ) -> dict[str, np.ndarray]:
         """Returns the Fisher weights `(outputs,)` of each consumer's outputs."""
-        few = batches.of_size(WEIGHING_BATCH).take(IMAGES_WEIGHED)
+        images = share_of(IMAGES_WEIGHED)
+        few = batches.of_size(WEIGHING_BATCH).take(images)
         title = "Weighing what the output cares for"
-        few = progress.over(few, title, IMAGES_WEIGHED // WEIGHING_BATCH)
-        return sensitivities(graph, few, seed, record)
+        few = progress.over(few, title, -(-images // WEIGHING_BATCH))
+        turn = BATCH_SIZE // WEIGHING_BATCH
+        return sensitivities(graph, few, seed, record, turn)
 
     def _paths(
         self,

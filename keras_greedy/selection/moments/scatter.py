@@ -13,6 +13,7 @@ from keras_greedy.devices import parts_of, split
 from keras_greedy.graph.calls import Call, one_by_one
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.masks import depends_on_masked, get_keras_mask
+from keras_greedy.processes import gathered, own_draw, total_of_processes
 from keras_greedy.records import NO_RECORD, Record
 from keras_greedy.selection.consumers import (
     Consumer,
@@ -85,6 +86,24 @@ class Scatter:
             scatter[rows] += weight * shift[:, rows].T @ shift
         return Scatter(count, mean, scatter)
 
+    def over_processes(self) -> "Scatter":
+        """Returns the scatter of the rows of all processes, in the order of ranks."""
+        counts = gathered(np.array(self.count))
+        means = gathered(self.mean)
+        if len(counts) == 1:
+            return self
+        count = int(sum(counts))
+        # One after the other, so that all processes round alike.
+        common = sum(n * mean for n, mean in zip(counts, means, strict=True))
+        common = common / max(count, 1)
+        # Around the common mean, as in `merge`; there the scatters just add up.
+        shift = self.mean - common
+        scatter = self.scatter.astype(float)
+        for rows in tiles(len(scatter)):
+            scatter[rows] += self.count * shift[:, rows].T @ shift
+            scatter[rows] = total_of_processes(scatter[rows])
+        return Scatter(count, common, scatter)
+
     def covariance(self) -> np.ndarray:
         """Returns the `(F, F)` covariance of a row, averaged over folds."""
         folds = len(self.mean)
@@ -148,6 +167,13 @@ class Moments:
             scatters[name] = scatter.merge(others)
         return Moments(scatters, self.examples + other.examples)
 
+    def over_processes(self) -> "Moments":
+        """Returns the moments of the examples of all processes."""
+        scatters = {}
+        for name, scatter in self.scatters.items():
+            scatters[name] = scatter.over_processes()
+        return Moments(scatters, total_of_processes(self.examples))
+
 
 def observe(
     graph: ChannelGraph,
@@ -186,9 +212,7 @@ def observe(
     seen = 0
     seen_apart = 0
     for number, batch in enumerate(batches, start=1):
-        positions = []
-        for consumer in consumers.values():
-            positions.append(consumer.positions(rng, POSITIONS_PER_IMAGE))
+        positions = own_draw(lambda: _positions(consumers.values(), rng))
         # A batch stays whole: the boundary is that of the batch that crosses it.
         is_apart = seen < first
         sums = apart if is_apart else others
@@ -204,6 +228,14 @@ def observe(
     both = _both(apart, seen_apart, others, seen)
     record.put(OBSERVED, (ALL, *both))
     return both
+
+
+def _positions(
+    consumers: Iterable[Consumer],
+    rng: np.random.Generator,
+) -> list[np.ndarray]:
+    """Returns the positions to sample for each consumer."""
+    return [own.positions(rng, POSITIONS_PER_IMAGE) for own in consumers]
 
 
 def _nothing(graph: ChannelGraph) -> tuple[Moments, Moments]:

@@ -14,6 +14,7 @@ from keras_greedy.graph.fold import folded
 from keras_greedy.graph.outputs import outputs_of
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.processes import total_of_processes
 from keras_greedy.records import NO_RECORD, NO_RECORDS, Record, Records
 from keras_greedy.selection.cut import reconstructed
 from keras_greedy.selection.moments import Moments, observe
@@ -119,13 +120,15 @@ class ToTolerance:
     def _top1(self, weights: np.ndarray) -> float:
         (kind,) = self._suffix.kinds
         weights = weights.astype("float32")
-        right, counts = [], []
+        right, count = 0.0, 0.0
         for live, targets in self._batches:
             (output,) = gathered(self._suffix.outputs(live, weights))
             targets = gathered(targets)
-            right.append(kind.right(output, targets[0]))
-            counts.append(_weights_of(targets, right[-1].size))
-        return float(np.average(np.concatenate(right), weights=np.concatenate(counts)))
+            is_right = kind.right(output, targets[0])
+            counted = _weights_of(targets, is_right.size)
+            right += float(is_right @ counted)
+            count += float(counted.sum())
+        return total_of_processes(right) / total_of_processes(count)
 
 
 def _weights_of(targets: list, answers: int) -> np.ndarray:
@@ -281,6 +284,7 @@ def path_of_group(
     inference = folded(graph)
     (group,) = [group for group in inference.groups if group.name == name]
     _, moments = observe(inference, batches, seed)
+    moments = moments.over_processes()
     selection = method.begin(inference, group, moments, objective, seed)
     stop.begin(name, selection.suffix)
     under_way = record.get(name)

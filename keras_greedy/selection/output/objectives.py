@@ -11,6 +11,7 @@ from keras_greedy.graph.answering import answering
 from keras_greedy.graph.model_kinds import check_model
 from keras_greedy.graph.outputs import outputs_of
 from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.processes import total_of_processes
 from keras_greedy.training.labels import check_labels
 from keras_greedy.training.losses import LossPerExample, loss_per_example, training_loss
 
@@ -89,6 +90,7 @@ class TrainingLoss:
             _, weights = self._apart(targets)
             total += sum(float(weight.sum(dtype=float)) for weight in weights)
             count += sum(weight.size for weight in weights)
+        total, count = total_of_processes(total), total_of_processes(count)
         if not total:
             raise ValueError(
                 "Expected `data` to give sample weights that are not all 0. Received: "

@@ -19,6 +19,12 @@ from keras import ops
 
 from keras_greedy.devices import gathered, parts_of, split
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
+from keras_greedy.processes import (
+    most_of_processes,
+    own_generator,
+    share_of,
+    total_of_processes,
+)
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.moments.mixture import STEPS_PER_CHANNEL, MixtureError
 from keras_greedy.selection.output.candidates import Candidates
@@ -69,6 +75,9 @@ class OutputSelection:
         self.weights = np.zeros(suffix.channels)
         self.picks: list[int] = []
         self._batches = batches
+        self._at_once = share_of(BATCHES_PER_STEP)
+        looks_for_all = -(-len(batches) // self._at_once)
+        self._looks_for_all = most_of_processes(looks_for_all)
         self._step_sizes = STEP_SIZES[step]
         self._candidates = candidates
         self._rng = rng
@@ -88,8 +97,8 @@ class OutputSelection:
     def finished(self) -> bool:
         # A step that gains nothing on its batches may gain on the next ones: the
         # selection ends when none of all batches asks for one.
-        looks_for_all = -(-len(self._batches) // BATCHES_PER_STEP)
-        return len(self.fresh) == 0 or self._steps_without_gain >= looks_for_all
+        is_of_no_use = self._steps_without_gain >= self._looks_for_all
+        return len(self.fresh) == 0 or is_of_no_use
 
     @property
     def fresh(self) -> np.ndarray:
@@ -153,9 +162,10 @@ class OutputSelection:
         return self._expansion
 
     def _expanded(self) -> Expansion:
+        rng = own_generator(self._rng)
         slopes_of_batches, draws_of_batches = [], []
         for live, targets in self._looked_at:
-            slopes, draws = self.suffix.slopes(live, targets, self.weights, self._rng)
+            slopes, draws = self.suffix.slopes(live, targets, self.weights, rng)
             counts = self._weights_of_examples(targets)
             if counts is not None:
                 # The second derivative of a weighed loss is the weighed information.
@@ -168,8 +178,7 @@ class OutputSelection:
         # Along d_i = e_i - a: the i-th entry less the derivative along a itself.
         slopes = slopes - (slopes @ self.weights)[:, None]
         draws = draws - (draws @ self.weights)[:, None]
-        curvatures = np.square(draws).mean(axis=0)
-        return Expansion(slopes.mean(axis=0), curvatures)
+        return Expansion(_mean_of_all(slopes), _mean_of_all(np.square(draws)))
 
     def _weights_of_examples(self, targets: list) -> np.ndarray | None:
         """Returns the `(n,)` weights of the examples, `None` where they have none."""
@@ -205,7 +214,7 @@ class OutputSelection:
         total = np.zeros(len(channels))
         for live, targets in self._looked_at:
             total += self.suffix.trials(live, targets, self.weights, channels, sizes)
-        return total / _examples(self._looked_at)
+        return total_of_processes(total) / _examples(self._looked_at)
 
     def _loss(self, weights: np.ndarray) -> float:
         """Returns the mean loss at a mixture, on the batches looked at."""
@@ -213,7 +222,7 @@ class OutputSelection:
             self.suffix.loss(live, targets, weights)
             for live, targets in self._looked_at
         )
-        return total / _examples(self._looked_at)
+        return total_of_processes(total) / _examples(self._looked_at)
 
     def _take(
         self,
@@ -256,7 +265,7 @@ class OutputSelection:
 
     def _look_further(self) -> None:
         """Turns to the next batches, and forgets the expansion on the last ones."""
-        count = min(BATCHES_PER_STEP, len(self._batches))
+        count = min(self._at_once, len(self._batches))
         start = self._looks * count
         self._looked_at = []
         for i in range(start, start + count):
@@ -306,4 +315,11 @@ def cached(suffix: Suffix, objective: Objective) -> list[Batch]:
 
 
 def _examples(batches: list[Batch]) -> int:
-    return sum(len(gathered(targets)[0]) for _, targets in batches)
+    """Returns the number of examples, of all processes."""
+    own = sum(len(gathered(targets)[0]) for _, targets in batches)
+    return total_of_processes(own)
+
+
+def _mean_of_all(rows: np.ndarray) -> np.ndarray:
+    """Returns the `(N,)` mean of `(n, N)` rows, of all processes."""
+    return total_of_processes(rows.sum(axis=0)) / total_of_processes(len(rows))
