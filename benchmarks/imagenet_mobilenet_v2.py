@@ -2,9 +2,11 @@
 
     python benchmarks/imagenet_mobilenet_v2.py
     python benchmarks/imagenet_mobilenet_v2.py --write
+    python benchmarks/imagenet_mobilenet_v2.py --latencies 0.8 0.6 0.5
 
 Calibrates on images of `imagenet_sample`, measures on `imagenet_val650`. Every ratio
-is of two measurements of this one run. With `--write` the rows become
+is of two measurements of this one run. With `--latencies` the budgets are of measured
+time in place of multiply-accumulates. With `--write` the rows become
 `imagenet_mobilenet_v2.json` beside this file, and the picture of the README is drawn
 from them.
 """
@@ -45,7 +47,7 @@ class Row:
     """A model, full or compact, as measured.
 
     Attributes:
-        budget: Share of the multiply-accumulates asked for.
+        budget: Share asked for, of the multiply-accumulates or of the latency.
         macs: Multiply-accumulates.
         top1: Share of the images classified correctly by the Keras model.
         agreement: Share of the images classified as by the full model.
@@ -113,6 +115,8 @@ class Cost:
 
 def main():
     arguments = parse_arguments()
+    limit = "latency" if arguments.latencies else "macs"
+    shares = arguments.latencies or arguments.budgets
     model = load_model()
     calibration, _ = read_images("imagenet_sample/all.tfrecord", arguments.images)
     images, labels = read_images("imagenet_val650/val.tfrecord")
@@ -121,13 +125,14 @@ def main():
         paths, cost = search(model, calibration, objective)
         models = {1.0: model}
         seconds = []
-        for budget in arguments.budgets:
+        for share in shares:
             start = time.perf_counter()
-            models[budget] = paths.compact(budget)
+            budget = keras_greedy.Budget(**{limit: share})
+            models[share] = paths.compact(budget)
             seconds.append(time.perf_counter() - start)
         cost = dataclasses.replace(cost, compact_seconds=statistics.median(seconds))
         rows = measure(models, images, labels, arguments.runs)
-        print(f"\nobjective={objective!r}: {cost}\n\n{HEADER}")
+        print(f"\nobjective={objective!r}, budgets of {limit}: {cost}\n\n{HEADER}")
         for row in rows:
             print(row.markdown(full=rows[0]), flush=True)
         results[objective] = {
@@ -145,11 +150,16 @@ def parse_arguments():
     parser.add_argument(
         "--budgets", nargs="+", type=float, default=[0.85, 0.73, 0.6, 0.5]
     )
+    parser.add_argument(
+        "--latencies", nargs="+", type=float, help="budgets of time, in their place"
+    )
     parser.add_argument("--runs", type=int, default=100, help="of each .tflite")
     parser.add_argument(
         "--write", action="store_true", help="the results as JSON, and the picture"
     )
     arguments = parser.parse_args()
+    if arguments.write and arguments.latencies:
+        parser.error("--write is for budgets of multiply-accumulates")
     if arguments.write and tradeoff.OBJECTIVE not in arguments.objectives:
         parser.error(f"--write draws the rows of the objective {tradeoff.OBJECTIVE}")
     return arguments

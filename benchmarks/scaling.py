@@ -1,6 +1,6 @@
 """How the cost of a search grows with images, width and depth.
 
-    python benchmarks/scaling.py [images] [width] [depth] [memory]
+    python benchmarks/scaling.py [images] [width] [depth] [resnet] [memory]
 
 Each search is a process of its own, on a network with random weights: CPU seconds of
 its stages, and the peak memory above that of the process before. The last row is the
@@ -36,15 +36,18 @@ PIXELS = 32
 BATCH = 32
 SEED = 0
 GIB = 2**30
+OF_RESNET = 0
+"""In place of a width: those of ResNet50, 101 and 152."""
 
 # What is varied -> (images, width, depth) of each search.
 SIZES = {
     "images": [(n, 32, 4) for n in (512, 1024, 2048, 4096)],
     "width": [(128, n, 2) for n in (64, 128, 256, 512)],
     "depth": [(128, 32, n) for n in (8, 16, 32, 64)],
+    "resnet": [(32, OF_RESNET, n) for n in (50, 101, 152)],
     "memory": [(n, 128, 4) for n in (500, 5000)],
 }
-PLACE = {"images": 0, "width": 1, "depth": 2, "memory": 0}
+PLACE = {"images": 0, "width": 1, "depth": 2, "resnet": 2, "memory": 0}
 STAGES = ("forward", "observe", "select", "measure")
 
 
@@ -66,8 +69,16 @@ class Images:
 
 
 def network(width, depth) -> keras.Model:
-    """Residual blocks of two 3x3 convolutions with a hidden group of `width` each."""
+    """Residual blocks of two 3x3 convolutions with a hidden group of `width` each.
+
+    Args:
+        width: Of the hidden groups, or `OF_RESNET`.
+        depth: Number of blocks, or of the ResNet's layers.
+    """
     keras.utils.set_random_seed(SEED)
+    if width == OF_RESNET:
+        kind = getattr(keras.applications, f"ResNet{depth}")
+        return kind(weights=None, input_shape=(PIXELS, PIXELS, 3))
     x = picture = keras.Input((PIXELS, PIXELS, 3))
     x = layers.Conv2D(width, 3, strides=4, padding="same", activation="relu")(x)
     for _ in range(depth):

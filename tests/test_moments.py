@@ -289,11 +289,11 @@ def peak_of_observing(model, batches):
     graph = trace_quietly(model)
     tracemalloc.start()
     try:
-        apart, _ = observe(graph, batches, first=8)
+        _, others = observe(graph, batches, first=8)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    sums = sum(scatter.scatter.nbytes for scatter in apart.scatters.values())
+    sums = sum(scatter.scatter.nbytes for scatter in others.scatters.values())
     return peak, sums
 
 

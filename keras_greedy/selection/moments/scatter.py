@@ -215,6 +215,9 @@ def observe(
         positions = own_draw(lambda: _positions(consumers.values(), rng))
         # A batch stays whole: the boundary is that of the batch that crosses it.
         is_apart = seen < first
+        if seen_apart and not is_apart:
+            # There are no more of them.
+            apart = _in_single_precision(apart)
         sums = apart if is_apart else others
         seen += len(batch[0])
         if is_apart:
@@ -236,6 +239,17 @@ def _positions(
 ) -> list[np.ndarray]:
     """Returns the positions to sample for each consumer."""
     return [own.positions(rng, POSITIONS_PER_IMAGE) for own in consumers]
+
+
+def _in_single_precision(sums: dict[str, Scatter]) -> dict[str, Scatter]:
+    """Returns scatters that take half the memory; each batch's was no more exact."""
+    scatters = {}
+    for name in list(sums):
+        # One after the other, so that there are never two sums of all.
+        own = sums.pop(name)
+        single = own.scatter.astype("float32", copy=False)
+        scatters[name] = dataclasses.replace(own, scatter=single)
+    return scatters
 
 
 def _nothing(graph: ChannelGraph) -> tuple[Moments, Moments]:
