@@ -76,11 +76,14 @@ class SideBySide:
         """
         (read_in_full,) = reader.full.call.inputs
         (read,) = reader.compact.call.inputs
+        masks = [get_keras_mask(own[read]) for own in self._compact.values]
+        is_masked = any(mask is not None for mask in masks)
+        if total_of_processes(int(is_masked)):
+            return None
         at = ops.convert_to_tensor(positions)
-        scatters = []
+        # One of several processes may have nothing but examples to judge by.
+        total = Scatter.zero(1, len(reader.compact.features) + len(reader.kept))
         for full, own in zip(self._full.values, self._compact.values, strict=True):
-            if get_keras_mask(own[read]) is not None:
-                return None
             target = reader.target(full[read_in_full], at)
             if reader.stream is not None:
                 # What the stream lacks, the layer is to make up for.
@@ -89,10 +92,8 @@ class SideBySide:
                 target = target + ops.take(wanted, reader.stream.kept, axis=1) - found
             rows = ops.squeeze(reader.compact.rows(own[read], at), axis=1)
             rows = ops.cast(rows, "float32")
-            scatters.append(scatter_of(ops.concatenate([rows, target], axis=1)))
-        total, *others = scatters
-        for scatter in others:
-            total = total.merge(scatter)
+            both = scatter_of(ops.concatenate([rows, target], axis=1))
+            total = total.merge(both)
         return total.over_processes()
 
 
