@@ -92,7 +92,7 @@ class Latency:
     def __repr__(self) -> str:
         return (
             f"<Latency of {Path(self.path).name!r}: p50 {_number(self.p50_ms)} ms, "
-            f"mean {self.mean_ms:.3f} ms, {self.runs} runs>"
+            f"mean {self.mean_ms:.3f} ms>"
         )
 
     def _repr_html_(self) -> str:
