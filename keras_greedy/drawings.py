@@ -14,11 +14,11 @@ from keras_greedy.report import Change
 # The chart's own units. As wide as a telephone's screen, so that texts of 12 units
 # can be read there; on larger ones it grows with its texts.
 WIDTH = 400
-HEIGHT = 245
+HEIGHT = 250
 LEFT = 44
 RIGHT = 388
-TOP = 16
-BOTTOM = 206
+TOP = 26
+BOTTOM = 211
 # From an axis to its ticks' labels.
 GAP = 5
 FONT_SIZE = 12
@@ -33,6 +33,7 @@ COLORS = 5
 BAR_HEIGHT = 18
 ROW_HEIGHT = 46
 LONGEST_BAR = 250
+WIDEST_BAR = 40
 
 # Place of a value on an axis, in units of the chart.
 Place: TypeAlias = Callable[[float], float]
@@ -64,7 +65,7 @@ def accuracy_chart(measured: Measured, kept: float, lowest_share: float) -> str:
         height = place_y(max(full))
         parts.append(_line(LEFT, height, RIGHT, height, "full dashed"))
         label = f"full model {max(full):.1%}"
-        parts.append(_text(LEFT + GAP, height - GAP, label, "start"))
+        parts.append(_text(RIGHT, height - GAP, label, "end"))
     for i, (name, points) in enumerate(measured.items()):
         marks = []
         for share, score in sorted(points):
@@ -130,18 +131,18 @@ def widths_chart(widths: Mapping[str, Change]) -> str:
         ticks[place_y(step * i)] = f"{step * i:,}"
     parts = _y_axis(ticks)
     room = (RIGHT - LEFT) / len(widths)
+    width = min(0.8 * room, WIDEST_BAR)
     # Two digits and a gap have to fit below each bar that gets a number.
     every = math.ceil(2 * FONT_SIZE / room)
     for i, (name, change) in enumerate(widths.items()):
-        x = LEFT + room * i
+        middle = LEFT + room * (i + 0.5)
         title = f"{i + 1}. {name}: {change.before:,} → {change.after:,} channels"
         bars = []
         for value, color in ((change.before, "full"), (change.after, "compact")):
             y = place_y(value)
-            bars.append(_bar(x + 0.1 * room, y, 0.8 * room, BOTTOM - y, color))
+            bars.append(_bar(middle - width / 2, y, width, BOTTOM - y, color))
         parts.append(f"<g><title>{html.escape(title)}</title>{''.join(bars)}</g>")
         if (i + 1) % every == 0 or every == 1:
-            middle = x + room / 2
             parts.append(_text(middle, BOTTOM + GAP + FONT_SIZE, str(i + 1), "middle"))
     parts.append(_x_label("groups of channels, from the input to the output"))
     before = sum(change.before for change in widths.values())
@@ -213,7 +214,8 @@ def _x_label(label: str) -> str:
 def _marker(x: float) -> str:
     """Draws the line at the compact model's share."""
     # Half of the label has to fit between the line and the edge.
-    label = _text(min(x, WIDTH - 3 * FONT_SIZE), TOP - GAP, "this model", "middle")
+    middle = min(x, WIDTH - 3 * FONT_SIZE)
+    label = _text(middle, TOP - 2 * GAP, "this model", "middle")
     return _line(x, TOP, x, BOTTOM, "compact dashed") + label
 
 

@@ -44,6 +44,8 @@ main {
 }
 section { break-inside: avoid; padding-bottom: 16px; }
 header, footer, .wide { column-span: all; }
+.long { break-inside: auto; }
+tr { break-inside: avoid; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: 8px 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.1rem; margin: 0; padding: 8px 0 4px; }
 p, figcaption, footer { color: var(--quiet); font-size: 0.9rem; margin: 4px 0; }
@@ -60,14 +62,14 @@ text { paint-order: stroke; stroke: var(--page); stroke-width: 3px; }
 .bar, .point { fill: currentColor; }
 .grid { stroke: var(--grid); }
 .dashed { stroke: currentColor; stroke-width: 1.5; stroke-dasharray: 5 4; }
-.key { white-space: nowrap; margin-right: 1em; }
+.key { display: inline-block; margin-right: 1em; }
 .key::before { content: "\\25cf\\00a0"; }
 .key > span { color: var(--text); }
 .scrolled { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }
 th, td { padding: 3px 8px 3px 0; border-bottom: 1px solid var(--grid); }
 th { font-weight: 600; }
-.names td:first-child { overflow-wrap: anywhere; }
+.long td:first-child { overflow-wrap: anywhere; }
 pre {
   background: var(--code); padding: 10px; border-radius: 6px; margin: 4px 0;
   white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.85rem;
@@ -176,7 +178,7 @@ def write_report(
     ]
     if command is not None:
         content = f"<pre>{html.escape(command)}</pre>"
-        sections.append(_section("Command", content, wide=True))
+        sections.append(_section("Command", content, "wide"))
     page = PAGE.format(
         title=html.escape(title),
         style=STYLE,
@@ -251,8 +253,8 @@ def _latencies(report: Report, latencies: Comparison | None) -> Iterable[str]:
         heading = "Latency, predicted"
         times = [*zip(("full", "compact"), report.predicted_ms, strict=True)]
     if times:
-        legend = _key("full", "full") + _key("compact", "compact")
-        yield _section(heading, _figure(latency_chart(times), legend))
+        caption = "In brackets: the share of the first one's time."
+        yield _section(heading, _figure(latency_chart(times), caption))
 
 
 def _widths(report: Report) -> Iterable[str]:
@@ -263,20 +265,20 @@ def _widths(report: Report) -> Iterable[str]:
     yield _section("Channels along the network", chart)
     rows = []
     for i, (name, *cells) in enumerate(report.rows_of_widths()):
-        rows.append((f"{i + 1}. {name}", *cells))
+        # A space at which no line is broken, before what may break anywhere.
+        rows.append((f"{i + 1}.\u00a0{name}", *cells))
     table = html_table(("channels of", *HEADINGS), rows)
-    yield _section("Channels", f'<div class="names">{table}</div>')
+    yield _section("Channels", table, "long")
 
 
 def _files(latencies: Comparison | None) -> Iterable[str]:
     if latencies is not None:
         table = f'<div class="scrolled">{latencies._repr_html_()}</div>'
-        yield _section("Files", table, wide=True)
+        yield _section("Files", table, "wide")
 
 
-def _section(heading: str, content: str, wide: bool = False) -> str:
-    name = ' class="wide"' if wide else ""
-    return f"<section{name}><h2>{heading}</h2>{content}</section>"
+def _section(heading: str, content: str, kind: str = "") -> str:
+    return f'<section class="{kind}"><h2>{heading}</h2>{content}</section>'
 
 
 def _figure(chart: str, caption: str) -> str:

@@ -106,7 +106,7 @@ def test_the_table_has_the_widths_and_costs_of_the_report(page, report):
     cells = [re.findall(">([^<>]+)</t[hd]>", row) for row in rows]
     assert [*report.rows_of_costs()[0]] in cells
     for i, (name, *numbers) in enumerate(report.rows_of_widths()):
-        assert [f"{i + 1}. {name}", *numbers] in cells
+        assert [f"{i + 1}.\u00a0{name}", *numbers] in cells
 
 
 def test_the_full_model_and_others_are_in_the_measured_chart(page):
