@@ -62,16 +62,18 @@ def accuracy_chart(measured: Measured, kept: float, lowest_share: float) -> str:
     parts = [*_axes(place_x, lowest_share, ticks), _marker(place_x(kept))]
     full = [y for points in measured.values() for share, y in points if share == 1]
     if full:
-        height = place_y(max(full))
+        height = place_y(full[0])
         parts.append(_line(LEFT, height, RIGHT, height, "full dashed"))
-        label = f"full model {max(full):.1%}"
-        parts.append(_text(RIGHT, height - GAP, label, "end"))
     for i, (name, points) in enumerate(measured.items()):
         marks = []
         for share, score in sorted(points):
             title = f"{name}: top-1 {score:.1%} at {share:.1%} of MACs"
             marks.append((place_x(share), place_y(score), title))
         parts += _series(marks, f"series{i % COLORS}")
+    # Above all lines, so that none crosses it out.
+    if full:
+        label = f"full model {full[0]:.1%}"
+        parts.append(_text(RIGHT, place_y(full[0]) - GAP, label, "end"))
     return _svg(parts, HEIGHT, f"Top-1 against MACs kept, {', '.join(measured)}")
 
 
@@ -101,7 +103,10 @@ def divergence_chart(
     ticks = {float(BOTTOM): "0"}
     every = math.ceil((decades + 1) / TICKS)
     for i in range(0, decades + 1, every):
-        ticks[place_y(lowest * 10**i)] = f"{lowest * 10**i:g}"
+        exponent = round(math.log10(lowest)) + i
+        # There is room for five digits.
+        label = f"{10.0**exponent:g}" if exponent > -4 else f"1e{exponent}"
+        ticks[place_y(lowest * 10**i)] = label
     place_x = _linear(lowest_share, 1.0, LEFT, RIGHT - 10)
     marks = []
     for row in rows:

@@ -136,7 +136,7 @@ def install(path, monkeypatch, folder, found=False, **changes):
     monkeypatch.chdir(folder)
     names = {"get_ipython": Shell}
     exec(code, names)
-    assert commands in ([], [("pip", '--quiet "{package}"')])
+    assert commands in ([], [("pip", 'install --quiet "{package}"')])
     return names["package"] if commands else None
 
 
