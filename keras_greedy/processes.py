@@ -52,7 +52,7 @@ def process_index() -> int:
 
 
 def share_of(limit: int) -> int:
-    """Returns how many of `limit` examples this process is to take, at least one."""
+    """Returns how many of `limit` things are for this process, at least one."""
     return -(-limit // process_count())
 
 

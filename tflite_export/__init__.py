@@ -9,6 +9,7 @@ from tflite_export import android
 from tflite_export.accuracy import accuracy
 from tflite_export.benchmark import benchmark, compare
 from tflite_export.convert import convert, to_bytes
+from tflite_export.inspection import InspectedOperation, Inspection, inspect
 from tflite_export.latency import Comparison, Latency, Operation
 from tflite_export.layers import LayerError, compare_layers, first_divergence
 from tflite_export.metadata import add_metadata
@@ -18,6 +19,8 @@ from tflite_export.verify import Parity, verify
 
 __all__ = [
     "Comparison",
+    "InspectedOperation",
+    "Inspection",
     "Latency",
     "LayerError",
     "Operation",
@@ -30,6 +33,7 @@ __all__ = [
     "compare_layers",
     "convert",
     "first_divergence",
+    "inspect",
     "load_samples",
     "run",
     "save_samples",

@@ -1,4 +1,4 @@
-"""The command line: `python -m tflite_export benchmark|verify|run|android`."""
+"""The command line: `python -m tflite_export benchmark|inspect|verify|run|android`."""
 
 import argparse
 import sys
@@ -14,6 +14,7 @@ from tflite_export.checks import check_file, check_target
 from tflite_export.data import count_samples
 from tflite_export.data_forms import Data
 from tflite_export.files import misread, replacing
+from tflite_export.inspection import inspect
 from tflite_export.latency import RUNS, WARMUP, Comparison
 from tflite_export.layers import LAYER_TOLERANCE, compare_layers, first_divergence
 from tflite_export.quiet import quiet_tensorflow
@@ -71,6 +72,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _benchmark(files: list[str], form: str, **options: Any) -> int:
     comparison = compare(files, **options)
     _print(comparison, form)
+    return SUCCESS
+
+
+def _inspect(
+    file: str,
+    compact: str | None,
+    runs: int,
+    threads: int,
+    json: bool,
+) -> int:
+    found = [inspect(each, runs or None, threads) for each in (file, compact) if each]
+    if json:
+        print("\n".join(each.to_json() for each in found))
+    elif compact:
+        print(found[0].beside(found[1]))
+    else:
+        print(found[0])
     return SUCCESS
 
 
@@ -159,6 +177,17 @@ def _parser() -> argparse.ArgumentParser:
     timed.add_argument("files", nargs="+", metavar="FILE.tflite")
     _add_timing(timed)
     timed.set_defaults(command=_benchmark)
+
+    seen = commands.add_parser(
+        "inspect",
+        help="list the operations, their cost and time, or compare those of two files",
+    )
+    seen.add_argument("file", metavar="FILE.tflite")
+    seen.add_argument("compact", nargs="?", metavar="COMPACT.tflite")
+    seen.add_argument("--runs", type=int, default=RUNS, help="0 for no times")
+    seen.add_argument("--threads", type=int, default=1)
+    seen.add_argument("--json", action="store_true", help="a line per file")
+    seen.set_defaults(command=_inspect)
 
     checked = commands.add_parser(
         "verify",
