@@ -95,7 +95,7 @@ clean: ## remove the environments, caches, builds and the demo's output
 	rm -rf .venv .venv-jax .venv-oldest .venv-peers .venv-tfmot .venv-torch
 	rm -rf build dist site *.egg-info
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -rf demo_output colab/quickstart_output
+	rm -rf demo_output colab/quickstart_output colab/images_output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Installs extras in the versions of $(CONSTRAINTS), with a line per package.

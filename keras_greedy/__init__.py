@@ -15,6 +15,7 @@ from keras_greedy.graph.rules import (
     register_rule,
 )
 from keras_greedy.graph.trace import trace
+from keras_greedy.html_report import write_report
 from keras_greedy.latency import LatencyTable, LocalTimer, measure_latencies
 from keras_greedy.paths import SelectionPaths, load_paths
 from keras_greedy.pipeline import prune, search
@@ -82,4 +83,5 @@ __all__ = [
     "strip_pruning",
     "testing",
     "trace",
+    "write_report",
 ]

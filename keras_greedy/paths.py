@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import html
 from pathlib import Path
 
 import keras
@@ -31,6 +32,7 @@ from keras_greedy.training.batch_norm import BATCH_SIZE
 from keras_greedy.training.refit import refit
 from keras_greedy.training.tasks import has_preprocessor, network_of, preprocessed
 from tflite_export.checks import check_count
+from tflite_export.html_tables import html_table
 
 ROUNDING = 1e-9
 """Of a share of MACs that is computed and one that is asked for."""
@@ -87,6 +89,14 @@ class SelectionPaths:
             f"<SelectionPaths of {len(self.paths)} groups with {channels:,} channels, "
             f"step={self.step!r}>"
         )
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for name, path in self.paths.items():
+            rows.append((name, f"{len(path.order):,}"))
+        table = html_table(("channels of", "before"), rows)
+        summary = html.escape(repr(self))
+        return f"<details><summary>{summary}</summary>{table}</details>"
 
     def widths(self, budget: float | Budget) -> dict[str, int]:
         """Returns how many channels each group keeps under `budget`, by its name."""

@@ -1,9 +1,11 @@
 """The trade-off between cost and accuracy as a picture, drawn by matplotlib."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from keras_greedy.selection.measured import FREE
 from tflite_export.checks import check_folder, is_number, shown
 from tflite_export.files import replacing
 
@@ -114,13 +116,26 @@ def picture(path: str | Path, height: float = 4.0) -> "Figure":
     return figure
 
 
+def lowest_decade(divergences: Iterable[float]) -> float:
+    """Returns the power of ten at or below all divergences that are not free.
+
+    A logarithmic axis has no 0: below this number it has to be a linear one.
+
+    Args:
+        divergences: None below 0.
+    """
+    costly = [divergence for divergence in divergences if divergence > FREE]
+    return 10.0 ** math.floor(math.log10(min(costly))) if costly else 1.0
+
+
 def _plot_predicted(axes: Any, rows: Sequence[Mapping[str, float]]) -> None:
-    # Without a cut there is no divergence, and no place for a 0 on a log scale.
-    cuts = [row for row in rows if row["divergence"] > 0]
-    axes.semilogy(
-        [row["macs"] for row in cuts],
-        [row["divergence"] for row in cuts],
-    )
+    divergences = [row["divergence"] for row in rows]
+    shares = [row["macs"] for row in rows]
+    # Not clipped: the points at 0 lie on the axis.
+    axes.plot(shares, divergences, marker=".", clip_on=False)
+    # Linear up to the threshold, so that there is a place for what costs nothing.
+    axes.set_yscale("symlog", linthresh=lowest_decade(divergences))
+    axes.set_ylim(bottom=0)
     axes.set(xlabel="MACs kept", ylabel="output divergence", xlim=(None, RIGHT_END))
     axes.set_title("Predicted from cutting each group alone", loc="left")
     axes.xaxis.set_major_formatter(_percent)

@@ -10,9 +10,12 @@ import keras
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.trace import trace_quietly
+from tflite_export.html_tables import html_table
 
 # The cells of a table's row.
 Row: TypeAlias = Sequence[str]
+
+HEADINGS = ("before", "after", "kept")
 
 _LATENCY_LABELS = {
     "predicted_ms": "latency, predicted, ms",
@@ -109,12 +112,29 @@ class Report:
     def __str__(self) -> str:
         return aligned(self._rows())
 
+    def _repr_html_(self) -> str:
+        totals = html_table(("", *HEADINGS), self.rows_of_costs())
+        widths = html_table(("channels of", *HEADINGS), self.rows_of_widths())
+        # Folded: a network has dozens of groups.
+        return (
+            f"{totals}<details><summary>{len(self.widths)} groups of channels"
+            f"</summary>{widths}</details>"
+        )
+
     def _rows(self) -> list[Row]:
-        rows: list[Row] = [("channels of", "before", "after", "kept")]
-        for name, change in self.widths.items():
-            rows.append(_row(name, change, ","))
-        rows.append(_row("MACs", self.macs, ","))
-        rows.append(_row("parameters", self.params, ","))
+        header: Row = ("channels of", *HEADINGS)
+        return [header, *self.rows_of_widths(), *self.rows_of_costs()]
+
+    def rows_of_widths(self) -> list[Row]:
+        """Returns a row of the table for each group: name, before, after, kept."""
+        return [_row(name, change, ",") for name, change in self.widths.items()]
+
+    def rows_of_costs(self) -> list[Row]:
+        """Returns the rows of MACs, parameters, and the latencies that are known."""
+        rows = [
+            _row("MACs", self.macs, ","),
+            _row("parameters", self.params, ","),
+        ]
         for name, change in self._latencies().items():
             label = _LATENCY_LABELS[name]
             rows.append(_row(label, change, ".3g"))

@@ -131,6 +131,20 @@ def test_a_report_as_json_gives_its_fields_back(report):
     assert fields["widths"].keys() == report.widths.keys()
 
 
+def test_notebooks_show_a_report_as_costs_with_the_widths_folded(report):
+    costs, widths = report._repr_html_().split("<details>")
+    assert f"{report.macs.before:,}" in costs
+    assert "first" not in costs
+    assert "first" in widths and "second" in widths
+
+
+def test_notebooks_show_paths_in_a_line_with_the_groups_folded(paths):
+    assert len(repr(paths)) < 100
+    shown = paths._repr_html_()
+    assert "<summary>&lt;SelectionPaths of 2 groups with 40 channels" in shown
+    assert "first" in shown and "second" in shown
+
+
 @pytest.mark.parametrize("budget", [1.0, 0.5, keras_greedy.Budget(params=0.6)])
 def test_a_planned_report_is_that_of_the_model_once_built(paths, model, budget):
     built = keras_greedy.compare(model, paths.compact(budget))
@@ -172,12 +186,33 @@ def test_the_curve_drawn_is_the_one_predicted(paths, monkeypatch, tmp_path):
     rows = paths.curve(points=5)
     (axes,) = drawn(monkeypatch, rows, tmp_path).axes
     (line,) = axes.lines
-    cut = [row for row in rows if row["divergence"] > 0]
     np.testing.assert_array_equal(
-        line.get_xydata(), [(row["macs"], row["divergence"]) for row in cut]
+        line.get_xydata(), [(row["macs"], row["divergence"]) for row in rows]
     )
     assert axes.get_xlabel() == "MACs kept"
     assert axes.get_ylabel() == "output divergence"
+
+
+def test_points_that_cost_nothing_are_in_the_picture(monkeypatch, tmp_path):
+    rows = [
+        {"macs": macs, "divergence": divergence}
+        for macs, divergence in ((1.0, 0.0), (0.6, 0.0), (0.5, 3e-3), (0.1, 2.0))
+    ]
+    (axes,) = drawn(monkeypatch, rows, tmp_path).axes
+    (line,) = axes.lines
+    heights = axes.transData.transform(line.get_xydata())[:, 1]
+    bottom, top = axes.bbox.get_points()[:, 1]
+    assert np.isfinite(heights).all()
+    np.testing.assert_allclose(heights[:2], bottom)
+    assert bottom < heights[2] < heights[3] < top
+
+
+@pytest.mark.parametrize(
+    ("divergences", "decade"),
+    [([0.0, 2e-3, 1.0], 1e-3), ([0.0, 1e-9, 0.5], 0.1), ([0.0], 1.0), ([1e-2], 1e-2)],
+)
+def test_the_axis_is_logarithmic_down_to_the_smallest_cost(divergences, decade):
+    assert plots.lowest_decade(divergences) == pytest.approx(decade)
 
 
 def test_measured_points_are_drawn_with_name_and_number(paths, monkeypatch, tmp_path):

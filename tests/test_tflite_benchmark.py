@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 from pathlib import Path
 
 import keras
@@ -161,6 +162,20 @@ def test_compare_writes_markdown():
         "| b.tflite | 0.900 | 4.000 | – | 4.500 | 0.500 | 0.400 "
         "| 7.000 | 2.500 | GPU |",
     ]
+
+
+def test_notebooks_show_the_same_table():
+    shown = comparison()._repr_html_()
+    printed = [line.split() for line in str(comparison()).splitlines()[1:]]
+    rows = re.findall("<tr>(.*?)</tr>", shown)[1:]
+    assert [re.findall(">([^<]+)</td>", row) for row in rows] == printed
+    assert printed[0][0] in comparison().latencies[0]._repr_html_()
+
+
+def test_a_latency_is_short_as_the_last_line_of_a_cell():
+    first, second = comparison().latencies
+    assert repr(first) == "<Latency of 'full.tflite': p50 10.000 ms, mean 10.500 ms>"
+    assert repr(second) == "<Latency of 'b.tflite': p50 4.000 ms, mean 4.500 ms>"
 
 
 def test_compare_writes_json():

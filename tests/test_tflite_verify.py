@@ -1,6 +1,7 @@
 """Parity of a file with its model: the errors found, the data taken and refused."""
 
 import json
+import re
 
 import keras
 import numpy as np
@@ -34,6 +35,16 @@ def file(model, tmp_path_factory):
 def two_input_file(file):
     two = two_inputs_and_outputs()
     return two, tflite_export.convert(two, file.with_name("two.tflite"))
+
+
+@pytest.mark.parametrize(("agreement", "shown"), [(0.5, "50.0%"), (None, "–")])
+def test_a_parity_is_a_line_in_the_console_and_a_table_in_a_notebook(agreement, shown):
+    parity = tflite_export.Parity("some/m.tflite", 64, 2e-6, 1e-7, 0.98, agreement)
+    assert repr(parity) == (
+        f"<Parity of 'm.tflite': max |error| 2e-06, same top-1 {shown}, 64 samples>"
+    )
+    cells = re.findall(">([^<]+)</td>", parity._repr_html_())
+    assert cells == ["some/m.tflite", "2e-06", "1e-07", "0.98", shown, "64"]
 
 
 def test_verify_reports_the_errors_it_finds(model, file):

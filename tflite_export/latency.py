@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+from pathlib import Path
+
+from tflite_export.html_tables import html_table
 
 # Inferences timed by default: the 90th percentile then has five above it.
 RUNS = 50
@@ -86,6 +89,15 @@ class Latency:
         """Returns the fields as a JSON string."""
         return json.dumps(dataclasses.asdict(self))
 
+    def __repr__(self) -> str:
+        return (
+            f"<Latency of {Path(self.path).name!r}: p50 {_number(self.p50_ms)} ms, "
+            f"mean {self.mean_ms:.3f} ms>"
+        )
+
+    def _repr_html_(self) -> str:
+        return Comparison((self,))._repr_html_()
+
     def __str__(self) -> str:
         return (
             f"{self.path}: p50 {_number(self.p50_ms)} ms, p90 {_number(self.p90_ms)} "
@@ -145,6 +157,9 @@ class Comparison:
         alignment = ["---"] + ["---:"] * (len(HEADER) - 1)
         lines = [list(HEADER), alignment, *self._rows()]
         return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+    def _repr_html_(self) -> str:
+        return html_table(HEADER, self._rows())
 
     def __str__(self) -> str:
         table = [list(HEADER), *self._rows()]

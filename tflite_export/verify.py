@@ -11,6 +11,8 @@ import numpy as np
 from tflite_export.checks import check_count, check_finite, shown
 from tflite_export.data import NUMERIC_KINDS, Samples, count_samples, take_samples
 from tflite_export.data_forms import Data, Inputs
+from tflite_export.html_tables import html_table
+from tflite_export.latency import UNKNOWN
 from tflite_export.model_checks import keys_of
 from tflite_export.runtime import TfliteFile
 
@@ -26,6 +28,16 @@ ModelOrOutputs: TypeAlias = Union["keras.Model", Outputs]
 # By default of `Parity.ok`: probabilities of float32 kernels that only sum in another
 # order differ by less.
 TOLERANCE = 1e-4
+
+HEADER = (
+    "file",
+    "max |error|",
+    "mean |error|",
+    "outputs up to",
+    "same top-1",
+    "samples",
+)
+"""Of the table of a `Parity` in a notebook."""
 
 # Samples to compare by default: a wrong conversion shows on any of them.
 MAX_SAMPLES = 64
@@ -69,6 +81,28 @@ class Parity:
     def to_json(self) -> str:
         """Returns the fields as a JSON string."""
         return json.dumps(dataclasses.asdict(self))
+
+    def __repr__(self) -> str:
+        return (
+            f"<Parity of {Path(self.path).name!r}: max |error| "
+            f"{self.max_abs_error:.3g}, same top-1 {self._top1()}, {self.samples} "
+            "samples>"
+        )
+
+    def _repr_html_(self) -> str:
+        row = (
+            self.path,
+            f"{self.max_abs_error:.3g}",
+            f"{self.mean_abs_error:.3g}",
+            f"{self.max_abs_output:.3g}",
+            self._top1(),
+            f"{self.samples:,}",
+        )
+        return html_table(HEADER, [row])
+
+    def _top1(self) -> str:
+        agreement = self.top1_agreement
+        return UNKNOWN if agreement is None else f"{agreement:.1%}"
 
     def __str__(self) -> str:
         text = (
