@@ -24,6 +24,7 @@ from keras_greedy.datasets import Examples
 from tflite_export.checks import check_count, check_target
 from tflite_export.commands import verify_on, verify_samples
 from tflite_export.data import take_samples
+from tflite_export.quantize import CALIBRATED
 from tflite_export.runtime import TfliteFile
 from tflite_export.verify import MAX_SAMPLES, TOLERANCE, Parity, inputs_of
 
@@ -46,10 +47,11 @@ def export(
 ) -> Result:
     """Writes a `.tflite` file, and compares it with the model."""
     target = check_target(output, ".tflite")
-    if data is None and quantize in ("int8", "int8_full"):
+    is_calibrated = quantize in CALIBRATED
+    if data is None and is_calibrated:
         raise ValueError(
-            f"Expected --data for --{quantize.replace('_', '-')}: typical examples, "
-            "to measure the range of each activation on. Received: none"
+            "Expected --data for --int8 and --int8-full: typical examples, to measure "
+            "the range of each activation on. Received: none"
         )
     loaded = load_model(model)
     if data is None:
@@ -63,7 +65,7 @@ def export(
         loaded,
         target,
         quantize,  # type: ignore[arg-type]
-        representative_data=inputs.x if data is not None else None,
+        representative_data=inputs.x if is_calibrated else None,
     )
     parity = tflite_export.verify(loaded, path, inputs.x)
     least_top1 = top1
@@ -128,12 +130,12 @@ def verify(
         return verify_samples(file, samples, model, tolerance, top1, json)
     if model is None or samples is not None:
         raise ValueError("Expected --data with --model, and without --samples")
+    opened = TfliteFile(file)
     with contextlib.redirect_stdout(sys.stderr):
         loaded = load_model(model)
         told = told_preprocessing(loaded, data, preprocessing)
         examples = read(data, shapes_of(loaded), told, MAX_SAMPLES)
-        ports = inputs_of(loaded, TfliteFile(file))
-        inputs = take_samples(examples.x, MAX_SAMPLES, ports)
+        inputs = take_samples(examples.x, MAX_SAMPLES, inputs_of(loaded, opened))
     return verify_on(loaded, file, inputs, tolerance, top1, json)
 
 

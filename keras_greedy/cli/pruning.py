@@ -23,7 +23,7 @@ from keras_greedy.pipeline import prune as prune_model
 from keras_greedy.policies import PruningPolicy
 from keras_greedy.report import Change, Report, compare
 from keras_greedy.training import FineTune
-from tflite_export.checks import check_target
+from tflite_export.checks import check_count, check_target
 
 UNITS = {
     "macs": "MACs",
@@ -64,7 +64,7 @@ def prune(
         round_to=round_to,
     )
     training = training_of(finetune, distill)
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(check_count("seed", seed, minimum=0))
     full = load_model(model, compile=training is not None)
     policy = keeping(keep, full)
     told = told_preprocessing(full, data, preprocessing)

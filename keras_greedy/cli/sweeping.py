@@ -13,6 +13,7 @@ from keras_greedy.cli.results import Result, printed, say
 from keras_greedy.graph.costs import count_params, macs
 from keras_greedy.pipeline import search
 from keras_greedy.report import aligned
+from tflite_export.checks import check_count
 
 
 @printed
@@ -37,7 +38,7 @@ def sweep(
     folder = None if output is None else Path(output)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(check_count("seed", seed, minimum=0))
     full = load_model(model)
     policy = keeping(keep, full)
     told = told_preprocessing(full, data, preprocessing)

@@ -96,8 +96,9 @@ def _supervised_keys(info: Any) -> tuple[str, str] | None:
 
 def _class_names(info: Any, key: str) -> tuple[str, ...]:
     features = info.features
-    feature = features.get(key) if isinstance(features, Mapping) else None
-    return tuple(getattr(feature, "names", None) or ())
+    has_keys = hasattr(features, "keys") and key in features
+    names = getattr(features[key], "names", None) if has_keys else None
+    return tuple(names or ())
 
 
 def _numpy(dataset: Any, skip: int) -> Iterator[Any]:

@@ -120,10 +120,11 @@ def _picture_of(shapes: Mapping[str, tuple[int | None, ...]]) -> tuple[Size, int
 
 def _told(preprocessing: str | None) -> str:
     if preprocessing is None:
+        families = ", ".join(FAMILIES)
         raise ValueError(
             "Expected `preprocessing` to say how pictures are scaled for the model, "
             "which does not tell itself: 'none' leaves them from 0 to 255, 'unit' "
-            f"makes them 0 to 1, others are of keras.applications: {', '.join(FAMILIES)}. "
+            f"makes them 0 to 1, others are of keras.applications: {families}. "
             "Received: preprocessing=None"
         )
     check_choice("preprocessing", preprocessing, PREPROCESSINGS)
