@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import keras
 import models
@@ -15,7 +18,7 @@ import keras_greedy
 import keras_greedy_cli as cli
 import tflite_export
 from keras_greedy.cli import pruning
-from keras_greedy_cli.parser import COMMANDS
+from keras_greedy_cli.parser import COMMANDS, parser
 
 layers = keras.layers
 CLASSES = 3
@@ -108,6 +111,23 @@ def test_the_package_is_the_command_line_too():
     )
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["name"] == "small"
+
+
+ROOT = Path(cli.__file__).parents[1]
+SHOWN = re.findall(
+    r"^keras-greedy (.*)$",
+    "\n".join(
+        (ROOT / page).read_text("utf-8")
+        for page in ("README.md", "docs/guides/command-line.md")
+    ),
+    flags=re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_the_commands_of_the_pages_are_understood(shown):
+    words = shlex.split(shown.partition(">")[0])
+    assert parser().parse_args(words).command
 
 
 # --- info and inspect

@@ -3,14 +3,13 @@
 from keras_greedy.datasets.arrays import from_arrays
 from keras_greedy.datasets.examples import Examples
 from keras_greedy.datasets.folder import from_folder
-from keras_greedy.datasets.handwritten import Labelled, digits
+from keras_greedy.datasets.handwritten import digits
 from keras_greedy.datasets.named import from_tfds
 from keras_greedy.datasets.preprocessing import guess_preprocessing, preprocess
 from keras_greedy.datasets.sources import load
 
 __all__ = [
     "Examples",
-    "Labelled",
     "digits",
     "from_arrays",
     "from_folder",

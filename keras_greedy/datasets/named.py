@@ -49,6 +49,19 @@ def from_tfds(
     Raises:
         ImportError: When tensorflow_datasets is not installed; says how to install it.
         ValueError: When there is no such data set or split, or it has other keys.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import tensorflow as tf
+    from keras_greedy.datasets import from_tfds
+
+    # Of a name: from_tfds("beans", "train[:20%]", size=(32, 32))
+    loaded = {"image": np.zeros((4, 40, 60, 3), "uint8"), "label": range(4)}
+    examples = from_tfds(tf.data.Dataset.from_tensor_slices(loaded), size=(32, 32))
+    assert examples.x.shape == (4, 32, 32, 3)
+    ```
     """
     check_channels(channels)
     skip = check_count("skip", skip, minimum=0)

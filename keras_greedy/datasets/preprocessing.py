@@ -1,4 +1,4 @@
-"""What pictures are made into, before a model takes them."""
+"""The numbers that a model takes for the pixels of pictures."""
 
 import importlib
 
