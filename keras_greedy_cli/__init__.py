@@ -52,7 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NO_READER
     except ImportError as error:
-        return _failed(f"{error}. To have it all: pip install 'keras_greedy[demo]'")
+        told = str(error)
+        if "pip install" not in told:
+            told += ". To have it all: pip install 'keras_greedy[datasets,demo]'"
+        return _failed(told)
     except (OSError, RuntimeError, ValueError) as error:
         return _failed(error)
     except KeyboardInterrupt as error:

@@ -68,7 +68,7 @@ def test_a_missing_package_is_an_error_that_says_what_to_install(monkeypatch, ca
     assert cli.main(["demo"]) == 2
     message = capsys.readouterr().err
     assert "No module named 'sklearn'" in message
-    assert "pip install 'keras_greedy[demo]'" in message
+    assert "pip install 'keras_greedy[datasets,demo]'" in message
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):

@@ -13,11 +13,12 @@ import keras
 import models
 import numpy as np
 import pytest
+from pytest import approx
 
 import keras_greedy
 import keras_greedy_cli as cli
 import tflite_export
-from keras_greedy.cli import pruning
+from keras_greedy.cli import data, pruning
 from keras_greedy_cli.parser import COMMANDS, parser
 
 layers = keras.layers
@@ -282,6 +283,19 @@ def test_digits_are_tested_on_their_own_test_set(capfd, calls):
     assert facts["top1_before"] == right.mean()
 
 
+def test_a_model_of_two_inputs_takes_them_by_name(capfd):
+    left, right = keras.Input((6,), name="left"), keras.Input((4,), name="right")
+    both = layers.Concatenate()([left, right])
+    hidden = layers.Dense(32, activation="relu")(both)
+    keras.Model([left, right], layers.Dense(3)(hidden)).save("two.keras")
+    rng = np.random.default_rng(0)
+    arrays = {"right": rng.random((40, 4)), "left": rng.random((40, 6))}
+    np.savez("two.npz", **arrays, y=np.arange(40) % 3)
+    two = ["two.keras", "--data", "two.npz", "-o"]
+    assert facts_of(capfd, "prune", *two, "compact.keras")["test_samples"] == 10
+    assert facts_of(capfd, "export", *two, "two.tflite")["ok"]
+
+
 def test_labels_of_other_classes_are_not_used(capfd, calls):
     small_model(classes=5).save("five.keras")
     code, out, err = run(
@@ -451,10 +465,22 @@ def test_accuracy_is_the_same_of_a_model_and_its_file(capfd):
     assert of_photos["top1"] == of_model["top1"]
 
 
+def test_accuracy_reads_the_data_in_pieces(capfd, monkeypatch):
+    photos = ["accuracy", "small.keras", "--data", "photos"]
+    whole = facts_of(capfd, *photos)
+    for size in (7, 20):
+        monkeypatch.setattr(data, "PIECE", size)
+        assert facts_of(capfd, *photos) == {**whole, "top1": approx(whole["top1"])}
+    assert facts_of(capfd, *photos, "--samples", "15")["samples"] == 15
+
+
 def test_accuracy_needs_labels_and_a_classifier(capfd):
     for file in ("small.keras", "small.tflite"):
         line = refused(capfd, "accuracy", file, "--data", "x.npy")
         assert "Expected --data with labels" in line
+    small_model(classes=5).save("five.keras")
+    line = refused(capfd, "accuracy", "five.keras", "--data", "photos")
+    assert "Expected --data with labels" in line
     keras.Sequential([keras.Input((4,)), layers.Dense(1)]).save("one.keras")
     np.savez("four.npz", x=np.ones((3, 4)), y=np.ones(3))
     line = refused(capfd, "accuracy", "one.keras", "--data", "four.npz")

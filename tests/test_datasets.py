@@ -82,6 +82,10 @@ def test_the_middle_of_a_wide_picture_is_read_and_not_squeezed(tmp_path):
     assert (from_folder(tmp_path, (8, 8)).x == 200).all()
 
 
+def test_there_may_be_none_left(folder):
+    assert len(from_folder(folder, (8, 8), skip=10)) == 0
+
+
 def test_channels_are_those_that_the_model_takes(tmp_path):
     keras.utils.save_img(tmp_path / "grey.png", np.full((9, 9, 1), 7), scale=False)
     assert (from_folder(tmp_path, (9, 9), channels=3).x == 7).all()
@@ -303,9 +307,10 @@ def test_other_keys_are_told_or_refused():
         from_tfds(features)
 
 
-def test_no_examples_left_are_refused():
-    with pytest.raises(ValueError, match="more than skip=9 examples"):
-        from_tfds(dataset_of(PIXELS), skip=9)
+def test_none_may_be_left_but_not_from_the_start():
+    assert from_tfds(dataset_of(PIXELS), size=(8, 8), skip=9).x.shape == (0, 8, 8, 3)
+    with pytest.raises(ValueError, match="Expected `dataset` to hold examples"):
+        from_tfds(dataset_of(PIXELS).take(0))
 
 
 @pytest.fixture(scope="module")
@@ -359,7 +364,9 @@ def test_a_data_set_of_a_builder_is_loaded_by_its_name(built):
 def test_a_split_or_a_name_that_is_not_there_is_refused(built, tfds):
     with pytest.raises(ValueError, match="Unknown split"):
         from_tfds(built, "testing")
-    with pytest.raises(ValueError, match="nothing_of_that_name"):
+    with pytest.raises(
+        ValueError, match=r"^Expected `dataset`.*nothing_of_that_name'$"
+    ):
         from_tfds("nothing_of_that_name")
 
 

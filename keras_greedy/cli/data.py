@@ -1,6 +1,6 @@
 """The data that a command is given."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import keras
@@ -15,6 +15,8 @@ HELD_PART = 4
 DIGITS = ("digits", "digits:train")
 DIGITS_TO_TEST = "digits:test"
 ARRAYS = (".npy", ".npz")
+PIECE = 2048
+"""Examples read at a time, where all of a data set are: 1.2 GB of 224 x 224 pixels."""
 
 CLASSES_AXES = 2
 
@@ -32,19 +34,18 @@ def classes_of(model: keras.Model) -> int | None:
 
 
 def told_preprocessing(
-    model: keras.Model | None,
+    model: keras.Model,
     source: str,
     preprocessing: str | None,
 ) -> str | None:
     """Returns the preprocessing to use, and says so where the model tells it.
 
     Args:
-        model: The model, if there is one.
+        model: The model.
         source: The word for the data: those in arrays are as the model takes them.
         preprocessing: The one that the user asks for, if any.
     """
-    is_ready = source.endswith(ARRAYS) or source.partition(":")[0] == "digits"
-    if preprocessing is not None or model is None or is_ready:
+    if preprocessing is not None or _is_ready(source):
         return preprocessing
     guess = guess_preprocessing(model)
     if guess is not None:
@@ -73,6 +74,38 @@ def read(
     labels = "no labels" if examples.y is None else "labels"
     say(f"{len(examples):,} examples, {labels}")
     return examples
+
+
+def read_in_pieces(
+    source: str,
+    shapes: Mapping[str, tuple[int | None, ...]],
+    preprocessing: str | None,
+    count: int | None,
+) -> Iterator[Examples]:
+    """Yields the examples of a source, as many at a time as fit into memory.
+
+    Args:
+        source: The word for the data; arrays are one piece.
+        shapes: As for `keras_greedy.datasets.load`.
+        preprocessing: As for `keras_greedy.datasets.load`.
+        count: Most examples to read, or `None` for all.
+    """
+    most = count if _is_ready(source) else PIECE
+    start = 0
+    while count is None or start < count:
+        size = most if count is None or most is None else min(most, count - start)
+        piece = load(source, shapes, preprocessing, size, skip=start)
+        if len(piece):
+            yield piece
+        start += len(piece)
+        if size is None or len(piece) < size:
+            return
+        say(f"{start:,} examples")
+
+
+def _is_ready(source: str) -> bool:
+    """Returns whether examples are as the model takes them, without preprocessing."""
+    return source.endswith(ARRAYS) or source.partition(":")[0] == "digits"
 
 
 class Parts(NamedTuple):
@@ -112,15 +145,15 @@ def read_parts(
     samples = check_count("samples", samples, minimum=1)
     test_samples = check_count("test_samples", test_samples, minimum=1)
     shapes = shapes_of(model)
+    classes = classes_of(model)
     if test is None and data in DIGITS:
         test = DIGITS_TO_TEST
     if test is not None:
         own = read(data, shapes, preprocessing, samples, seed)
         others = read(test, shapes, preprocessing, test_samples, seed)
-        return Parts(fitting(own, model), fitting(others, model), is_held=True)
-    both = fitting(
-        read(data, shapes, preprocessing, samples + test_samples, seed), model
-    )
+        return Parts(fitting(own, classes), fitting(others, classes), is_held=True)
+    both = read(data, shapes, preprocessing, samples + test_samples, seed)
+    both = fitting(both, classes)
     count = len(both)
     if count <= samples:
         samples = count - count // HELD_PART
@@ -129,14 +162,13 @@ def read_parts(
     return Parts(both.part(0, samples), both.part(samples, count), is_held=True)
 
 
-def fitting(examples: Examples, model: keras.Model) -> Examples:
+def fitting(examples: Examples, classes: int | None) -> Examples:
     """Returns the examples, without labels that are not the model's classes.
 
     Args:
         examples: The examples.
-        model: The model; labels of one that is no classifier stay.
+        classes: The number of the model's classes; labels stay if it is no classifier.
     """
-    classes = classes_of(model)
     if examples.y is None or classes is None:
         return examples
     names = examples.class_names

@@ -1,8 +1,10 @@
 """`keras-greedy export`, `verify` and `accuracy`."""
 
 import contextlib
+import functools
 import shlex
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import keras
@@ -14,6 +16,7 @@ from keras_greedy.cli.data import (
     classes_of,
     fitting,
     read,
+    read_in_pieces,
     shapes_of,
     told_preprocessing,
     top1,
@@ -149,26 +152,50 @@ def accuracy(
     """Returns the top-1 of a `.keras` or `.tflite` file on labelled data."""
     if samples is not None:
         samples = check_count("samples", samples, minimum=1)
+    shapes: Mapping[str, tuple[int | None, ...]]
+    share_of: Callable[[Examples], float]
     if Path(file).suffix == ".tflite":
-        shapes = dict(TfliteFile(file).samples.shapes)
-        examples = read(data, shapes, preprocessing, samples)
-        _check_labels(examples)
-        share = tflite_export.accuracy(file, examples.data)
+        opened = TfliteFile(file)
+        shapes = opened.samples.shapes
+        classes = opened.outputs[0].shape[-1]
+        share_of = functools.partial(_share_of_file, file)
     else:
         model = load_model(file)
-        if classes_of(model) is None:
-            raise ValueError(
-                f"Expected a classifier: a model with one output of shape (batch, "
-                f"classes). Received: {file!r}, with "
-                f"{[tuple(tensor.shape) for tensor in model.outputs]}"
-            )
-        told = told_preprocessing(model, data, preprocessing)
-        examples = fitting(read(data, shapes_of(model), told, samples), model)
-        _check_labels(examples)
-        found = top1(answers_of(model, examples), examples)
-        share = 0.0 if found is None else found
-    text = f"{file}: top-1 {share:.2%} on {len(examples):,} examples"
-    return Result(text, {"file": file, "top1": share, "samples": len(examples)})
+        shapes = shapes_of(model)
+        classes = _checked_classes(model, file)
+        preprocessing = told_preprocessing(model, data, preprocessing)
+        share_of = functools.partial(_share_of_model, model)
+    say(f"Reading {data}")
+    right = 0.0
+    count = 0
+    for piece in read_in_pieces(data, shapes, preprocessing, samples):
+        labelled = fitting(piece, classes)
+        _check_labels(labelled)
+        right += share_of(labelled) * len(piece)
+        count += len(piece)
+    share = right / count
+    text = f"{file}: top-1 {share:.2%} on {count:,} examples"
+    return Result(text, {"file": file, "top1": share, "samples": count})
+
+
+def _share_of_file(file: str, examples: Examples) -> float:
+    return tflite_export.accuracy(file, examples.data)
+
+
+def _share_of_model(model: keras.Model, examples: Examples) -> float:
+    share = top1(answers_of(model, examples), examples)
+    assert share is not None  # It is a classifier, and there are labels.
+    return share
+
+
+def _checked_classes(model: keras.Model, file: str) -> int:
+    classes = classes_of(model)
+    if classes is None:
+        raise ValueError(
+            "Expected a classifier: a model with one output of shape (batch, classes). "
+            f"Received: {file!r}, with {[tuple(each.shape) for each in model.outputs]}"
+        )
+    return classes
 
 
 def _check_labels(examples: Examples) -> None:

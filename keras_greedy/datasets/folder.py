@@ -37,7 +37,8 @@ def from_folder(
         seed: Of the order.
 
     Returns:
-        The `Examples`, x as integers from 0 to 255: see `preprocess`.
+        The `Examples`, x as integers from 0 to 255: see `preprocess`. There may be
+        none left behind `skip`.
 
     Raises:
         FileNotFoundError: When there is no such folder.

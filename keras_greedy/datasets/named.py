@@ -44,7 +44,8 @@ def from_tfds(
         keys: Of the inputs and of the labels in dictionaries, where they are others.
 
     Returns:
-        The `Examples`, pictures as integers from 0 to 255: see `preprocess`.
+        The `Examples`, pictures as integers from 0 to 255: see `preprocess`. There may
+        be none left behind `skip`.
 
     Raises:
         ImportError: When tensorflow_datasets is not installed; says how to install it.
@@ -69,7 +70,7 @@ def from_tfds(
         count = check_count("count", count, minimum=1)
     names: tuple[str, ...] = ()
     if isinstance(dataset, str):
-        dataset, info = _import_tfds().load(dataset, split=split, with_info=True)
+        dataset, info = _loaded(dataset, split)
         keys = keys or _supervised_keys(info)
         names = _class_names(info, (keys or KEYS)[1])
     inputs = []
@@ -80,13 +81,26 @@ def from_tfds(
             x = fit_picture(x, size, channels)
         inputs.append(x)
         labels.append(y)
-    if not inputs:
+    if not inputs and not skip:
         raise ValueError(
-            f"Expected `dataset` to hold more than skip={skip} examples. Received: "
-            f"{dataset!r}"
+            f"Expected `dataset` to hold examples. Received: {dataset!r}, with none"
         )
+    if not inputs:
+        return Examples(np.empty((0, *(size or ()), channels), "uint8"), None, names)
     has_labels = all(y is not None for y in labels)
     return Examples(np.stack(inputs), np.stack(labels) if has_labels else None, names)
+
+
+def _loaded(name: str, split: str) -> tuple[Any, Any]:
+    tfds = _import_tfds()
+    try:
+        return tfds.load(name, split=split, with_info=True)
+    # Its text lists all that there are.
+    except tfds.core.DatasetNotFoundError:
+        raise ValueError(
+            "Expected `dataset` to be a name in the catalogue of tensorflow_datasets, "
+            f"or of a data set in its folder. Received: dataset={name!r}"
+        ) from None
 
 
 def _import_tfds() -> ModuleType:
