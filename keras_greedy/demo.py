@@ -12,7 +12,7 @@ import numpy as np
 
 import keras_greedy
 import tflite_export
-from keras_greedy.datasets import Labelled, digits
+from keras_greedy.datasets.handwritten import Labelled, digits
 from keras_greedy.plots import picture, plot_curve
 from keras_greedy.report import aligned
 from tflite_export.checks import check_number, is_count

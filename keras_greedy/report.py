@@ -93,6 +93,10 @@ class Report:
 
     def to_json(self) -> str:
         """Returns the fields as a JSON string."""
+        return json.dumps(self.to_dict())
+
+    def to_dict(self) -> dict[str, dict]:
+        """Returns the fields as dicts of numbers."""
         fields: dict[str, dict] = {
             "macs": self.macs.to_dict(),
             "params": self.params.to_dict(),
@@ -103,7 +107,7 @@ class Report:
         for name, change in self.widths.items():
             widths[name] = change.to_dict()
         fields["widths"] = widths
-        return json.dumps(fields)
+        return fields
 
     def to_markdown(self) -> str:
         """Returns the table in markdown."""

@@ -68,7 +68,7 @@ def test_a_missing_package_is_an_error_that_says_what_to_install(monkeypatch, ca
     assert cli.main(["demo"]) == 2
     message = capsys.readouterr().err
     assert "No module named 'sklearn'" in message
-    assert "pip install 'keras_greedy[demo]'" in message
+    assert "pip install 'keras_greedy[datasets,demo]'" in message
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
@@ -89,7 +89,9 @@ def test_an_interrupt_ends_the_command_quietly(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("arguments", [[], ["prune"], ["demo", "--epochs", "many"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["prune"], ["nothing"], ["demo", "--epochs", "many"]]
+)
 def test_unknown_arguments_get_the_usage_and_exit_code_2(arguments, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(arguments)
@@ -119,11 +121,11 @@ def test_everything_is_said_when_the_log_level_asks_for_it(environment, capfd):
 
 
 def test_a_crash_says_where_python_was():
-    crash = "cli._demo = lambda: os.abort(); cli.main(['demo'])"
+    crash = "cli._resolved = lambda command: os.abort(); cli.main(['demo'])"
     ended = python("-c", f"import os; import keras_greedy_cli as cli; {crash}")
     assert ended.returncode != 0
     assert "Fatal Python error: Aborted" in ended.stderr
-    assert "keras_greedy_cli.py" in ended.stderr
+    assert "keras_greedy_cli" in ended.stderr
 
 
 def test_starting_tensorflow_says_nothing():

@@ -177,6 +177,7 @@ def test_no_docstring_begins_with_a_question():
 
 PUBLIC_PACKAGES = (
     "keras_greedy",
+    "keras_greedy.datasets",
     "keras_greedy.lottery",
     "keras_greedy.interop",
     "tflite_export",

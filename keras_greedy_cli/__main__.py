@@ -1,0 +1,8 @@
+"""`python -m keras_greedy_cli` is `keras-greedy`."""
+
+import sys
+
+from keras_greedy_cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
