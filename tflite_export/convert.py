@@ -17,8 +17,9 @@ from tflite_export.model_checks import (
     structure_of,
 )
 from tflite_export.other_backends import convert_elsewhere
-from tflite_export.quantize import (
+from tflite_export.quantization import (
     CALIBRATED,
+    REPRESENTATIVE_SAMPLES,
     Quantization,
     check_integers,
     check_quantize,
@@ -31,9 +32,6 @@ from tflite_export.user_warnings import warn_user
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
-
-# Samples to calibrate on: enough typical ones to meet the range of each activation.
-REPRESENTATIVE_SAMPLES = 128
 
 INTERPRETER_DEPRECATION = r"\s*Warning: tf\.lite\.Interpreter is"
 
