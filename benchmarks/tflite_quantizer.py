@@ -2,8 +2,8 @@
 
     python benchmarks/tflite_quantizer.py
 
-Whole and pruned, by one search on 512 images of `imagenet_sample`, without training; the
-first 128 of them calibrate, `imagenet_val650` tells top-1, and all files are timed in
+Whole and pruned, by one search on 512 images of `imagenet_sample`, without training;
+the first 128 of them calibrate, `imagenet_val650` tells top-1, and all files are timed in
 turns in one thread. `--models FOLDER` keeps the pruned models there for the next time.
 """
 
@@ -36,8 +36,8 @@ SLOW = "`int16x8`"
 """Measured on the full model only: a third of a second for an image."""
 
 HEADER = """\
-| model | by | numbers | top-1 | same top-1 as float | .tflite | p50 latency | start-up \
-| peak memory |
+| model | by | numbers | top-1 | same top-1 as float | .tflite | p50 latency \
+| start-up | peak memory |
 |---|---|---|---:|---:|---:|---:|---:|---:|"""
 
 
