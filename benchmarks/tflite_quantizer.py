@@ -2,9 +2,9 @@
 
     python benchmarks/tflite_quantizer.py
 
-Whole and pruned, by one search on 512 images of `imagenet_sample`, without training;
-the first 128 of them calibrate, `imagenet_val650` tells top-1, and all files are timed in
-turns in one thread. `--models FOLDER` keeps the pruned models there for the next time.
+Whole and pruned, by one search on 512 images of `imagenet_sample`, without training.
+The first 128 of them calibrate, `imagenet_val650` tells top-1, and all files are timed
+in turns in one thread. `--models FOLDER` keeps the pruned models for the next time.
 """
 
 import argparse

@@ -225,7 +225,7 @@ def test_it_needs_no_tensorflow_and_no_keras(file, tmp_path):
         ({"(": "int8"}, images(4), "regular expressions"),
         ({"dense": "int3"}, images(4), r"recipe\['dense'\]"),
         ({"no_such_layer": "int8"}, images(4), "'no_such_layer', which matches none"),
-        ({"Tanh": "int4", "pooling": "dynamic"}, images(4), "stored and computed so"),
+        ({"TANH": "int4", "pooling": "dynamic"}, images(4), "stored and computed so"),
         ([{"regex": ".*"}], None, "'operation'"),
         ("dynamic", images(4), "`representative_data` only"),
         ("int8", images(4, size=8), r"shape \('n', 16, 16, 3\)"),

@@ -66,9 +66,9 @@ def quantize(
         path: The file, of float32.
         target: The file to write: a name ending in `.tflite`, in an existing folder.
         recipe: A kind of the table; or a dict of such kinds, or `None` for float32, by
-            patterns: regular expressions, looked for in the names of the outputs and
-            of the weights of each operation, of which the last one that matches holds;
-            or a list of rules of litert-quantizer's own.
+            patterns: regular expressions, looked for in the kind of each operation
+            (`SOFTMAX`...) and the names of its outputs and weights, of which the last
+            one that matches holds; or a list of rules of litert-quantizer's own.
         representative_data: For the integer kinds but `"dynamic"`, typical inputs, as
             for `convert`; by default those that `save_samples` wrote beside `path`.
         representative_samples: Most of these to read, the first ones.

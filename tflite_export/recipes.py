@@ -43,8 +43,8 @@ class Operation:
     Attributes:
         kind: What it computes, as litert-quantizer names it.
         scope: The names of its outputs, by which litert-quantizer knows it.
-        names: These, and the names of its weights, which patterns are searched in:
-            the outputs of a file have names that do not tell the layer.
+        names: Its kind, these names and those of its weights, which patterns are
+            searched in: the outputs of a file have names that do not tell the layer.
     """
 
     kind: str
@@ -100,14 +100,14 @@ def operations_of(content: bytes) -> list[Operation]:
             code = model.operatorCodes[each.opcodeIndex].builtinCode
             if code not in utils.TFL_OP_CODE_TO_NAME:
                 continue
+            kind = utils.TFL_OP_CODE_TO_NAME[code]
             scope = utils.get_op_scope(each, graph.tensors)
-            names = [scope]
+            names = [kind.value, scope.rstrip(";")]
             for index in each.inputs:
                 tensor = graph.tensors[index]
                 # -1 is an input that is left out.
                 if index >= 0 and model.buffers[tensor.buffer].data is not None:
                     names.append(utils.get_tensor_name(tensor))
-            kind = utils.TFL_OP_CODE_TO_NAME[code]
             found.append(Operation(kind, scope, ";".join(names)))
     return found
 

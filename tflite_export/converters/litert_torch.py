@@ -1,4 +1,7 @@
-"""Conversion of a model of torch by `litert-torch`, without TensorFlow."""
+"""Conversion of a model of torch by `litert-torch`, without TensorFlow.
+
+Integers are left to litert-quantizer.
+"""
 
 import importlib.util
 import tempfile
@@ -11,6 +14,8 @@ from tflite_export.converters.process import PYTHON
 from tflite_export.data import Samples
 from tflite_export.model_checks import signature_of
 from tflite_export.quantization import Quantization
+from tflite_export.quantizer import check_installed, quantized_bytes
+from tflite_export.runtime import TfliteFile
 
 if TYPE_CHECKING:
     import keras
@@ -33,27 +38,36 @@ def convert(
     batch_size: int,
     batches: Sequence[Samples],
 ) -> bytes:
-    """Returns the content of the file, whose values are checked.
+    """Returns the content of the file; the values of the float one are checked.
 
     Args:
         model: A model that `check_model` has passed.
-        quantize: `None`.
+        quantize: The way to store and compute numbers, see `convert`.
         batch_size: Number of samples that the file takes at once.
-        batches: None.
+        batches: What to calibrate on, where that is needed.
 
     Raises:
-        ValueError: When it is to be quantized, or computes something else in the file.
+        ImportError: When it is to be quantized, and litert-quantizer is not installed.
+        ValueError: When it computes something else in the file, or is calibrated and
+            has several inputs.
     """
     if quantize is not None:
+        check_installed()
+    if batches and len(model.inputs) > 1:
+        # The file does not tell which of its inputs is which.
         raise ValueError(
-            f"Expected `quantize=None` where {NAME} converts. Received: "
-            f"quantize={quantize!r}. Quantize the file by `tflite_export.quantize`; or "
-            f"install TensorFlow, or name an interpreter with that and Keras in "
-            f"{PYTHON}."
+            f"Expected a model of one input where {NAME} converts and "
+            f"quantize={quantize!r}. Received: a model of {len(model.inputs)}. Install "
+            f"TensorFlow, or name an interpreter with that and Keras in {PYTHON}."
         )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         signature = [signature_of(model, batch_size)]
         model.export(path, "litert", verbose=False, input_signature=signature)
         check_file(path, model, batch_size, NAME)
-        return path.read_bytes()
+        content = path.read_bytes()
+        names = [port.name for port in TfliteFile(path).inputs]
+    if quantize is None:
+        return content
+    renamed = [dict(zip(names, batch.values(), strict=True)) for batch in batches]
+    return quantized_bytes(content, quantize, renamed)
