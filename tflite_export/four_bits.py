@@ -1,13 +1,12 @@
 """The layers of a file whose weights can be stored in 4 bits at little cost."""
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from tflite_export.calibration import Ranges, apply_rules
 from tflite_export.data import Samples
-from tflite_export.recipes import FOUR_BITS, Operation, Rules, rules_of
+from tflite_export.recipes import FOUR_BITS, Operation, Rules, rules_by_scope
 from tflite_export.runtime import import_runtime
 
 MEASURED_BATCHES = 64
@@ -38,11 +37,13 @@ def choose_four_bits(
     batches = batches[:MEASURED_BATCHES]
     expected = _outputs(content, batches)
 
+    def rules_with(layers: Sequence[str]) -> Rules:
+        eight = {operation.scope: "int8" for operation in operations}
+        return rules_by_scope(eight | dict.fromkeys(layers, "int4"))
+
     def error(layers: Sequence[str]) -> tuple[float, int]:
         """Returns the squared error with these layers in 4 bits, and the size."""
-        four = {f"^{re.escape(scope)}": "int4" for scope in layers}
-        rules = rules_of({".*": "int8"} | four, operations)
-        made = apply_rules(content, rules, ranges)
+        made = apply_rules(content, rules_with(layers), ranges)
         found = _outputs(made, batches)
         squares = [np.sum((found[name] - expected[name]) ** 2.0) for name in expected]
         return float(sum(squares)), len(made)
@@ -63,8 +64,7 @@ def choose_four_bits(
             within = middle
         else:
             beyond = middle
-    four = {f"^{re.escape(scope)}": "int4" for scope in layers[:within]}
-    return rules_of({".*": "int8"} | four, operations)
+    return rules_with(layers[:within])
 
 
 def _outputs(content: bytes, batches: Sequence[Samples]) -> Samples:

@@ -140,19 +140,28 @@ def rules_of(recipe: Recipe, operations: Sequence[Operation]) -> Rules:
         for own in recipe:
             _check_effect([dict(own)], own["regex"], operations)
         return [dict(own) for own in recipe]
-    chosen: dict[str, Rules] = {}
+    kinds: dict[str, str | None] = {}
     for pattern, kind in recipe.items():
         matching = [each for each in operations if re.search(pattern, each.names)]
-        rules = []
-        for operation in matching:
-            own_rules = _rules(f"^{re.escape(operation.scope)}$", kind)
-            rules += own_rules
-            # The later pattern holds.
-            chosen[operation.scope] = own_rules
         if not matching:
             raise _no_match(pattern, operations)
-        _check_effect(rules, pattern, operations)
-    return [rule for rules in chosen.values() for rule in rules]
+        own_kinds = {operation.scope: kind for operation in matching}
+        _check_effect(rules_by_scope(own_kinds), pattern, operations)
+        # The later pattern holds.
+        kinds |= own_kinds
+    return rules_by_scope(kinds)
+
+
+def rules_by_scope(kinds: Mapping[str, str | None]) -> Rules:
+    """Returns rules for single operations.
+
+    Args:
+        kinds: The scope of an operation -> its kind, or `None` for float32.
+    """
+    rules = []
+    for scope, kind in kinds.items():
+        rules += _rules(f"^{re.escape(scope)}$", kind)
+    return rules
 
 
 def _check_effect(
