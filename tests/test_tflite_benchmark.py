@@ -12,11 +12,11 @@ import tensorflow as tf
 from exported import erfinv_of_singular_values, mobile_block, two_inputs_and_outputs
 
 import tflite_export
+from tflite_export.converters import tensorflow as conversion
 from tflite_export.latency import Comparison, Latency
 
 layers = keras.layers
 # As attributes of the package these names are the functions.
-conversion = importlib.import_module("tflite_export.convert")
 timing = importlib.import_module("tflite_export.benchmark")
 
 

@@ -28,10 +28,11 @@ from exported import (
 )
 
 import tflite_export
+from tflite_export.converters import keras_export, parity, registry
+from tflite_export.converters import tensorflow as conversion
+from tflite_export.quantization import CALIBRATED
 
 layers = keras.layers
-# As an attribute of the package this name is the function.
-conversion = importlib.import_module("tflite_export.convert")
 
 
 @pytest.fixture(scope="module")
@@ -484,3 +485,67 @@ def test_everything_is_said_to_those_who_ask_for_it(loud, capfd, monkeypatch):
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
     tflite_export.to_bytes(tiny(), "int8", representative_data=np.eye(4))
     assert "inference_type" in capfd.readouterr().err
+
+
+# --- The choice of a converter
+
+
+def with_keras(model, folder, **options):
+    return tflite_export.convert(
+        model, folder / "k.tflite", **options, converter="keras"
+    )
+
+
+@pytest.fixture
+def keras_exports():
+    if not keras_export.is_there("tensorflow"):
+        pytest.skip("Keras has no export to LiteRT before 3.13")
+
+
+@pytest.mark.usefixtures("keras_exports")
+class TestKerasConverts:
+    @pytest.mark.parametrize("mode", [None, "float16", "dynamic", "int8", "int8_full"])
+    def test_the_same_values_as_tensorflows_converter(self, mode, model, tmp_path):
+        data = {"representative_data": images(32)} if mode in CALIBRATED else {}
+        path = with_keras(model, tmp_path, quantize=mode, batch_size=2, **data)
+        own = tflite_export.convert(model, tmp_path / "m.tflite", mode, 2, **data)
+        found, expected = (tflite_export.run(each, images(8)) for each in (path, own))
+        assert found.keys() == expected.keys()
+        step = 0.02 if mode in CALIBRATED else 1e-5
+        np.testing.assert_allclose(found["output_0"], expected["output_0"], atol=step)
+
+    def test_inputs_keep_their_names(self, tmp_path):
+        model = two_inputs_and_outputs()
+        data = {"first": np.ones((2, 3)), "second": np.ones((2, 4))}
+        path = with_keras(model, tmp_path)
+        assert tflite_export.verify(model, path, data).ok(1e-5)
+
+    def test_operations_that_are_not_built_in_are_named(self, tmp_path):
+        with pytest.raises(ValueError, match=r"needs .*Erfinv"):
+            with_keras(erfinv_of_singular_values(), tmp_path)
+        assert not list(tmp_path.iterdir())
+
+    def test_a_file_that_computes_something_else_is_refused(
+        self, model, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(
+            parity, "outputs_of", lambda *_: [np.ones((1, 10), "float32")]
+        )
+        with pytest.raises(ValueError, match="the same by Keras"):
+            with_keras(model, tmp_path)
+        assert not list(tmp_path.iterdir())
+
+    def test_it_stands_in_where_tensorflows_converter_is_not_there(
+        self, model, tmp_path, monkeypatch
+    ):
+        gone = registry.CONVERTERS["tensorflow"]._replace(is_there=lambda _: False)
+        monkeypatch.setitem(registry.CONVERTERS, "tensorflow", gone)
+        path = tflite_export.convert(model, tmp_path / "m.tflite")
+        assert tflite_export.verify(model, path, images(4)).ok(1e-5)
+
+
+def test_a_converter_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ImportError, match="converter='litert-torch'"):
+        tflite_export.convert(tiny(), tmp_path / "m.tflite", converter="litert-torch")
+    with pytest.raises(ValueError, match="converter='onnx'"):
+        tflite_export.convert(tiny(), tmp_path / "m.tflite", converter="onnx")

@@ -1,6 +1,5 @@
 """What the quantized files compute, against arithmetic and against the float model."""
 
-import importlib
 from pathlib import Path
 
 import keras
@@ -19,10 +18,10 @@ from exported import (
 )
 
 import tflite_export
+from tflite_export.converters import tensorflow as conversion
 from tflite_export.runtime import Port, TfliteFile
 
 layers = keras.layers
-conversion = importlib.import_module("tflite_export.convert")
 MODES = [None, "float16", "dynamic", "int8", "int8_full"]
 CALIBRATED = ["int8", "int8_full"]
 

@@ -13,6 +13,7 @@ from tflite_export.inspection import InspectedOperation, Inspection, inspect
 from tflite_export.latency import Comparison, Latency, Operation
 from tflite_export.layers import LayerError, compare_layers, first_divergence
 from tflite_export.metadata import add_metadata
+from tflite_export.quantizer import quantize
 from tflite_export.runtime import run
 from tflite_export.samples import load_samples, save_samples
 from tflite_export.verify import Parity, verify
@@ -35,6 +36,7 @@ __all__ = [
     "first_divergence",
     "inspect",
     "load_samples",
+    "quantize",
     "run",
     "save_samples",
     "to_bytes",

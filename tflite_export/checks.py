@@ -187,12 +187,13 @@ def check_folder(path: str | Path, name: str = "path") -> Path:
     return path
 
 
-def check_target(path: str | Path, suffix: str) -> Path:
+def check_target(path: str | Path, suffix: str, name: str = "path") -> Path:
     """Returns the path of a file to write, if its suffix and its folder are right.
 
     Args:
         path: The path that the caller gave.
         suffix: The required end of the file name, with its dot.
+        name: The argument's name, for the error.
 
     Returns:
         `path`, as a `Path`.
@@ -202,12 +203,12 @@ def check_target(path: str | Path, suffix: str) -> Path:
         ValueError: When `path` has another suffix, or is a folder.
     """
     expected = f"a file name ending in {suffix}"
-    path = check_path(path, expected=expected)
+    path = check_path(path, name, expected)
     if path.suffix != suffix:
         raise ValueError(
-            f"Expected `path` to be {expected}. Received: path={str(path)!r}"
+            f"Expected `{name}` to be {expected}. Received: {name}={str(path)!r}"
         )
-    return check_folder(path)
+    return check_folder(path, name)
 
 
 def check_finite(what: str, values: np.ndarray) -> None:

@@ -1,41 +1,25 @@
 """Conversion of a Keras model to a `.tflite` file of built-in operations."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tflite_export.checks import check_count, check_target
+from tflite_export.converters.registry import ConverterName, choose
 from tflite_export.data import Samples
 from tflite_export.data_forms import Data
 from tflite_export.files import replacing
-from tflite_export.model_checks import (
-    check_float32,
-    check_model,
-    check_straight,
-    import_keras,
-    structure_of,
-)
-from tflite_export.other_backends import convert_elsewhere
-from tflite_export.quantize import (
+from tflite_export.model_checks import check_model, import_keras
+from tflite_export.quantization import (
     CALIBRATED,
+    REPRESENTATIVE_SAMPLES,
     Quantization,
-    check_integers,
     check_quantize,
-    configure,
     read_representative,
 )
-from tflite_export.quiet import quiet_conversion
-from tflite_export.user_warnings import warn_user
 
 if TYPE_CHECKING:
     import keras
-    import tensorflow as tf
-
-# Samples to calibrate on: enough typical ones to meet the range of each activation.
-REPRESENTATIVE_SAMPLES = 128
-
-INTERPRETER_DEPRECATION = r"\s*Warning: tf\.lite\.Interpreter is"
 
 
 def convert(
@@ -45,6 +29,7 @@ def convert(
     batch_size: int = 1,
     representative_data: Data = None,
     representative_samples: int = REPRESENTATIVE_SAMPLES,
+    converter: ConverterName | None = None,
 ) -> Path:
     """Writes a Keras model as a `.tflite` file.
 
@@ -83,6 +68,9 @@ def convert(
             (`tf.data.Dataset`, `PyDataset`, list, generator...) of batches `x` or
             `(x, y)`; for several inputs x is a dict by their names, or a list.
         representative_samples: Most of these to read, the first ones.
+        converter: `"tensorflow"`, TensorFlow's own; `"keras"`, Keras'
+            `export("litert")`, on the TensorFlow backend; or `"litert-torch"`. By
+            default the first of these that is there.
 
     Returns:
         The path of the file.
@@ -117,6 +105,7 @@ def convert(
         batch_size,
         representative_data,
         representative_samples,
+        converter,
     )
     with replacing(path) as temporary:
         temporary.write_bytes(content)
@@ -129,6 +118,7 @@ def to_bytes(
     batch_size: int = 1,
     representative_data: Data = None,
     representative_samples: int = REPRESENTATIVE_SAMPLES,
+    converter: ConverterName | None = None,
 ) -> bytes:
     """Converts as `convert` does, and returns the content of the file.
 
@@ -138,6 +128,7 @@ def to_bytes(
         batch_size: Number of samples that the file takes at once.
         representative_data: Typical inputs, see `convert`.
         representative_samples: Most of these to read, the first ones.
+        converter: What converts, see `convert`.
 
     Returns:
         The content of a `.tflite` file.
@@ -161,6 +152,7 @@ def to_bytes(
     batch_size = check_count("batch_size", batch_size, minimum=1)
     check_quantize(quantize, representative_data)
     check_model(model, batch_size)
+    function = choose(converter, import_keras().backend.backend())
     batches: Sequence[Samples] = ()
     # Read before tracing, so that wrong data are told before any long work.
     if quantize in CALIBRATED:
@@ -170,101 +162,4 @@ def to_bytes(
             representative_samples,
             batch_size,
         )
-    if import_keras().backend.backend() != "tensorflow":
-        return convert_elsewhere(model, quantize, batch_size, batches)
-    return converted(model, quantize, batch_size, batches)
-
-
-def converted(
-    model: "keras.Model",
-    quantize: Quantization | None,
-    batch_size: int,
-    batches: Sequence[Samples],
-) -> bytes:
-    """Returns the content of the file, on the TensorFlow backend.
-
-    Args:
-        model: A model that `check_model` has passed.
-        quantize: The way to store and compute numbers, see `convert`.
-        batch_size: Number of samples that the file takes at once.
-        batches: What to calibrate on, where that is needed.
-
-    Raises:
-        ValueError: When the model cannot be converted.
-    """
-    with quiet_conversion():
-        traced = _trace(model, batch_size)
-        check_float32(traced, model.name)
-        if quantize in CALIBRATED:
-            check_straight(traced, model.name)
-        converter = _converter(traced)
-        configure(converter, quantize, batches)
-        content = _converted(converter, model.name)
-        if quantize == "int8_full":
-            check_integers(content, model.name)
-    return content
-
-
-def _trace(
-    model: "keras.Model",
-    batch_size: int,
-) -> "tf.types.experimental.ConcreteFunction":
-    """Returns the model at inference as a graph, for batches of this size."""
-    import keras
-    import tensorflow as tf
-
-    structure = structure_of(model)
-
-    @tf.function(autograph=False)
-    def serve(*tensors):
-        inputs = keras.tree.pack_sequence_as(structure, list(tensors))
-        return model(inputs, training=False)
-
-    signature = []
-    for tensor in keras.tree.flatten(structure):
-        shape = (batch_size, *tensor.shape[1:])
-        signature.append(tf.TensorSpec(shape, tensor.dtype, tensor.name))
-    return serve.get_concrete_function(*signature)
-
-
-def _converter(
-    traced: "tf.types.experimental.ConcreteFunction",
-) -> "tf.lite.TFLiteConverter":
-    import tensorflow as tf
-
-    # Given the Keras model to keep the variables alive, the converter does not
-    # freeze them: it writes a file that reads uninitialised memory. A plain module
-    # that holds just the variables is frozen right, and keeps the signature.
-    variables = tf.Module()
-    variables.held = traced.graph.variables
-    return tf.lite.TFLiteConverter.from_concrete_functions([traced], variables)
-
-
-def _converted(converter: "tf.lite.TFLiteConverter", model_name: str) -> bytes:
-    """Returns the content of the file; names the operations that it cannot have."""
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            # The converter's own use of it, on calibration data.
-            warnings.filterwarnings("ignore", INTERPRETER_DEPRECATION)
-            content = converter.convert()
-    except Exception as error:
-        missing = _missing_operations(error)
-        if not missing:
-            raise
-        raise ValueError(
-            "Expected a model that the built-in operations of TensorFlow Lite can "
-            f"compute. Received: model {model_name!r}, which needs "
-            f"{', '.join(missing)}. Replace these operations "
-            "by others, or take them out of the model."
-        ) from None
-    # They are about the model, and would point at a line inside TensorFlow.
-    for each in caught:
-        warn_user(each.message)
-    return content
-
-
-def _missing_operations(error: Exception) -> list[str]:
-    """Returns the operations that a converter's error names, sorted."""
-    # The class of the error has no public name, the list it collected has.
-    names = {each.operator.name for each in getattr(error, "errors", ())}
-    return sorted(name for name in names if name)
+    return function(model, quantize, batch_size, batches)

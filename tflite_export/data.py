@@ -63,6 +63,20 @@ def take_samples(
     return samples
 
 
+def full_batches(samples: Samples, batch_size: int) -> Iterator[Samples]:
+    """Yields batches; the last one is filled up with the first samples.
+
+    Args:
+        samples: Input name -> array `(N, ...)`.
+        batch_size: Number of samples in each batch.
+    """
+    count = count_samples(samples)
+    # -count % batch_size rows are missing; real ones leave the ranges as they are.
+    rows = np.arange(count + -count % batch_size) % count
+    for rows_of_batch in rows.reshape(-1, batch_size):
+        yield {name: values[rows_of_batch] for name, values in samples.items()}
+
+
 def check_not_empty(count: int, data: Data, name: str = "data") -> None:
     """Raises an error if no sample was found.
 

@@ -181,8 +181,24 @@ def _with_metadata(path: str, packed: bytes) -> bytes:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-def _with_file(content: bytes, name: str, text: str) -> bytes:
-    """Returns `content` with a zip archive of one text file behind it."""
+def with_files_of(content: bytes, other: bytes) -> bytes:
+    """Returns a `.tflite` file with the files that are behind another one, if any.
+
+    Args:
+        content: The content of the file.
+        other: That of the other one, with a zip archive behind it or without.
+    """
+    stream = io.BytesIO(other)
+    if not zipfile.is_zipfile(stream):
+        return content
+    with zipfile.ZipFile(stream) as archive:
+        for name in archive.namelist():
+            content = _with_file(content, name, archive.read(name))
+    return content
+
+
+def _with_file(content: bytes, name: str, text: str | bytes) -> bytes:
+    """Returns `content` with a file in a zip archive behind it."""
     stream = io.BytesIO(content)
     # Zip readers look for the directory at the end, `.tflite` ones at the beginning.
     stream.seek(0, os.SEEK_END)

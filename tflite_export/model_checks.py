@@ -59,6 +59,21 @@ def structure_of(model: "keras.Model") -> Any:
     return model.inputs[0] if is_sequential else model.input
 
 
+def signature_of(model: "keras.Model", batch_size: int) -> Any:
+    """Returns the specs of a model's inputs, for batches of a size, as it takes them.
+
+    Args:
+        model: A Functional or Sequential Keras model.
+        batch_size: Number of samples.
+    """
+    keras = import_keras()
+    specs = []
+    for tensor in model.inputs:
+        shape = (batch_size, *tensor.shape[1:])
+        specs.append(keras.InputSpec(tensor.dtype, shape, name=tensor.name))
+    return keras.tree.pack_sequence_as(structure_of(model), specs)
+
+
 def keys_of(model: "keras.Model") -> dict[str, tuple[str, ...]]:
     """Returns name of an input -> its key in the dicts that the model takes, if any.
 

@@ -27,7 +27,7 @@ from keras_greedy.datasets import Examples
 from tflite_export.checks import check_count, check_target
 from tflite_export.commands import verify_on, verify_samples
 from tflite_export.data import take_samples
-from tflite_export.quantize import CALIBRATED
+from tflite_export.quantization import CALIBRATED
 from tflite_export.runtime import TfliteFile
 from tflite_export.verify import MAX_SAMPLES, TOLERANCE, Parity, inputs_of
 

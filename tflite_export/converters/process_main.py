@@ -1,8 +1,8 @@
 """The process with TensorFlow in which a model of another backend is converted.
 
-    python -m tflite_export.conversion_process FOLDER
+    python -m tflite_export.converters.process_main FOLDER
 
-It reads from the folder what `other_backends` has written there.
+It reads from the folder what `process` has written there.
 """
 
 import importlib
@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tflite_export.convert import converted
-from tflite_export.data import Samples
-from tflite_export.model_checks import structure_of
-from tflite_export.other_backends import (
+from tflite_export.converters.parity import check_equal, outputs_of
+from tflite_export.converters.process import (
     CHECKED,
     FILE,
     JOB,
     MODEL,
     SAID,
     SAMPLES,
-    check_equal,
-    outputs_of,
 )
+from tflite_export.converters.tensorflow import converted
+from tflite_export.data import Samples
+from tflite_export.model_checks import structure_of
 from tflite_export.quiet import quiet_tensorflow
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from tflite_export.checks import check_choice, check_count
-from tflite_export.data import Samples, cast, count_samples, take_samples
+from tflite_export.data import Samples, cast, full_batches, take_samples
 from tflite_export.data_forms import Data, Inputs
 from tflite_export.model_checks import keys_of
 from tflite_export.runtime import import_runtime
@@ -20,6 +20,9 @@ Quantization: TypeAlias = Literal["float16", "dynamic", "int8", "int8_full"]
 
 QUANTIZE = (None, "float16", "dynamic", "int8", "int8_full")
 CALIBRATED = ("int8", "int8_full")
+
+# Samples to calibrate on: enough typical ones to meet the range of each activation.
+REPRESENTATIVE_SAMPLES = 128
 
 CONVERSIONS = {"QUANTIZE", "DEQUANTIZE"}
 """Operations between floats and integers, which compute nothing."""
@@ -79,18 +82,9 @@ def read_representative(
     shapes = {tensor.name: tuple(tensor.shape[1:]) for tensor in model.inputs}
     inputs = Inputs(shapes, keys_of(model), is_ordered=True)
     samples = take_samples(data, limit, inputs, name)
-    count = count_samples(samples)
-    # -count % batch_size rows are missing; real ones leave the ranges as they are.
-    full_count = count + -count % batch_size
-    rows = np.arange(full_count) % count
-    batches = []
-    for rows_of_batch in rows.reshape(-1, batch_size):
-        batch = {}
-        for tensor in model.inputs:
-            values = samples[tensor.name][rows_of_batch]
-            batch[tensor.name] = cast(values, tensor.dtype, name)
-        batches.append(batch)
-    return batches
+    for tensor in model.inputs:
+        samples[tensor.name] = cast(samples[tensor.name], tensor.dtype, name)
+    return list(full_batches(samples, batch_size))
 
 
 def check_integers(content: bytes, model_name: str) -> None:

@@ -1,12 +1,9 @@
-"""Conversion of a model that runs on JAX or torch.
+"""Conversion of a model that runs on JAX or torch by TensorFlow, in another process.
 
-TensorFlow converts: in a process of its own, which loads the saved model and must
-compute what this process computes. Where there is none, `litert-torch` converts a model
-of torch.
+That process loads the saved model, and must compute what this process computes.
 """
 
 import contextlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -19,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tflite_export.converters.parity import computed
 from tflite_export.data import Samples
-from tflite_export.model_checks import import_keras, structure_of
-from tflite_export.runtime import run
 from tflite_export.user_warnings import warn_user
 
 if TYPE_CHECKING:
@@ -30,7 +26,7 @@ if TYPE_CHECKING:
 PYTHON = "TENSORFLOW_PYTHON"
 """The environment variable that names an interpreter with TensorFlow."""
 
-PROCESS = "tflite_export.conversion_process"
+PROCESS = "tflite_export.converters.process_main"
 ERRORS = {"ImportError": ImportError, "ValueError": ValueError}
 """Of the other process, by name; all others are a `RuntimeError` that names them."""
 
@@ -44,11 +40,9 @@ CHECKED = "checked.npz"
 CHECKED_SAMPLES = 2
 """Of a model without a fixed batch: those that both processes compute."""
 
-TOLERANCE = 1e-3
-"""The largest difference of an output, over the largest output."""
-
 
 def convert_elsewhere(
+    python: str,
     model: "keras.Model",
     quantize: str | None,
     batch_size: int,
@@ -57,27 +51,22 @@ def convert_elsewhere(
     """Returns the content of a `.tflite` file of a model of another backend.
 
     Args:
+        python: An interpreter with TensorFlow.
         model: A model that `check_model` has passed.
         quantize: The way to store and compute numbers, see `convert`.
         batch_size: Number of samples that the file takes at once.
         batches: What to calibrate on, if anything.
 
     Raises:
-        ImportError: When nothing is installed that converts; says what could be.
+        ImportError: When the interpreter has no TensorFlow.
         RuntimeError: When the conversion fails in another way.
         ValueError: When the model cannot be converted, or not be loaded in another
             process.
     """
-    python = os.environ.get(PYTHON)
-    if python is None and importlib.util.find_spec("tensorflow") is not None:
-        python = sys.executable
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if python is not None:
-            _write_job(folder, model, quantize, batch_size, batches)
-            _run(python, folder)
-        else:
-            _convert_by_torch(folder / FILE, model, quantize, batch_size)
+        _write_job(folder, model, quantize, batch_size, batches)
+        _run(python, folder)
         return (folder / FILE).read_bytes()
 
 
@@ -133,42 +122,6 @@ def _modules_of(model: "keras.Model") -> list[str]:
     return sorted(modules)
 
 
-def computed(
-    model: "keras.Model",
-    examples: int,
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Returns random inputs of a model, integers being 0 or 1, and its outputs.
-
-    Args:
-        model: A Functional or Sequential Keras model.
-        examples: How many, unless the model's inputs say it.
-    """
-    keras = import_keras()
-    rng = np.random.default_rng(0)
-    inputs = []
-    for tensor in model.inputs:
-        shape = (tensor.shape[0] or examples, *tensor.shape[1:])
-        dtype = keras.backend.standardize_dtype(tensor.dtype)
-        is_float = "float" in dtype
-        values = rng.normal(size=shape) if is_float else rng.integers(0, 2, shape)
-        inputs.append(values.astype(dtype))
-    return inputs, outputs_of(model, inputs)
-
-
-def outputs_of(model: "keras.Model", inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Returns a model's outputs at inference, in a row.
-
-    Args:
-        model: A Functional or Sequential Keras model.
-        inputs: An array for each of its inputs.
-    """
-    keras = import_keras()
-    tensors = [keras.ops.convert_to_tensor(array) for array in inputs]
-    given = keras.tree.pack_sequence_as(structure_of(model), tensors)
-    made = keras.tree.flatten(model(given, training=False))
-    return [keras.ops.convert_to_numpy(output) for output in made]
-
-
 def _run(python: str, folder: Path) -> None:
     """Converts in a process with TensorFlow; its errors and warnings are ours."""
     environment = os.environ | {
@@ -204,75 +157,8 @@ def _run(python: str, folder: Path) -> None:
 def _own_paths() -> list[str]:
     """Returns the folders that modules are found in which are not installed."""
     installed = {sys.prefix, sys.base_prefix, sys.exec_prefix}
-    own = [str(Path(__file__).parent.parent)]
+    own = [str(Path(__file__).parents[2])]
     for path in map(os.path.abspath, sys.path):
         if not any(path.startswith(prefix) for prefix in installed):
             own.append(path)
     return list(dict.fromkeys(own))
-
-
-def _convert_by_torch(
-    path: Path,
-    model: "keras.Model",
-    quantize: str | None,
-    batch_size: int,
-) -> None:
-    """Writes a file by `litert-torch`."""
-    keras = import_keras()
-    backend = keras.backend.backend()
-    if backend != "torch" or importlib.util.find_spec("litert_torch") is None:
-        other = ", or install `litert-torch`" if backend == "torch" else ""
-        raise ImportError(
-            "Expected TensorFlow to convert a model of the backend "
-            f"{backend}. Received: an environment without it. Install it, or name an "
-            f"interpreter that has it and Keras in {PYTHON}{other}."
-        )
-    if quantize is not None:
-        raise ValueError(
-            "Expected `quantize=None` where litert-torch converts. Received: "
-            f"quantize={quantize!r}. Install TensorFlow, or name an interpreter with "
-            f"that and Keras in {PYTHON}."
-        )
-    signature = []
-    for tensor in model.inputs:
-        shape = (batch_size, *tensor.shape[1:])
-        signature.append(keras.InputSpec(tensor.dtype, shape, name=tensor.name))
-    structure = keras.tree.pack_sequence_as(structure_of(model), signature)
-    model.export(path, "litert", verbose=False, input_signature=[structure])
-    _check_file(path, model, batch_size)
-
-
-def _check_file(path: Path, model: "keras.Model", batch_size: int) -> None:
-    """Raises a ValueError unless a file computes what the model does.
-
-    That of a model of several inputs, whose order the file does not tell, is not run.
-    """
-    if len(model.inputs) > 1:
-        return
-    (x,), expected = computed(model, batch_size)
-    found = run(path, x)
-    check_equal(list(found.values()), expected, "litert-torch")
-
-
-def check_equal(
-    found: Sequence[np.ndarray],
-    expected: Sequence[np.ndarray],
-    converter: str,
-) -> None:
-    """Raises a ValueError unless outputs are those expected.
-
-    Args:
-        found: What was computed on the way to the file.
-        expected: What the model computes on its own backend.
-        converter: What converts it, for the error.
-    """
-    for values, wanted in zip(found, expected, strict=True):
-        largest = np.max(np.abs(wanted), initial=0, where=np.isfinite(wanted))
-        tolerance = TOLERANCE * largest
-        if not np.allclose(values, wanted, rtol=0, atol=tolerance, equal_nan=True):
-            error = np.max(np.abs(values - wanted))
-            raise ValueError(
-                f"Expected the model to compute the same by {converter}, which "
-                f"converts it. Received: an output that differs by {error:.3g}, where "
-                f"the largest is {largest:.3g}"
-            )

@@ -1,0 +1,165 @@
+"""Calls of litert-quantizer: the ranges of activations, and a file made with them."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tflite_export.data import Samples
+from tflite_export.recipes import Rules, manager_of
+from tflite_export.runtime import import_runtime
+
+Ranges: TypeAlias = dict[str, dict[str, Any]]
+"""Name of a tensor -> the statistics that its scale is made of."""
+
+SIGNATURE = "serving_default"
+
+WITH_KERNEL = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": -1, "FULLY_CONNECTED": 0}
+"""Operations that read an activation, a kernel and a bias -> the kernel's channels."""
+
+LARGEST_BIAS = 2**30
+"""In steps of int32, with a bit to spare."""
+
+ACTIVATION_STEPS = 255
+KERNEL_STEPS = 127
+
+
+def ranges_of(content: bytes, rules: Rules, batches: Sequence[Samples]) -> Ranges:
+    """Returns the smallest and the largest value of each activation.
+
+    litert-quantizer's own default is a moving average over the batches, which cuts off
+    what few samples have.
+
+    Args:
+        content: The content of a file with a signature.
+        rules: What is to be quantized.
+        batches: Arrays by the names of the inputs.
+    """
+    from litert_quantizer.calibrator import Calibrator
+    from litert_quantizer.utils.qsv_utils import min_max_update
+
+    with _quiet():
+        calibrator = Calibrator(content, qsv_update_func=min_max_update)
+        calibrator.calibrate({signature_of(content): batches}, manager_of(rules))
+    return calibrator.get_model_qsvs()
+
+
+def own_statistics(content: bytes, rules: Rules, batches: Sequence[Samples]) -> Ranges:
+    """Returns what the algorithms of rules ask for, which may be more than ranges.
+
+    Args:
+        content: The content of a file with a signature.
+        rules: What is to be quantized.
+        batches: Arrays by the names of the inputs.
+    """
+    from litert_quantizer.quantizer import Quantizer
+
+    with _quiet():
+        tool = Quantizer(content, rules)
+        return tool.calibrate({signature_of(content): batches})
+
+
+def apply_rules(content: bytes, rules: Rules, ranges: Ranges | None) -> bytes:
+    """Returns the content of the file that rules make of a float one.
+
+    Args:
+        content: The content of a file with a signature.
+        rules: What is to be quantized.
+        ranges: Those of its activations, where the rules need them.
+    """
+    from litert_quantizer.quantizer import Quantizer
+
+    with _quiet():
+        tool = Quantizer(content, rules)
+        result = tool.quantize(ranges, enable_progress_report=False)
+    return bytes(result.quantized_model)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops progress bars, and warnings about how litert-quantizer uses the runtime."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def signature_of(content: bytes) -> str | None:
+    """Returns the name of the first signature of a file, if there is one."""
+    interpreter = import_runtime().Interpreter(model_content=content)
+    return next(iter(interpreter.get_signature_list()), None)
+
+
+def with_signature(content: bytes) -> bytes:
+    """Returns a file with a signature, whose names are those of the tensors.
+
+    Args:
+        content: The content of a file, which may have one already.
+    """
+    if signature_of(content) is not None:
+        return content
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    graph = model.subgraphs[0]
+    maps = []
+    for indices in (graph.inputs, graph.outputs):
+        names = [graph.tensors[index].name for index in indices]
+        pairs = zip(names, indices, strict=True)
+        maps.append([schema.TensorMapT(name, index) for name, index in pairs])
+    model.signatureDefs = [schema.SignatureDefT(*maps, SIGNATURE.encode(), 0)]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def with_wide_kernels(content: bytes, ranges: Mapping[str, Mapping]) -> bytes:
+    """Returns a file whose kernels have scales that their biases can be stored with.
+
+    A bias is stored in steps of the scale of its kernel times that of the input. Where
+    a channel's kernel is all but 0 that step is so small that the bias does not fit
+    int32, and litert-quantizer stores a wrong one. One weight of such a channel is
+    made larger here: that adds less than 1/30,000 of the bias.
+
+    Args:
+        content: The content of the file.
+        ranges: Those of its activations.
+    """
+    from litert_quantizer.utils import tfl_flatbuffer_utils as utils
+
+    changed = bytearray(content)
+    # Its arrays are views of `changed`.
+    model = utils.read_model(changed)
+    for graph in model.subgraphs:
+        for operation in graph.operators:
+            code = model.operatorCodes[operation.opcodeIndex].builtinCode
+            kind = utils.TFL_OP_CODE_TO_NAME.get(code)
+            indices = list(operation.inputs)
+            if kind not in WITH_KERNEL or len(indices) < 3 or indices[2] < 0:
+                continue
+            x, kernel, bias = (graph.tensors[index] for index in indices[:3])
+            found = ranges.get(utils.get_tensor_name(x))
+            weights = model.buffers[kernel.buffer].data
+            biases = model.buffers[bias.buffer].data
+            if found and weights is not None and biases is not None:
+                rows = weights.view("float32").reshape(kernel.shape)
+                _widen(rows, WITH_KERNEL[kind], biases.view("float32"), found)
+    return bytes(changed)
+
+
+def _widen(
+    kernel: np.ndarray,
+    axis: int,
+    biases: np.ndarray,
+    found: Mapping[str, Any],
+) -> None:
+    """Makes the first weight of each channel on an axis large enough, in place."""
+    rows = np.moveaxis(kernel, axis, 0).reshape(len(biases), -1)
+    span = np.ptp([np.min(found["min"]), np.max(found["max"])])
+    step = max(span / ACTIVATION_STEPS, np.finfo("float32").tiny)
+    least = np.abs(biases) * (KERNEL_STEPS / LARGEST_BIAS / step)
+    is_narrow = np.abs(rows).max(axis=1) < least
+    # `rows` may be a copy, this is a view.
+    first = np.moveaxis(kernel, axis, -1)[(0,) * (kernel.ndim - 1)]
+    first[is_narrow] = least[is_narrow]

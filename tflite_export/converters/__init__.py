@@ -1,0 +1,1 @@
+"""The converters there are, a file each, and the choice among them."""
