@@ -7,7 +7,7 @@
 PYTHON      ?= python3
 VENV        ?= .venv
 CONSTRAINTS ?= constraints.txt
-EXTRAS      ?= demo,test
+EXTRAS      ?= demo,quantize,test
 # The files in their order: the longest are among the first.
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 DEMO_ARGS   ?=
@@ -41,7 +41,7 @@ test-backends: $(STAMP) .venv-jax/.backend .venv-torch/.backend ## run the tests
 # Without oneDNN: that of TensorFlow 2.20 writes where it must not, on some processors.
 test-oldest: ## run the fast tests with the oldest versions admitted
 	@TF_ENABLE_ONEDNN_OPTS=0 $(MAKE) test VENV=.venv-oldest \
-		CONSTRAINTS=constraints-oldest.txt
+		CONSTRAINTS=constraints-oldest.txt EXTRAS=demo,test
 
 test-all: $(STAMP) ## run all tests, the slow ones too
 	@$(BIN)/python -m pytest tests $(PYTEST_ARGS)

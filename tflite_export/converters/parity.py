@@ -1,4 +1,4 @@
-"""What a converted model computes, against what the model computes itself."""
+"""Checks what a converted model computes, against what the model computes itself."""
 
 from collections.abc import Sequence
 from pathlib import Path
