@@ -126,6 +126,31 @@ def test_the_layer_of_an_output_is_found_by_its_weights(tmp_path):
     assert (kinds[3, 16], kinds[16, 8]) == ("int8", "float32")
 
 
+def test_int4_is_for_the_layers_that_bear_it(tmp_path):
+    pytest.importorskip("litert_quantizer")
+    rng = np.random.default_rng(0)
+    x = keras.Input((32,))
+    model = keras.Model(x, layers.Dense(8)(layers.Dense(64, activation="relu")(x)))
+    # The first kernel is of 15 different values, the second one of outliers.
+    first = rng.integers(-7, 8, (32, 64)) / 7
+    first[0] = 1
+    second = rng.normal(size=(64, 8))
+    second[0] = 100
+    model.set_weights([first, np.zeros(64), second, np.zeros(8)])
+    path = tflite_export.convert(model, tmp_path / "m.tflite")
+    data = rng.normal(size=(50, 32))
+    chosen = tflite_export.quantize(path, tmp_path / "o.tflite", "int4", data)
+    eight = tflite_export.quantize(path, tmp_path / "int8.tflite", "int8", data)
+    # Half a byte for each weight of the first kernel.
+    assert eight.stat().st_size - chosen.stat().st_size == 32 * 64 / 2
+    parity = tflite_export.verify(model, chosen, data)
+    everywhere = tflite_export.quantize(
+        path, tmp_path / "all.tflite", {".*": "int4"}, data
+    )
+    worse = tflite_export.verify(model, everywhere, data)
+    assert worse.mean_abs_error > 2 * parity.mean_abs_error
+
+
 def test_rules_of_litert_quantizers_own_are_taken(file, tmp_path):
     from litert_quantizer import recipe
 
@@ -195,6 +220,30 @@ def test_the_bias_of_a_channel_without_a_kernel_is_kept(tmp_path):
     made = tflite_export.quantize(path, tmp_path / "o.tflite", "int8", images(32, 6))
     parity = tflite_export.verify(model, made, images(32, 6))
     assert parity.max_abs_error < 0.03 * parity.max_abs_output
+
+
+@pytest.mark.parametrize("kind", ["int8", "int16x8", "int4"])
+def test_an_activation_that_is_0_on_all_data_is_no_trouble(kind, tmp_path):
+    pytest.importorskip("litert_quantizer")
+    x = keras.Input((4,))
+    dead = layers.Dense(3, "relu", bias_initializer=keras.initializers.Constant(-100))
+    model = keras.Model(x, layers.Dense(2, bias_initializer="ones")(dead(x)))
+    path = tflite_export.convert(model, tmp_path / "m.tflite")
+    data = np.random.default_rng(0).normal(size=(20, 4))
+    made = tflite_export.quantize(path, tmp_path / "o.tflite", kind, data)
+    assert tflite_export.verify(model, made, data).ok(0.01)
+
+
+def test_a_file_whose_activations_cannot_be_observed_is_refused(tmp_path):
+    pytest.importorskip("litert_quantizer")
+    x = keras.Input((6, 5))
+    model = keras.Model(x, layers.LSTM(4)(x))
+    path = tflite_export.convert(model, tmp_path / "m.tflite")
+    data = np.random.default_rng(0).normal(size=(20, 6, 5))
+    with pytest.raises(ValueError, match=r'recurrent layers.*Use "dynamic"'):
+        tflite_export.quantize(path, tmp_path / "o.tflite", "int8", data)
+    made = tflite_export.quantize(path, tmp_path / "o.tflite", "dynamic")
+    assert tflite_export.verify(model, made, data).ok(0.02)
 
 
 def test_it_needs_no_tensorflow_and_no_keras(file, tmp_path):

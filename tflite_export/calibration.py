@@ -23,6 +23,9 @@ WITH_KERNEL = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": -1, "FULLY_CONNECTED": 0}
 LARGEST_BIAS = 2**30
 """In steps of int32, with a bit to spare."""
 
+SMALLEST_SPAN = 1e-6
+"""Of an activation; one that is 0 on all data has a smaller one."""
+
 ACTIVATION_STEPS = 255
 KERNEL_STEPS = 127
 
@@ -37,14 +40,38 @@ def ranges_of(content: bytes, rules: Rules, batches: Sequence[Samples]) -> Range
         content: The content of a file with a signature.
         rules: What is to be quantized.
         batches: Arrays by the names of the inputs.
+
+    Raises:
+        ValueError: When there are activations that it cannot observe.
     """
     from litert_quantizer.calibrator import Calibrator
     from litert_quantizer.utils.qsv_utils import min_max_update
 
     with _quiet():
         calibrator = Calibrator(content, qsv_update_func=min_max_update)
-        calibrator.calibrate({signature_of(content): batches}, manager_of(rules))
-    return calibrator.get_model_qsvs()
+        try:
+            calibrator.calibrate({signature_of(content): batches}, manager_of(rules))
+        except ValueError as error:
+            raise ValueError(
+                "Expected a file whose activations litert-quantizer can observe. "
+                "Received: one with others, as in recurrent layers and loops: "
+                f'{error}. Use "dynamic".'
+            ) from error
+    return {
+        name: _with_span(each) for name, each in calibrator.get_model_qsvs().items()
+    }
+
+
+def _with_span(found: dict[str, Any]) -> dict[str, Any]:
+    """Returns a range that is not empty: one that is would have a scale of 0."""
+    if "max" in found and _span(found) < SMALLEST_SPAN:
+        return found | {"max": np.ones_like(found["max"])}
+    return found
+
+
+def _span(found: Mapping[str, Any]) -> float:
+    """Returns the width of a range, which has 0 in it when it is quantized."""
+    return max(np.max(found["max"]), 0) - min(np.min(found["min"]), 0)
 
 
 def own_statistics(content: bytes, rules: Rules, batches: Sequence[Samples]) -> Ranges:
@@ -156,8 +183,7 @@ def _widen(
 ) -> None:
     """Makes the first weight of each channel on an axis large enough, in place."""
     rows = np.moveaxis(kernel, axis, 0).reshape(len(biases), -1)
-    span = np.ptp([np.min(found["min"]), np.max(found["max"])])
-    step = max(span / ACTIVATION_STEPS, np.finfo("float32").tiny)
+    step = _span(found) / ACTIVATION_STEPS
     least = np.abs(biases) * (KERNEL_STEPS / LARGEST_BIAS / step)
     is_narrow = np.abs(rows).max(axis=1) < least
     # `rows` may be a copy, this is a view.

@@ -57,9 +57,10 @@ def convert(
             saved, and converted in a process with TensorFlow: of this interpreter, or
             of the one that TENSORFLOW_PYTHON names in the environment; classes of your
             own must be importable there. Without TensorFlow, litert-torch converts a
-            model of torch, unquantized, with names of inputs of its own. The
-            signature of the file has the names of its `keras.Input`s, and those of
-            its outputs if it gives a dict; else they are `output_0`, `output_1`...
+            model of torch, with names of inputs of its own; litert-quantizer then
+            makes the integers. The signature of the file has the names of its
+            `keras.Input`s, and those of its outputs if it gives a dict; else they are
+            `output_0`, `output_1`...
         path: The file to write: a name ending in `.tflite`, in an existing folder.
         quantize: The way to store and compute numbers, see the table.
         batch_size: Number of samples that the file takes at once.

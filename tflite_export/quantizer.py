@@ -59,7 +59,7 @@ def quantize(
 
     Weights have a scale per output channel, activations the range that they have on
     the data. `"int4"` measures each convolution and dense layer on 64 batches of them,
-    and takes as many as add a tenth to the squared error of `"int8"`;
+    and takes as many as add a fifth to the squared error of `"int8"`;
     `{".*": "int4"}` takes all. The metadata stay in the file.
 
     Args:

@@ -1,4 +1,4 @@
-"""Checks what a converted model computes, against what the model computes itself."""
+"""Checks that a converted model computes what the model itself computes."""
 
 from collections.abc import Sequence
 from pathlib import Path
