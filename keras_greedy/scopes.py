@@ -97,7 +97,8 @@ def _warn_of_workers() -> None:
     """Warns in a worker of a cluster whose model is of no strategy."""
     try:
         cluster = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {})
-    except ValueError:
+    except (AttributeError, ValueError):
+        # It is none of TensorFlow's.
         return
     workers = len(tasks_of(cluster))
     if workers > 1 and process_count() == 1:

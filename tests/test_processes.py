@@ -58,7 +58,7 @@ def test_a_search_goes_on_where_a_process_has_ended(backend, tmp_path):
     ended, undisturbed = tmp_path / "ended", tmp_path / "undisturbed"
     for folder in (ended, undisturbed):
         (folder / "search").mkdir(parents=True)
-    # The third batch: of the second pass, as the first was read when it was checked.
+    # A batch of a pass behind the one that observes, whose moments are kept by then.
     codes, errors = run(backend, ended, ["global"], ends_at=8)
     assert codes[1] == 9
     assert codes[0] != 0
@@ -91,6 +91,13 @@ def test_a_worker_whose_model_is_of_no_strategy_is_told(monkeypatch):
     model, x = classifier(), np.ones((8, 10), "float32")
     with pytest.warns(UserWarning, match="TF_CONFIG names 3 workers"):
         keras_greedy.search(model, x, verbose=0)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "{}"])
+def test_a_tf_config_without_a_cluster_is_no_matter(monkeypatch, recwarn, content):
+    monkeypatch.setenv("TF_CONFIG", content)
+    keras_greedy.search(classifier(), np.ones((8, 10), "float32"), verbose=0)
+    assert not [each for each in recwarn if "TF_CONFIG" in str(each.message)]
 
 
 def test_the_chief_of_a_cluster_comes_first():

@@ -9,7 +9,8 @@ from tflite_export import android
 from tflite_export.accuracy import accuracy
 from tflite_export.benchmark import benchmark, compare
 from tflite_export.convert import convert, to_bytes
-from tflite_export.inspection import InspectedOperation, Inspection, inspect
+from tflite_export.inspect_file import inspect
+from tflite_export.inspection import InspectedOperation, Inspection
 from tflite_export.latency import Comparison, Latency, Operation
 from tflite_export.layers import LayerError, compare_layers, first_divergence
 from tflite_export.metadata import add_metadata

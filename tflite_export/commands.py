@@ -16,7 +16,7 @@ from tflite_export.checks import check_file, check_target
 from tflite_export.data import Samples, count_samples
 from tflite_export.data_forms import Data
 from tflite_export.files import misread, replacing
-from tflite_export.inspection import inspect
+from tflite_export.inspect_file import inspect
 from tflite_export.latency import RUNS, WARMUP, Comparison
 from tflite_export.layers import LAYER_TOLERANCE, compare_layers, first_divergence
 from tflite_export.runtime import run

@@ -38,7 +38,9 @@ class Operations:
         root = self._schema.Model.GetRootAs(Path(path).read_bytes(), 0)
         self._model = self._schema.ModelT.InitFromObj(root)
         self._graph = self._model.subgraphs[0]
-        self.kinds: list[str] = [self._kind(each) for each in self._graph.operators]
+        # The schema has `None` for a list of nothing.
+        operators = self._graph.operators or []
+        self.kinds: list[str] = [self._kind(each) for each in operators]
 
     def inputs(self, index: int) -> list[Any]:
         """Returns the tensors that an operation reads, as the schema has them."""
@@ -103,6 +105,11 @@ class Operations:
         # Files of old converters have the first field only, which ends at 127.
         number = max(code.builtinCode, code.deprecatedBuiltinCode)
         return _names_of(self._schema.BuiltinOperator)[number]
+
+
+def name_of(tensor: Any) -> str:
+    """Returns the name of a tensor of the schema, which some converters leave out."""
+    return (tensor.name or b"").decode()
 
 
 def import_schema() -> ModuleType:

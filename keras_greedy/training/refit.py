@@ -22,7 +22,12 @@ from keras_greedy.backend import without_gradients
 from keras_greedy.batches import Arrays
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.trace import trace_quietly
-from keras_greedy.processes import process_count, process_index, total_of_processes
+from keras_greedy.processes import (
+    process_count,
+    process_index,
+    share_of,
+    total_of_processes,
+)
 from keras_greedy.selection.moments import Scatter
 from keras_greedy.training.readers import Reader, readers_of_cuts
 from keras_greedy.training.side_by_side import SideBySide, bytes_of_one
@@ -86,7 +91,7 @@ def refit(
     if not readers:
         return []
     room = MOST_BYTES // bytes_of_one(graph, readers)
-    taken = _taken(batches, min(MOST_EXAMPLES // process_count(), room))
+    taken = _taken(batches, min(share_of(MOST_EXAMPLES), room))
     count = total_of_processes(len(taken))
     examples = total_of_processes(sum(len(batch[0]) for batch in taken))
     is_too_little = len(taken) < 2 or examples < LEAST_EXAMPLES
