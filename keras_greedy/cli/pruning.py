@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import keras
 
@@ -92,31 +93,25 @@ def prune(
     made = _with_latency(compare(full, compact), table)
     say(f"Testing {parts.tested_on}")
     test_lines, test_facts = tested(full, compact, parts)
-    asked = {
-        "macs": budget.macs,
-        "params": budget.params,
-        "predicted_ms": _asked_ms(budget, made),
-    }
+    asked = _asked(budget, made)
     lines = [str(made), ""]
     for name, limit in asked.items():
-        if limit is not None:
-            lines.append(_asked_and_got(getattr(made, name), limit, UNITS[name]))
-    export = ["keras-greedy", "export", output, "--data", data]
-    if preprocessing is not None:
-        export += ["--preprocessing", preprocessing]
-    export += ["-o", str(target.with_suffix(".tflite"))]
+        lines.append(_asked_and_got(getattr(made, name), limit, UNITS[name]))
     lines += [*test_lines, f"Wrote {output}"]
     if page is not None:
         write_report(page, made, measured=_points(made, test_facts), command=as_given)
         lines.append(f"Wrote {report}")
-    lines.append(f"Next: {shlex.join(export)}")
-    facts = {
-        "output": output,
-        "asked": {name: limit for name, limit in asked.items() if limit is not None},
-        **made.to_dict(),
-        **test_facts,
-    }
+    lines.append(f"Next: {_export_of(output, data, preprocessing)}")
+    facts = {"output": output, "asked": asked, **made.to_dict(), **test_facts}
     return Result("\n".join(lines), facts)
+
+
+def _export_of(output: str, data: str, preprocessing: str | None) -> str:
+    """Returns the command that exports the compact model."""
+    told = [] if preprocessing is None else ["--preprocessing", preprocessing]
+    file = str(Path(output).with_suffix(".tflite"))
+    export = ["keras-greedy", "export", output, "--data", data, *told, "-o", file]
+    return shlex.join(export)
 
 
 def _points(
@@ -207,6 +202,16 @@ def _with_latency(report: Report, table: LatencyTable | None) -> Report:
     widths = {name: int(change.after) for name, change in report.widths.items()}
     change = Change(float(table.ms()), float(table.ms(widths)))
     return dataclasses.replace(report, predicted_ms=change)
+
+
+def _asked(budget: Budget, report: Report) -> dict[str, float]:
+    """Returns the limits of a budget, by the fields of the report that they are of."""
+    limits = {
+        "macs": budget.macs,
+        "params": budget.params,
+        "predicted_ms": _asked_ms(budget, report),
+    }
+    return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 def _asked_ms(budget: Budget, report: Report) -> float | None:
