@@ -28,6 +28,15 @@ RESULTS = {
             "images_output/report.html",
         },
     ),
+    "03_papers": (3, set()),
+    "04_while_training": (
+        1,
+        {
+            "while_training_output/compact.tflite",
+            "while_training_output/int8.tflite",
+        },
+    ),
+    "05_tickets": (4, {"tickets_output/ticket.keras"}),
 }
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
