@@ -120,6 +120,14 @@ def test_verify_with_a_model_names_the_layer_where_they_part(folder, capfd):
     assert "First layer off by 1 %: " in capfd.readouterr().err
 
 
+def test_a_model_without_keras_to_read_it_is_an_error(folder, capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", None)
+    model = ["--model", folder / "model.keras"]
+    assert run("verify", folder / "None.tflite") == 0
+    assert run("verify", folder / "None.tflite", *model) == 2
+    assert "`pip install keras tensorflow`" in capfd.readouterr().err
+
+
 def test_run_prints_ranges_and_writes_outputs(model, folder, tmp_path, capfd):
     target = tmp_path / "out.npz"
     file = folder / "int8_full.tflite"

@@ -19,6 +19,7 @@ from tflite_export.files import misread, replacing
 from tflite_export.inspect_file import inspect
 from tflite_export.latency import RUNS, WARMUP, Comparison
 from tflite_export.layers import LAYER_TOLERANCE, compare_layers, first_divergence
+from tflite_export.model_checks import import_keras
 from tflite_export.runtime import run
 from tflite_export.samples import load_samples
 from tflite_export.verify import TOLERANCE, ModelOrOutputs, verify
@@ -135,9 +136,7 @@ def verify_on(
 
 
 def _load_model(path: str) -> "keras.Model":
-    import keras
-
-    return keras.saving.load_model(path, compile=False)
+    return import_keras().saving.load_model(path, compile=False)
 
 
 def _run(file: str, inputs: str, output: str | None, threads: int) -> int:
