@@ -4,6 +4,7 @@ import argparse
 from argparse import ArgumentParser
 
 from tflite_export import commands as tflite_commands
+from tflite_export import quantize_command
 
 PARTS = "keras_greedy.cli"
 SAMPLES = 512
@@ -104,6 +105,13 @@ def add_export(parser: ArgumentParser) -> None:
     _add_data(parser, required=False)
     _add_json(parser)
     parser.set_defaults(command=f"{PARTS}.files:export")
+
+
+def add_quantize(parser: ArgumentParser) -> None:
+    """Adds the options of `quantize`."""
+    quantize_command.add_quantizing(parser)
+    _add_data(parser, required=False)
+    parser.set_defaults(command=f"{PARTS}.files:quantize")
 
 
 def add_verify(parser: ArgumentParser) -> None:

@@ -50,6 +50,13 @@ COMMANDS: tuple[tuple[str, str, Adder, str], ...] = (
         "export compact.keras --int8 --data photos -o compact.tflite",
     ),
     (
+        "quantize",
+        "write a float .tflite file, of any converter, with numbers of fewer bits",
+        options.add_quantize,
+        "quantize compact.tflite --data photos --preprocessing mobilenet_v2 "
+        "--layer SOFTMAX=float32 -o int8.tflite",
+    ),
+    (
         "verify",
         "compare a .tflite file with its model (exit code 1 if it is off)",
         options.add_verify,

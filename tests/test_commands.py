@@ -457,6 +457,26 @@ def test_a_file_that_is_off_is_exit_code_1(capfd):
     assert code == 1 and "max |error|" in out and "First layer off" in err
 
 
+def test_quantize_makes_a_file_of_any_data_as_the_library_does(capfd):
+    pytest.importorskip("litert_quantizer")
+    quantize = ["quantize", "small.tflite", "-o"]
+    facts = facts_of(capfd, *quantize, "a.tflite", "--data", "both.npz")
+    assert 0 < facts["bytes"] < facts["bytes_before"]
+    photos = ["--data", "photos", "--preprocessing", "none"]
+    code, out, _ = run(capfd, *quantize, "b.tflite", *photos, "--samples", "40")
+    assert code == 0 and out.startswith("Wrote b.tflite: ")
+    x = np.load("x.npy")
+    tflite_export.quantize("small.tflite", "expected.tflite", "int8", x)
+    expected = Path("expected.tflite").read_bytes()
+    assert Path("a.tflite").read_bytes() == expected
+    assert Path("b.tflite").read_bytes() == expected
+    line = refused(capfd, *quantize, "c.tflite", "--data", "photos")
+    assert "Expected `preprocessing` to say how pictures are scaled" in line
+    line = refused(capfd, *quantize, "c.tflite")
+    assert "samples beside the file" in line
+    assert not Path("c.tflite").exists()
+
+
 def test_verify_reads_samples_as_on_a_device(capfd):
     tflite_export.save_samples(
         small_model(), "small.tflite", np.load("x.npy"), samples_path="given.npz"

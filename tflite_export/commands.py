@@ -142,7 +142,7 @@ def _load_model(path: str) -> "keras.Model":
 def _run(file: str, inputs: str, output: str | None, threads: int) -> int:
     # Checked before the work, which may take long.
     target = None if output is None else check_target(output, ".npz")
-    data = _read_inputs(inputs)
+    data = read_inputs(inputs)
     outputs = run(file, data, threads=threads)
     for name, values in outputs.items():
         print(f"{name}: shape {values.shape}, {values.min():.6g} to {values.max():.6g}")
@@ -153,7 +153,12 @@ def _run(file: str, inputs: str, output: str | None, threads: int) -> int:
     return SUCCESS
 
 
-def _read_inputs(path: str) -> Data:
+def read_inputs(path: str) -> Data:
+    """Returns the inputs in a file.
+
+    Args:
+        path: An array of `numpy.save`, or a file of `save_samples`.
+    """
     if not path.endswith(".npy"):
         return load_samples(path)[0]
     writer = "`numpy.save`"
