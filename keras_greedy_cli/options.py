@@ -130,6 +130,29 @@ def add_accuracy(parser: ArgumentParser) -> None:
     parser.set_defaults(command=f"{PARTS}.files:accuracy")
 
 
+def add_report(parser: ArgumentParser) -> None:
+    """Adds the options of `report`."""
+    parser.add_argument("model", metavar=MODEL)
+    parser.add_argument("compact", metavar="COMPACT.keras")
+    _add_output(parser, "FILE.html")
+    parser.add_argument(
+        "--files",
+        nargs=2,
+        metavar=("MODEL.tflite", "COMPACT.tflite"),
+        help="the exported files, which are timed in turns",
+    )
+    _add_data(parser, required=False)
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=TEST_SAMPLES,
+        help=f"examples for the top-1 (default: {TEST_SAMPLES})",
+    )
+    _add_json(parser)
+    # What was typed, for the page.
+    parser.set_defaults(command=f"{PARTS}.reporting:report", as_given="")
+
+
 def add_ticket(parser: ArgumentParser) -> None:
     """Adds the options of `ticket`."""
     parser.add_argument("model", metavar=MODEL)

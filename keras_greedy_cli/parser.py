@@ -81,6 +81,13 @@ COMMANDS: tuple[tuple[str, str, Adder, str], ...] = (
         "accuracy compact.tflite --data photos --preprocessing mobilenet_v2",
     ),
     (
+        "report",
+        "write a page that compares a model with a compact one",
+        options.add_report,
+        "report model.keras compact.keras --data photos "
+        "--files model.tflite compact.tflite -o report.html",
+    ),
+    (
         "run",
         "compute the outputs of a .tflite file",
         tflite_commands.add_run,

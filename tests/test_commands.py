@@ -531,6 +531,32 @@ def test_files_are_timed_and_run_as_on_a_device(capfd):
         np.testing.assert_allclose(arrays["output_0"], expected, atol=1e-5)
 
 
+# --- report
+
+
+def test_a_page_compares_a_model_with_a_compact_one(capfd, tmp_path):
+    assert run(capfd, *PRUNE, "--data", "both.npz")[0] == 0
+    typed = ["report", "small.keras", "compact.keras", "-o", "report.html"]
+    facts = facts_of(capfd, *typed, "--data", "both.npz")
+    assert facts["macs"]["after"] < facts["macs"]["before"]
+    assert {"top1_before", "top1_after"} <= set(facts)
+    page = (tmp_path / "report.html").read_text()
+    assert shlex.join(["keras-greedy", *typed]) in page
+    assert "Measured top-1" in page
+    assert "Latency, median" not in page
+    code, out, _ = run(capfd, *typed, "--files", "small.tflite", "small.tflite")
+    assert code == 0
+    assert "Wrote report.html" in out
+    assert "Latency, median" in (tmp_path / "report.html").read_text()
+
+
+def test_what_a_page_cannot_be_made_of_is_refused_before_the_work(capfd):
+    page = ["small.keras", "small.keras", "-o"]
+    assert ".html" in refused(capfd, "report", *page, "report.pdf")
+    files = ["--files", "small.tflite", "nothing.tflite"]
+    assert "nothing.tflite" in refused(capfd, "report", *page, "r.html", *files)
+
+
 # --- ticket
 
 
