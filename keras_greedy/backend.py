@@ -1,6 +1,7 @@
 """Compiles functions and takes gradients, which `keras.ops` lacks, on each backend.
 
-This is the first module that the package imports: it says so if Keras has no backend.
+This is the first module that the package imports: it says so if Keras, SciPy or the
+backend is missing, which come with the extra of a backend.
 """
 
 import contextlib
@@ -11,15 +12,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-BACKENDS = ("tensorflow", "jax", "torch")
+NEEDED = ("keras", "scipy", "tensorflow", "jax", "torch")
 
 try:
     import keras
+    import scipy  # noqa: F401
 except ModuleNotFoundError as error:
-    if error.name not in BACKENDS:
+    if error.name not in NEEDED:
         raise
     raise ImportError(
-        f"Keras needs a backend, and {error.name} is not installed: "
+        "Expected Keras with a backend, and SciPy, which keras_greedy prunes with; "
+        f"{error.name} is not installed: "
         "pip install 'keras_greedy[tensorflow]', or [jax] or [torch] with "
         "KERAS_BACKEND=jax or torch set before Keras is imported. "
         f"Received: KERAS_BACKEND={os.environ.get('KERAS_BACKEND')!r}"

@@ -5,12 +5,13 @@ They take checked arguments; `pipeline` is the door.
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 
 import keras
 import numpy as np
 
-from keras_greedy.batches import Arrays, Batches
+from keras_greedy.batches import BATCH_SIZE, Arrays, Batches
 from keras_greedy.budget import Budget, asked_and_kept
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.fold import folded
@@ -34,7 +35,7 @@ from keras_greedy.selection.steps import STEP_RULES
 # A local search is to cost about two forward passes: it measures less.
 IMAGES_MEASURED = 64
 IMAGES_MEASURED_LOCAL = 16
-WIDTHS_MEASURED = 5
+WIDTHS_MEASURED = 3
 WIDTHS_MEASURED_LOCAL = 2
 
 ROUND_TO = 8
@@ -66,6 +67,7 @@ def search_graph(
     """
     is_local = method.objective == "local"
     images = share_of(IMAGES_MEASURED_LOCAL if is_local else IMAGES_MEASURED)
+    batches, images = _half_unseen(batches, images)
     count = WIDTHS_MEASURED_LOCAL if is_local else WIDTHS_MEASURED
     inference = folded(graph)
     all_batches = progress.over(batches, "Observing what each layer reads")
@@ -113,8 +115,33 @@ def search_graph(
         best_paths,
         best_divergences,
         method.step,
-        batches,
+        batches.of_size(BATCH_SIZE),
     )
+
+
+def _half_unseen(batches: Batches, images: int) -> tuple[Batches, int]:
+    """Returns the data, and how many of its examples to measure cuts on.
+
+    Of few examples these are half: the weights that make up for a cut fit the others,
+    and how well they do shows only on examples that they have not seen. Of one example
+    there is no half.
+
+    Args:
+        batches: The calibration data.
+        images: How many to measure on at most.
+    """
+    found = 0
+    for batch in batches:
+        found += len(batch[0])
+        if found >= 2 * images:
+            return batches, images
+    if found == 1:
+        return batches, images
+    # The boundary between both parts is that of a batch.
+    half = found // 2
+    parts = math.ceil(half / BATCH_SIZE)
+    size = half // parts
+    return batches.of_size(size), size * parts
 
 
 def _doubts(

@@ -4,6 +4,7 @@ import argparse
 from argparse import ArgumentParser
 
 from tflite_export import commands as tflite_commands
+from tflite_export import quantize_command
 
 PARTS = "keras_greedy.cli"
 SAMPLES = 512
@@ -106,6 +107,13 @@ def add_export(parser: ArgumentParser) -> None:
     parser.set_defaults(command=f"{PARTS}.files:export")
 
 
+def add_quantize(parser: ArgumentParser) -> None:
+    """Adds the options of `quantize`."""
+    quantize_command.add_quantizing(parser)
+    _add_data(parser, required=False)
+    parser.set_defaults(command=f"{PARTS}.files:quantize")
+
+
 def add_verify(parser: ArgumentParser) -> None:
     """Adds the options of `verify`."""
     tflite_commands.add_verify(parser)
@@ -120,6 +128,29 @@ def add_accuracy(parser: ArgumentParser) -> None:
     _add_data(parser)
     _add_json(parser)
     parser.set_defaults(command=f"{PARTS}.files:accuracy")
+
+
+def add_report(parser: ArgumentParser) -> None:
+    """Adds the options of `report`."""
+    parser.add_argument("model", metavar=MODEL)
+    parser.add_argument("compact", metavar="COMPACT.keras")
+    _add_output(parser, "FILE.html")
+    parser.add_argument(
+        "--files",
+        nargs=2,
+        metavar=("MODEL.tflite", "COMPACT.tflite"),
+        help="the exported files, which are timed in turns",
+    )
+    _add_data(parser, required=False)
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=TEST_SAMPLES,
+        help=f"examples for the top-1 (default: {TEST_SAMPLES})",
+    )
+    _add_json(parser)
+    # What was typed, for the page.
+    parser.set_defaults(command=f"{PARTS}.reporting:report", as_given="")
 
 
 def add_ticket(parser: ArgumentParser) -> None:

@@ -50,6 +50,13 @@ COMMANDS: tuple[tuple[str, str, Adder, str], ...] = (
         "export compact.keras --int8 --data photos -o compact.tflite",
     ),
     (
+        "quantize",
+        "write a float .tflite file, of any converter, with numbers of fewer bits",
+        options.add_quantize,
+        "quantize compact.tflite --data photos --preprocessing mobilenet_v2 "
+        "--layer SOFTMAX=float32 -o int8.tflite",
+    ),
+    (
         "verify",
         "compare a .tflite file with its model (exit code 1 if it is off)",
         options.add_verify,
@@ -72,6 +79,13 @@ COMMANDS: tuple[tuple[str, str, Adder, str], ...] = (
         "measure the top-1 of a .keras or .tflite file",
         options.add_accuracy,
         "accuracy compact.tflite --data photos --preprocessing mobilenet_v2",
+    ),
+    (
+        "report",
+        "write a page that compares a model with a compact one",
+        options.add_report,
+        "report model.keras compact.keras --data photos "
+        "--files model.tflite compact.tflite -o report.html",
     ),
     (
         "run",

@@ -457,6 +457,26 @@ def test_a_file_that_is_off_is_exit_code_1(capfd):
     assert code == 1 and "max |error|" in out and "First layer off" in err
 
 
+def test_quantize_makes_a_file_of_any_data_as_the_library_does(capfd):
+    pytest.importorskip("litert_quantizer")
+    quantize = ["quantize", "small.tflite", "-o"]
+    facts = facts_of(capfd, *quantize, "a.tflite", "--data", "both.npz")
+    assert 0 < facts["bytes"] < facts["bytes_before"]
+    photos = ["--data", "photos", "--preprocessing", "none"]
+    code, out, _ = run(capfd, *quantize, "b.tflite", *photos, "--samples", "40")
+    assert code == 0 and out.startswith("Wrote b.tflite: ")
+    x = np.load("x.npy")
+    tflite_export.quantize("small.tflite", "expected.tflite", "int8", x)
+    expected = Path("expected.tflite").read_bytes()
+    assert Path("a.tflite").read_bytes() == expected
+    assert Path("b.tflite").read_bytes() == expected
+    line = refused(capfd, *quantize, "c.tflite", "--data", "photos")
+    assert "Expected `preprocessing` to say how pictures are scaled" in line
+    line = refused(capfd, *quantize, "c.tflite")
+    assert "samples beside the file" in line
+    assert not Path("c.tflite").exists()
+
+
 def test_verify_reads_samples_as_on_a_device(capfd):
     tflite_export.save_samples(
         small_model(), "small.tflite", np.load("x.npy"), samples_path="given.npz"
@@ -509,6 +529,32 @@ def test_files_are_timed_and_run_as_on_a_device(capfd):
     expected = small_model().predict(np.load("x.npy"), verbose=0)
     with np.load("out.npz") as arrays:
         np.testing.assert_allclose(arrays["output_0"], expected, atol=1e-5)
+
+
+# --- report
+
+
+def test_a_page_compares_a_model_with_a_compact_one(capfd, tmp_path):
+    assert run(capfd, *PRUNE, "--data", "both.npz")[0] == 0
+    typed = ["report", "small.keras", "compact.keras", "-o", "report.html"]
+    facts = facts_of(capfd, *typed, "--data", "both.npz")
+    assert facts["macs"]["after"] < facts["macs"]["before"]
+    assert {"top1_before", "top1_after"} <= set(facts)
+    page = (tmp_path / "report.html").read_text()
+    assert shlex.join(["keras-greedy", *typed]) in page
+    assert "Measured top-1" in page
+    assert "Latency, median" not in page
+    code, out, _ = run(capfd, *typed, "--files", "small.tflite", "small.tflite")
+    assert code == 0
+    assert "Wrote report.html" in out
+    assert "Latency, median" in (tmp_path / "report.html").read_text()
+
+
+def test_what_a_page_cannot_be_made_of_is_refused_before_the_work(capfd):
+    page = ["small.keras", "small.keras", "-o"]
+    assert ".html" in refused(capfd, "report", *page, "report.pdf")
+    files = ["--files", "small.tflite", "nothing.tflite"]
+    assert "nothing.tflite" in refused(capfd, "report", *page, "r.html", *files)
 
 
 # --- ticket

@@ -305,9 +305,11 @@ def test_where_a_cut_begins_to_cost_is_measured(live, count, errors_tell):
         errors = np.maximum(0.0, live - widths)
     found = measured_to_the_end(errors, divergence, count)
     curve = found.curve(errors)
-    assert (curve[live:] < 1e-6).all() or live > found.widths[-1]
+    # As exactly as budgets go, and to a channel where the errors tell.
+    known_free = live if errors_tell else -(-live // 8) * 8
+    assert (curve[known_free:] < 1e-6).all() or live > found.widths[-1]
     assert (curve[:live] > 1e-2).all()
-    assert len(found.widths) < 20
+    assert len(found.widths) < (20 if errors_tell else 10)
 
 
 def test_nothing_more_is_measured_where_all_cuts_cost_something():

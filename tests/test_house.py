@@ -287,26 +287,69 @@ def run_alone(code, *arguments, folder=ROOT):
     return ended.stdout
 
 
-WITHOUT_A_BACKEND = """
+WITHOUT = """
     import sys
 
     class Absent:
         def find_spec(self, name, path=None, target=None):
-            if name.split(".")[0] in ("tensorflow", "jax", "torch", "openvino"):
+            if name.split(".")[0] in sys.argv[1:]:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     sys.meta_path.insert(0, Absent())
+"""
+
+IMPORTING = """
     try:
         import keras_greedy
     except ImportError as error:
         print(error)
 """
 
+BACKENDS = ("tensorflow", "jax", "torch", "openvino")
 
-def test_without_a_backend_the_error_says_which_to_install():
-    message = run_alone(WITHOUT_A_BACKEND)
-    assert "pip install 'keras_greedy[tensorflow]'" in message
+
+@pytest.mark.parametrize("absent", [("keras",), ("scipy",), BACKENDS], ids=str)
+def test_without_what_pruning_needs_the_error_says_what_to_install(absent):
+    message = run_alone(WITHOUT + IMPORTING, *absent)
+    assert f"{absent[0]} is not installed" in message
+    assert "pip install 'keras_greedy[tensorflow]', or [jax] or [torch]" in message
     assert "KERAS_BACKEND" in message
+
+
+COMMANDS_ALONE = """
+    import keras_greedy_cli
+    from tflite_export import __main__ as device
+
+    assert keras_greedy_cli.main(["inspect", "model.keras"]) == 2
+    assert keras_greedy_cli.main(["benchmark", "gone.tflite"]) == 2
+    assert device.main(["benchmark", "gone.tflite"]) == 2
+"""
+
+
+def test_with_numpy_alone_the_commands_say_what_is_missing():
+    """Those of devices need no Keras, the others name the packages."""
+    absent = ("keras", "scipy", *BACKENDS)
+    code = f"{WITHOUT}\n    sys.stderr = sys.stdout{COMMANDS_ALONE}"
+    pruning, *timing = run_alone(code, *absent).splitlines()
+    assert "keras is not installed: pip install 'keras_greedy[tensorflow]'" in pruning
+    assert len(timing) == 2
+    assert all("an existing .tflite file" in line for line in timing)
+
+
+def requirements(extra):
+    """The names of the packages that an extra of pyproject.toml installs."""
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = project["dependencies"] if extra is None else []
+    listed = listed or project["optional-dependencies"][extra]
+    return {re.match(r"[\w.-]+", each)[0] for each in listed}
+
+
+def test_a_device_gets_neither_keras_nor_scipy():
+    assert requirements(None) == {"numpy"}
+    assert requirements("edge") == {"ai-edge-litert", "flatbuffers"}
+    for backend in ("tensorflow", "jax", "torch"):
+        assert {"keras", "scipy", backend} <= requirements(backend)
 
 
 DEEP_MODULES_FIRST = """

@@ -24,7 +24,8 @@ from models import (
 )
 
 import keras_greedy
-from keras_greedy import Budget, FineTune, prune, search
+from keras_greedy import Budget, FineTune, prune, search, stages
+from keras_greedy.selection.moments import Observed
 
 
 def small(size=8):
@@ -422,6 +423,26 @@ def test_few_images_are_enough_to_go_on(objective, count):
     model = small()
     compact = quiet_prune(model, IMAGES[:count], objective=objective)
     assert_useful(model, compact, IMAGES)
+
+
+@pytest.mark.parametrize(
+    "count, measured",
+    [(1, 1), (2, 1), (9, 4), (64, 32), (99, 48), (127, 62), (128, 64)],
+)
+def test_half_of_few_images_are_measured_which_no_weight_has_seen(
+    monkeypatch, count, measured
+):
+    found = []
+
+    def observed(apart, others):
+        found.append((apart.examples, others.examples))
+        return Observed(apart, others)
+
+    monkeypatch.setattr(stages, "Observed", observed)
+    images = np.resize(IMAGES, (count, *IMAGES.shape[1:]))
+    paths = keras_greedy.search(small(), images, verbose=0)
+    assert found == [(measured, count - measured)]
+    assert paths.data.examples() == count
 
 
 def test_bytes_are_read_as_they_are():

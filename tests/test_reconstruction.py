@@ -9,7 +9,7 @@ from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.moments import Scatter, observe
-from keras_greedy.selection.reconstruction import least_squares
+from keras_greedy.selection.reconstruction import MANY_GROUPS, least_squares
 
 
 def read_by_conv():
@@ -47,9 +47,12 @@ def first_half_kept(consumer):
     return np.isin(consumer.features, channels[: len(channels) // 2])
 
 
+# A layer that reads many groups is solved for in another way.
+@pytest.mark.parametrize("groups_read", [1, MANY_GROUPS])
 @pytest.mark.parametrize("build", READERS)
-def test_the_weights_are_the_least_squares_fit_to_the_rows(build):
+def test_the_weights_are_the_least_squares_fit_to_the_rows(build, groups_read):
     consumer, rows, scatter = observed(build, 3000)
+    consumer.groups_read = groups_read
     kept = first_half_kept(consumer)
     kernel, bias = least_squares(consumer, scatter, kept)
 
@@ -199,3 +202,13 @@ def test_constant_channels_of_a_dense_layer_change_nothing():
     (full,), (cut,) = outputs_of(model, data), outputs_of(compact, data)
     np.testing.assert_allclose(cut, full, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(compact.get_layer("a").kernel, kernel[:, 1::2])
+
+
+def test_a_layer_knows_how_many_groups_it_reads():
+    picture = image(size=3)
+    features = [conv(picture, 4, name=name) for name in "abc"]
+    x = conv(layers.Concatenate()(features), 4, name="of_three")
+    x = conv(x, 4, name="of_one")
+    consumers = consumers_of(trace_quietly(keras.Model(picture, head(x))))
+    assert consumers["of_three"].groups_read == 3
+    assert consumers["of_one"].groups_read == 1

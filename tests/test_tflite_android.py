@@ -62,8 +62,10 @@ match words:
         if world["broken"]:
             print(f"/system/bin/sh: {{program}}: not executable: 64-bit ELF file")
             sys.exit(126)
-        profiled = "--enable_op_profiling=true" in flags
-        name = "2022_profile" if profiled else world["output"]
+        # Of TensorFlow Lite's program, and of LiteRT's.
+        switches = set(["--enable_op_profiling=true", "--use_profiler=true"])
+        profiled = switches <= set(flags)
+        name = world["profile"] if profiled else world["output"]
         sys.stdout.write((pathlib.Path({outputs!r}) / f"{{name}}.txt").read_text())
     case _:
         sys.exit(f"unknown command: {{words}}")
@@ -89,6 +91,7 @@ class Phone:
         world = {
             "devices": {"R58M": "device"},
             "output": "newer_xnnpack",
+            "profile": "2022_profile",
             "space": 1e9,
             "broken": False,
             "unplugged_at": None,
@@ -177,6 +180,35 @@ def test_outputs_of_older_versions_are_read():
     found = parse_timings((OUTPUTS / "2022_profile.txt").read_text())
     assert found["mean_ms"] == pytest.approx(2950.34)
     assert found["init_ms"] == pytest.approx(17.187)
+
+
+def test_the_output_of_litert_s_own_program_is_read():
+    text = (OUTPUTS / "litert.txt").read_text()
+    found = parse_timings(text)
+    assert (found["runs"], found["delegate"]) == (2112, "XNNPACK")
+    assert found["p50_ms"] == pytest.approx(0.462)
+    assert found["mean_ms"] == pytest.approx(0.464545)
+    assert found["init_ms"] == pytest.approx(4.48)
+    assert found["peak_memory_mb"] == pytest.approx(11.51)
+
+
+def test_its_profile_has_what_each_run_does_and_not_what_happens_once():
+    operations = parse_operations((OUTPUTS / "litert.txt").read_text())
+    assert [operation.type for operation in operations] == [
+        "LiteRT::Run[buffer registration]",
+        "Static Reshape (NC)",
+        "Fully Connected (NC, PF32) GEMM",
+        "LiteRT::Run[Buffer sync]",
+    ]
+    assert operations[2].mean_ms == 0.382
+    assert operations[2].name == "Delegate/Fully Connected (NC, PF32) GEMM:1"
+
+
+def test_a_phone_with_litert_s_own_program_gives_a_latency(phone):
+    phone.change(output="litert", profile="litert")
+    latency = phone.benchmark(profile=True)
+    assert latency.p50_ms == pytest.approx(0.462)
+    assert [operation.mean_ms for operation in latency.operations][2] == 0.382
 
 
 def test_a_single_run_is_its_own_mean():

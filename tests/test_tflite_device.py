@@ -120,6 +120,14 @@ def test_verify_with_a_model_names_the_layer_where_they_part(folder, capfd):
     assert "First layer off by 1 %: " in capfd.readouterr().err
 
 
+def test_a_model_without_keras_to_read_it_is_an_error(folder, capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", None)
+    model = ["--model", folder / "model.keras"]
+    assert run("verify", folder / "None.tflite") == 0
+    assert run("verify", folder / "None.tflite", *model) == 2
+    assert "`pip install keras tensorflow`" in capfd.readouterr().err
+
+
 def test_run_prints_ranges_and_writes_outputs(model, folder, tmp_path, capfd):
     target = tmp_path / "out.npz"
     file = folder / "int8_full.tflite"
@@ -144,6 +152,60 @@ def test_benchmark_compares_files_and_prints_three_forms(folder, capfd):
     assert first["init_ms"] > 0
     assert run("benchmark", *files, "--runs", 3, "--markdown") == 0
     assert capfd.readouterr().out.startswith("| file | MB |")
+
+
+def test_quantize_reads_the_samples_beside_the_file(folder, tmp_path, capfd):
+    pytest.importorskip("litert_quantizer")
+    for kind in ("int8", "dynamic"):
+        target = tmp_path / f"{kind}.tflite"
+        float_file = folder / "None.tflite"
+        assert run("quantize", float_file, "-o", target, "--kind", kind) == 0
+        assert f"Wrote {target}: " in capfd.readouterr().out
+        tflite_export.quantize(float_file, tmp_path / "expected.tflite", kind)
+        assert target.read_bytes() == (tmp_path / "expected.tflite").read_bytes()
+
+
+def test_quantize_takes_kinds_by_layer_and_data_of_its_own(folder, tmp_path, capfd):
+    pytest.importorskip("litert_quantizer")
+    target, expected = tmp_path / "o.tflite", tmp_path / "expected.tflite"
+    layers = ["--layer", "FULLY_CONNECTED=int4", "--layer", "SOFTMAX=float32"]
+    command = ["quantize", folder / "None.tflite", "-o", target, "--json"]
+    data = ["--data", folder / "x.npy", "--samples", 2]
+    assert run(*command, *layers, *data) == 0
+    facts = json.loads(capfd.readouterr().out)
+    assert facts["bytes"] == target.stat().st_size < facts["bytes_before"]
+    recipe = {".*": "int8", "FULLY_CONNECTED": "int4", "SOFTMAX": None}
+    x = np.load(folder / "x.npy")[:2]
+    tflite_export.quantize(folder / "None.tflite", expected, recipe, x)
+    assert target.read_bytes() == expected.read_bytes()
+
+
+@pytest.mark.parametrize("layer", ["dense", "dense=int3", "=int8"])
+def test_a_layer_without_a_kind_is_a_wrong_call(layer, folder, capfd):
+    with pytest.raises(SystemExit, match="2"):
+        run("quantize", folder / "None.tflite", "-o", "o.tflite", "--layer", layer)
+    assert "expected PATTERN=KIND" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--kind", "int4", "--layer", "CONV=int8"], "--kind int4, which is for a"),
+        (["--kind", "float32"], "recipe='float32'"),
+        (["--layer", "gone=int8"], "'gone', which matches none"),
+        (["--data", "gone.npy"], "gone.npy"),
+        (["--samples", "0"], "representative_samples=0"),
+        (["-o", "o.bin"], "ending in .tflite"),
+    ],
+)
+def test_what_quantize_cannot_do_is_exit_code_2(
+    options, message, folder, tmp_path, capfd
+):
+    pytest.importorskip("litert_quantizer")
+    target = tmp_path / "o.tflite"
+    assert run("quantize", folder / "None.tflite", "-o", target, *options) == 2
+    assert message in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 from exported import images, mobile_block, operations, two_inputs_and_outputs
 
 import tflite_export
+from tflite_export import activations, recipes
 
 layers = keras.layers
 quantizer = importlib.import_module("tflite_export.quantizer")
@@ -226,6 +227,69 @@ def test_the_bias_of_a_channel_without_a_kernel_is_kept(tmp_path):
     made = tflite_export.quantize(path, tmp_path / "o.tflite", "int8", images(32, 6))
     parity = tflite_export.verify(model, made, images(32, 6))
     assert parity.max_abs_error < 0.03 * parity.max_abs_output
+
+
+POINTWISE = {
+    "dense": lambda: layers.Dense(6),
+    "convolution": lambda: layers.Conv2D(6, 3),
+    "groups": lambda: layers.Conv2D(6, 3, groups=2),
+    "depthwise": lambda: layers.DepthwiseConv2D(3, depth_multiplier=2),
+}
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+def test_outputs_keep_their_means_where_weights_are_rounded_to_one_side(name, tmp_path):
+    pytest.importorskip("litert_quantizer")
+    x = keras.Input((6, 6, 4))
+    layer = POINTWISE[name]()
+    model = keras.Model(x, layer(x))
+    rng = np.random.default_rng(0)
+    kernel, bias = layer.get_weights()
+    # A bias of zeros is left out by the converter.
+    bias += 0.1
+    # The largest weight of each channel tells the step: all others lose 0.4 of one.
+    weights = (rng.integers(-20, 20, kernel.shape) + 0.4) / 127
+    channels = weights.reshape(-1, weights.shape[-1])
+    if name == "depthwise":
+        channels = weights.reshape(9, -1)
+    channels[0] = 1
+    layer.set_weights([channels.reshape(kernel.shape), bias])
+    path = tflite_export.convert(model, tmp_path / "m.tflite")
+    data = rng.random((64, 6, 6, 4)).astype("float32")
+    made = tflite_export.quantize(path, tmp_path / "o.tflite", "int8", data)
+    (expected,) = tflite_export.run(path, data).values()
+    (found,) = tflite_export.run(made, data).values()
+    shift = (found - expected).mean(axis=(0, 1, 2))
+    # Of inputs whose mean is 0.5.
+    lost = 0.4 / 127 * 0.5 * (len(channels) - 1)
+    assert np.abs(shift).max() < 0.25 * lost
+
+
+def test_the_range_of_one_large_value_is_narrowed_but_not_of_inputs_and_outputs(
+    file,
+):
+    content = file.read_bytes()
+    operations = recipes.operations_of(content)
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0, 1, activations.SAMPLED_VALUES)
+    values[0] = 10
+    ends = {"min": values.min(), "max": values.max()}
+    names = list(tensors(file))
+    given = dict.fromkeys(names, ends)
+    seen = dict.fromkeys(names, values)
+
+    def largest(kind):
+        rules = recipes.rules_of(kind, operations)
+        found = activations.narrowed(content, rules, given, seen)
+        return {name: float(found[name]["max"]) for name in names}
+
+    eight, sixteen = largest("int8"), largest("int16x8")
+    port = Interpreter(str(file))
+    for details in (*port.get_input_details(), *port.get_output_details()):
+        assert eight.pop(details["name"]) == ends["max"]
+    assert min(eight.values()) < 0.95 * ends["max"]
+    # Steps that are as small as those of int16 leave nothing to win.
+    assert min(sixteen.values()) == ends["max"]
 
 
 @pytest.mark.parametrize("kind", ["int8", "int16x8", "int4"])

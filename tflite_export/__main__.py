@@ -1,4 +1,4 @@
-"""The command line: `python -m tflite_export benchmark|inspect|verify|run|android`."""
+"""The command line: `python -m tflite_export`, and a command."""
 
 import argparse
 import sys
@@ -11,6 +11,7 @@ from tflite_export.commands import (
     add_run,
     add_verify,
 )
+from tflite_export.quantize_command import add_quantize
 from tflite_export.quiet import quiet_tensorflow
 
 USER_ERROR = 2
@@ -68,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
     add_run(commands.add_parser("run", help="compute the outputs of samples"))
+    add_quantize(
+        commands.add_parser(
+            "quantize",
+            help="write a float file with numbers of fewer bits",
+        )
+    )
     add_android(commands.add_parser("android", help="time a file on a phone, by adb"))
     return parser
 

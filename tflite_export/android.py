@@ -3,7 +3,8 @@
 The phone runs Google's own `benchmark_model`, a command-line binary. Get the one for
 the phone's processor, most often `android_aarch64`, from the links under "Native
 benchmark binary" on LiteRT's page on performance measurement:
-ai.google.dev/edge/litert/models/measurement
+ai.google.dev/edge/litert/models/measurement. The newer one of the same name, which runs
+a file as a `CompiledModel`, is taken too: ai.google.dev/edge/litert/next/benchmark
 """
 
 import contextlib
@@ -58,8 +59,10 @@ def benchmark(
         runs: Least number of inferences to time; it goes on for a second at least.
         warmup: Least number of inferences to run before, half a second at least.
         use_gpu: Whether to use the GPU delegate.
-        use_nnapi: Whether to use the NNAPI delegate.
-        use_xnnpack: Whether to use XNNPACK for the operations on the processor.
+        use_nnapi: Whether to use the NNAPI delegate; the newer `benchmark_model` knows
+            none.
+        use_xnnpack: Whether to use XNNPACK for the operations on the processor; the
+            newer `benchmark_model` always does.
         profile: Whether to run once more and measure each operation. That slows the
             run down, so the other figures are never of this one.
 
@@ -95,7 +98,9 @@ def benchmark(
     with _pushed(phone, path, binary) as run_benchmark:
         figures = parse_timings(run_benchmark(flags))
         if profile:
-            output = run_benchmark({**flags, "enable_op_profiling": True})
+            # Each of the two programs warns of the other one's flag and goes on.
+            profiling = {"enable_op_profiling": True, "use_profiler": True}
+            output = run_benchmark({**flags, **profiling})
             figures["operations"] = parse_operations(output)
     return Latency(
         path=str(path),

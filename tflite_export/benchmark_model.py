@@ -1,4 +1,8 @@
-"""The output of Google's `benchmark_model`, of versions from 2020 on, as figures."""
+"""The output of Google's `benchmark_model`, of versions from 2020 on, as figures.
+
+There are two of that name: TensorFlow Lite's, and the newer one of LiteRT, which runs
+the file as a `CompiledModel`. Both print a line of statistics in microseconds.
+"""
 
 import re
 from typing import Any
@@ -13,14 +17,21 @@ NUMBER = r"[\d.e+]+"
 
 STATISTICS = re.compile(r"^(?:INFO: )?(count=.*)$", re.MULTILINE)
 INIT = re.compile(rf"Inference timings in us: Init: ({NUMBER})")
+INIT_MS = re.compile(rf"Model initialization: ({NUMBER}) ms")
 # `overall` counts the runs too, `init` only the opening of the file.
-MEMORY = re.compile(r"emory footprint.*: init=\S+ overall=([\d.e+-]+)")
+MEMORY = re.compile(
+    r"emory footprint.*: init=\S+ overall=([\d.e+-]+)"
+    r"|Overall footprint: +([\d.e+-]+) MB"
+)
 
+# TensorFlow Lite's prints two profiles, of which that of the opening is the first.
 PROFILE = "Profiling Info for Regular Benchmark Runs"
+RUN_ORDER = "= Run Order ="
 PROFILE_ROW = re.compile(r"^\t.*\t.*$", re.MULTILINE)
 TYPE_COLUMN = "node type"
 NAME_COLUMN = "Name"
 TIME_COLUMN = "avg ms"
+CALLS_COLUMN = "times called"
 
 NOT_DELEGATED = "will not be executed by the delegate"
 # Either line may be missing, by version and by flags.
@@ -53,8 +64,8 @@ def parse_timings(output: str) -> dict[str, Any]:
     ```
     """
     lines = STATISTICS.findall(output)
-    init = INIT.search(output)
-    if not lines or not init:
+    init_ms = _parse_init(output)
+    if not lines or init_ms is None:
         raise AdbError(
             "Expected `benchmark_model` to print its timings. Received: "
             f"{last_lines(output) or None}"
@@ -71,10 +82,19 @@ def parse_timings(output: str) -> dict[str, Any]:
         "p90_ms": None,
         "mean_ms": float(mean) / US_PER_MS,
         "std_ms": float(found.get("std", 0)) / US_PER_MS,
-        "init_ms": float(init[1]) / US_PER_MS,
-        "peak_memory_mb": float(memory[1]) if memory else None,
+        "init_ms": init_ms,
+        "peak_memory_mb": float(memory[1] or memory[2]) if memory else None,
         "delegate": _parse_delegate(output),
     }
+
+
+def _parse_init(output: str) -> float | None:
+    """Returns the time to open the file, in milliseconds, as either version tells."""
+    microseconds = INIT.search(output)
+    if microseconds:
+        return float(microseconds[1]) / US_PER_MS
+    milliseconds = INIT_MS.search(output)
+    return float(milliseconds[1]) if milliseconds else None
 
 
 def _parse_delegate(output: str) -> str:
@@ -91,7 +111,8 @@ def parse_operations(output: str) -> tuple[Operation, ...]:
     """Reads the time of each operation from the output of `benchmark_model`.
 
     Args:
-        output: The text that it printed with `--enable_op_profiling=true`.
+        output: The text that it printed with `--enable_op_profiling=true` or, LiteRT's
+            own, with `--use_profiler=true`.
 
     Returns:
         A tuple of `Operation`, in the order they ran.
@@ -101,7 +122,8 @@ def parse_operations(output: str) -> tuple[Operation, ...]:
     """
     _, _, report = output.partition(PROFILE)
     # The first table is in the order they ran; the next ones sort it by time.
-    table, _, _ = report.partition("\n\n")
+    _, _, tables = (report or output).partition(RUN_ORDER)
+    table, _, _ = tables.partition("\n\n")
     lines = PROFILE_ROW.findall(table)
     header = lines[0] if lines else ""
     columns = [cell.strip(" []") for cell in header.split("\t")]
@@ -115,6 +137,9 @@ def parse_operations(output: str) -> tuple[Operation, ...]:
         # By the names of the columns: versions differ in which ones they print.
         cells = [cell.strip() for cell in line.split("\t")]
         row = dict(zip(columns, cells, strict=True))
+        # What happens once and not in each run, as the allocation of memory.
+        if row.get(CALLS_COLUMN) == "0":
+            continue
         mean_ms = float(row[TIME_COLUMN])
         operations.append(Operation(row[TYPE_COLUMN], row[NAME_COLUMN], mean_ms))
     return tuple(operations)

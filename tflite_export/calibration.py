@@ -3,12 +3,13 @@
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from tflite_export.data import Samples
+from tflite_export.kernels import span_of
 from tflite_export.recipes import Rules, manager_of
 from tflite_export.runtime import import_runtime
 
@@ -17,17 +18,8 @@ Ranges: TypeAlias = dict[str, dict[str, Any]]
 
 SIGNATURE = "serving_default"
 
-WITH_KERNEL = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": -1, "FULLY_CONNECTED": 0}
-"""Operations that read an activation, a kernel and a bias -> the kernel's channels."""
-
-LARGEST_BIAS = 2**30
-"""In steps of int32, with a bit to spare."""
-
 SMALLEST_SPAN = 1e-6
 """Of an activation; one that is 0 on all data has a smaller one."""
-
-ACTIVATION_STEPS = 255
-KERNEL_STEPS = 127
 
 
 def ranges_of(content: bytes, rules: Rules, batches: Sequence[Samples]) -> Ranges:
@@ -64,14 +56,9 @@ def ranges_of(content: bytes, rules: Rules, batches: Sequence[Samples]) -> Range
 
 def _with_span(found: dict[str, Any]) -> dict[str, Any]:
     """Returns a range that is not empty: one that is would have a scale of 0."""
-    if "max" in found and _span(found) < SMALLEST_SPAN:
+    if "max" in found and span_of(found) < SMALLEST_SPAN:
         return found | {"max": np.ones_like(found["max"])}
     return found
-
-
-def _span(found: Mapping[str, Any]) -> float:
-    """Returns the width of a range, which has 0 in it when it is quantized."""
-    return max(np.max(found["max"]), 0) - min(np.min(found["min"]), 0)
 
 
 def own_statistics(content: bytes, rules: Rules, batches: Sequence[Samples]) -> Ranges:
@@ -139,53 +126,3 @@ def with_signature(content: bytes) -> bytes:
         maps.append([schema.TensorMapT(name, index) for name, index in pairs])
     model.signatureDefs = [schema.SignatureDefT(*maps, SIGNATURE.encode(), 0)]
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-
-
-def with_wide_kernels(content: bytes, ranges: Mapping[str, Mapping]) -> bytes:
-    """Returns a file whose kernels have scales that their biases can be stored with.
-
-    A bias is stored in steps of the scale of its kernel times that of the input. Where
-    a channel's kernel is all but 0 that step is so small that the bias does not fit
-    int32, and litert-quantizer stores a wrong one. One weight of such a channel is
-    made larger here: that adds less than 1/30,000 of the bias.
-
-    Args:
-        content: The content of the file.
-        ranges: Those of its activations.
-    """
-    from litert_quantizer.utils import tfl_flatbuffer_utils as utils
-
-    changed = bytearray(content)
-    # Its arrays are views of `changed`.
-    model = utils.read_model(changed)
-    for graph in model.subgraphs:
-        for operation in graph.operators:
-            code = model.operatorCodes[operation.opcodeIndex].builtinCode
-            kind = utils.TFL_OP_CODE_TO_NAME.get(code)
-            indices = list(operation.inputs)
-            if kind not in WITH_KERNEL or len(indices) < 3 or indices[2] < 0:
-                continue
-            x, kernel, bias = (graph.tensors[index] for index in indices[:3])
-            found = ranges.get(utils.get_tensor_name(x))
-            weights = model.buffers[kernel.buffer].data
-            biases = model.buffers[bias.buffer].data
-            if found and weights is not None and biases is not None:
-                rows = weights.view("float32").reshape(kernel.shape)
-                _widen(rows, WITH_KERNEL[kind], biases.view("float32"), found)
-    return bytes(changed)
-
-
-def _widen(
-    kernel: np.ndarray,
-    axis: int,
-    biases: np.ndarray,
-    found: Mapping[str, Any],
-) -> None:
-    """Makes the first weight of each channel on an axis large enough, in place."""
-    rows = np.moveaxis(kernel, axis, 0).reshape(len(biases), -1)
-    step = _span(found) / ACTIVATION_STEPS
-    least = np.abs(biases) * (KERNEL_STEPS / LARGEST_BIAS / step)
-    is_narrow = np.abs(rows).max(axis=1) < least
-    # `rows` may be a copy, this is a view.
-    first = np.moveaxis(kernel, axis, -1)[(0,) * (kernel.ndim - 1)]
-    first[is_narrow] = least[is_narrow]

@@ -19,6 +19,7 @@ from tflite_export.files import misread, replacing
 from tflite_export.inspect_file import inspect
 from tflite_export.latency import RUNS, WARMUP, Comparison
 from tflite_export.layers import LAYER_TOLERANCE, compare_layers, first_divergence
+from tflite_export.model_checks import import_keras
 from tflite_export.runtime import run
 from tflite_export.samples import load_samples
 from tflite_export.verify import TOLERANCE, ModelOrOutputs, verify
@@ -135,15 +136,13 @@ def verify_on(
 
 
 def _load_model(path: str) -> "keras.Model":
-    import keras
-
-    return keras.saving.load_model(path, compile=False)
+    return import_keras().saving.load_model(path, compile=False)
 
 
 def _run(file: str, inputs: str, output: str | None, threads: int) -> int:
     # Checked before the work, which may take long.
     target = None if output is None else check_target(output, ".npz")
-    data = _read_inputs(inputs)
+    data = read_inputs(inputs)
     outputs = run(file, data, threads=threads)
     for name, values in outputs.items():
         print(f"{name}: shape {values.shape}, {values.min():.6g} to {values.max():.6g}")
@@ -154,7 +153,12 @@ def _run(file: str, inputs: str, output: str | None, threads: int) -> int:
     return SUCCESS
 
 
-def _read_inputs(path: str) -> Data:
+def read_inputs(path: str) -> Data:
+    """Returns the inputs in a file.
+
+    Args:
+        path: An array of `numpy.save`, or a file of `save_samples`.
+    """
     if not path.endswith(".npy"):
         return load_samples(path)[0]
     writer = "`numpy.save`"

@@ -1,11 +1,12 @@
 """The layers of a file whose weights can be stored in 4 bits at little cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from tflite_export.calibration import Ranges, apply_rules
 from tflite_export.data import Samples
+from tflite_export.kernels import with_means_kept
 from tflite_export.recipes import FOUR_BITS, Operation, Rules, rules_by_scope
 from tflite_export.runtime import import_runtime
 
@@ -20,6 +21,7 @@ def choose_four_bits(
     content: bytes,
     operations: Sequence[Operation],
     ranges: Ranges,
+    means: Mapping[str, np.ndarray],
     batches: Sequence[Samples],
 ) -> Rules:
     """Returns rules of int4 for layers that bear it, and of int8 for all others.
@@ -32,6 +34,7 @@ def choose_four_bits(
         content: The content of a float file with a signature.
         operations: Its operations.
         ranges: The ranges of its activations.
+        means: The mean of each channel of them.
         batches: Arrays by the names of the inputs.
     """
     batches = batches[:MEASURED_BATCHES]
@@ -43,7 +46,8 @@ def choose_four_bits(
 
     def error(layers: Sequence[str]) -> tuple[float, int]:
         """Returns the squared error with these layers in 4 bits, and the size."""
-        made = apply_rules(content, rules_with(layers), ranges)
+        rules = rules_with(layers)
+        made = apply_rules(with_means_kept(content, rules, means), rules, ranges)
         found = _outputs(made, batches)
         squares = [np.sum((found[name] - expected[name]) ** 2.0) for name in expected]
         return float(sum(squares)), len(made)

@@ -24,7 +24,8 @@ def import_keras() -> Any:
         import keras
     except ImportError as error:
         raise ImportError(
-            "Expected Keras, and TensorFlow, which does the conversion. "
+            "Expected Keras and its backend, which models are read with, and "
+            "TensorFlow, which converts them. "
             f"Received: {error}: `pip install keras tensorflow`"
         ) from error
     return keras

@@ -6,18 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
+from tflite_export.activations import narrowed, observe
 from tflite_export.calibration import (
     apply_rules,
     own_statistics,
     ranges_of,
     with_signature,
-    with_wide_kernels,
 )
 from tflite_export.checks import check_count, check_file, check_target, shown
 from tflite_export.data import Samples, cast, full_batches, take_samples
 from tflite_export.data_forms import Data
 from tflite_export.files import replacing
 from tflite_export.four_bits import choose_four_bits
+from tflite_export.kernels import with_means_kept, with_wide_kernels
 from tflite_export.metadata import with_files_of
 from tflite_export.quantization import REPRESENTATIVE_SAMPLES, check_integers
 from tflite_export.recipes import (
@@ -57,10 +58,11 @@ def quantize(
     | `"int16x8"` | int8 | int16, float32 where there is no int16 operation | float32 |
     | `"int4"` | int4 in layers that bear it, else int8 | as `"int8"` | float32 |
 
-    Weights have a scale per output channel, activations the range that they have on
-    the data. `"int4"` measures each convolution and dense layer on 64 batches of them,
-    and takes as many as add a fifth to the squared error of `"int8"`;
-    `{".*": "int4"}` takes all. The metadata stay in the file.
+    Weights have a scale per output channel, activations the range that rounds those on
+    the data best, the inputs and outputs all of theirs. Biases make up for the mean of
+    what rounding the weights changes. `"int4"` measures each convolution and dense
+    layer on 64 batches of the data, and takes as many as add a fifth to the squared
+    error of `"int8"`; `{".*": "int4"}` takes all. The metadata stay in the file.
 
     Args:
         path: The file, of float32.
@@ -144,10 +146,13 @@ def quantized_bytes(
     if batches and isinstance(recipe, (str, Mapping)):
         ranges = ranges_of(signed, rules, batches)
         signed = with_wide_kernels(signed, ranges)
+        seen = observe(signed, list(ranges), batches)
+        ranges = narrowed(signed, rules, ranges, seen.values)
+        if recipe == CHOSEN:
+            rules = choose_four_bits(signed, operations, ranges, seen.means, batches)
+        signed = with_means_kept(signed, rules, seen.means)
     elif batches:
         ranges = own_statistics(signed, rules, batches)
-    if recipe == CHOSEN and ranges is not None:
-        rules = choose_four_bits(signed, operations, ranges, batches)
     made = apply_rules(signed, rules, ranges)
     quantized = with_files_of(made, content)
     interpreter = import_runtime().Interpreter(model_content=quantized)

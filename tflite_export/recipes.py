@@ -20,6 +20,9 @@ INTEGERS_ONLY = "int8_full"
 CHOSEN = "int4"
 """For a whole file: the layers that have it are chosen by what they bear."""
 
+WHOLE_FILE = (INTEGERS_ONLY, CHOSEN)
+"""The kinds that say more of a whole file than of each of its operations."""
+
 NAMES_SHOWN = 8
 """Of the operations of a file, in an error."""
 

@@ -115,6 +115,15 @@ class Parts(NamedTuple):
     test: Examples
     is_held: bool
 
+    @classmethod
+    def of_test(cls, test: Examples) -> "Parts":
+        """Returns the parts of a command that prunes nothing.
+
+        Args:
+            test: The examples to test on.
+        """
+        return cls(test.part(0, 0), test, is_held=True)
+
     @property
     def tested_on(self) -> str:
         """Returns words for the examples of the test."""

@@ -1,4 +1,4 @@
-"""`keras-greedy export`, `verify` and `accuracy`."""
+"""`keras-greedy export`, `quantize`, `verify` and `accuracy`."""
 
 import contextlib
 import functools
@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,6 +29,7 @@ from tflite_export.checks import check_count, check_target
 from tflite_export.commands import verify_on, verify_samples
 from tflite_export.data import take_samples
 from tflite_export.quantization import CALIBRATED
+from tflite_export.quantize_command import quantize_on
 from tflite_export.runtime import TfliteFile
 from tflite_export.verify import MAX_SAMPLES, TOLERANCE, Parity, inputs_of
 
@@ -112,6 +114,26 @@ def _noise(model: keras.Model) -> Examples:
         noise = rng.random(shape) if is_float else np.zeros(shape)
         x[tensor.name] = noise.astype(tensor.dtype)
     return Examples(x if len(x) > 1 else next(iter(x.values())))
+
+
+def quantize(
+    file: str,
+    samples: int,
+    data: str | None,
+    preprocessing: str | None,
+    **options: Any,
+) -> int:
+    """Quantizes a `.tflite` file, on data or on the samples beside it.
+
+    Returns:
+        The exit code.
+    """
+    inputs = None
+    if data is not None:
+        samples = check_count("samples", samples, minimum=1)
+        shapes = TfliteFile(file).samples.shapes
+        inputs = read(data, shapes, preprocessing, samples).x
+    return quantize_on(inputs, file, samples=samples, **options)
 
 
 def verify(

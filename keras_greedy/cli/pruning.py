@@ -99,7 +99,7 @@ def prune(
         lines.append(_asked_and_got(getattr(made, name), limit, UNITS[name]))
     lines += [*test_lines, f"Wrote {output}"]
     if page is not None:
-        write_report(page, made, measured=_points(made, test_facts), command=as_given)
+        write_report(page, made, measured=points_of(made, test_facts), command=as_given)
         lines.append(f"Wrote {report}")
     lines.append(f"Next: {_export_of(output, data, preprocessing)}")
     facts = {"output": output, "asked": asked, **made.to_dict(), **test_facts}
@@ -114,11 +114,16 @@ def _export_of(output: str, data: str, preprocessing: str | None) -> str:
     return shlex.join(export)
 
 
-def _points(
+def points_of(
     report: Report,
     facts: Mapping[str, float],
 ) -> dict[str, list[tuple[float, float]]]:
-    """Returns the top-1 before and after over the MACs, where they were measured."""
+    """Returns the top-1 before and after over the MACs, where they were measured.
+
+    Args:
+        report: Of both models.
+        facts: What `tested` found.
+    """
     if "top1_before" not in facts:
         return {}
     before, after = facts["top1_before"], facts["top1_after"]

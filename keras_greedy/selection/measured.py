@@ -31,6 +31,9 @@ FREE = 1e-6
 DIVERGENCE_OF_ALL = 1.0
 """Taken for the loss of a whole group where nothing tells it: a nat per example."""
 
+FEWEST_STEPS = 8
+"""A group is looked into at no fewer widths than this, to find where cuts cost."""
+
 NO_ERROR = 1e-6
 """Up to this share of the largest error, the selection says that none is left."""
 
@@ -99,6 +102,12 @@ class Divergence:
             # The selection may see no difference between these and a narrower width.
             known = falling[falling <= FREE][0] + SMALLEST_DIVERGENCE
             curve[free[0] :] = np.minimum(curve[free[0] :], known)
+            # And where cuts begin to cost is known to the next width that costs: up to
+            # there all may.
+            costly = falling[falling > FREE]
+            if len(costly):
+                unknown = slice(self.widths[len(costly) - 1], free[0])
+                curve[unknown] = np.maximum(curve[unknown], costly[-1])
         curve[-1] = 0.0
         curve = np.minimum.accumulate(curve)
         if self.widths[0] > 0:
@@ -121,8 +130,8 @@ class Divergence:
         """Returns the widths to measure next, to know where a cut begins to cost.
 
         A width that costs nothing says nothing of the narrower ones. The narrowest of
-        those is to be known exactly: whatever the divergence is next to it, no curve
-        through a 0 tells it.
+        those is to be known as exactly as budgets are: whatever the divergence is next
+        to it, no curve through a 0 tells it.
 
         Args:
             errors: The path's `(N + 1,)` errors.
@@ -139,8 +148,6 @@ class Divergence:
             return free
         narrowest = int(free[0])
         widest = int(costly[-1]) if len(costly) else 0
-        if narrowest - widest <= 1:
-            return free[:0]
         between = set(range(widest + 1, narrowest))
         without_error = errors <= NO_ERROR * errors[0]
         knee = int(np.argmax(without_error))
@@ -148,14 +155,17 @@ class Divergence:
             # The selection's own errors say where to look first: at the least width
             # that leaves none, next to it, and at the next one that budgets go to.
             beneath = (knee - 1) // round_to * round_to
-            wanted = {beneath, knee - 1, knee} & between
-        else:
-            wanted = {(widest + narrowest) // 2}
-        if not len(costly):
-            # What is narrower is a group of its own, of which nothing is known.
-            spread = widths_to_measure(narrowest, count, round_to)
-            wanted.update(spread.tolist())
-        return np.array(sorted(wanted))
+            wanted = {beneath, knee - 1, knee}
+            if not len(costly):
+                # What is narrower is a group of its own, of which nothing is known.
+                wanted.update(widths_to_measure(knee, count, round_to).tolist())
+            return np.array(sorted(wanted & between), int)
+        # A small group has finer widths.
+        step = max(1, min(round_to, (len(errors) - 1) // FEWEST_STEPS))
+        ordered = np.array([width for width in sorted(between) if width % step == 0])
+        # Without one that costs, the least width may be the first, or none is.
+        place = len(ordered) // 2 if len(costly) else 0
+        return ordered[place : place + 1]
 
     def _falling(self) -> np.ndarray:
         """Returns the `(k,)` values without their noise.

@@ -16,7 +16,12 @@ Reconstruct: TypeAlias = Callable[[Consumer, Scatter, np.ndarray], KernelAndBias
 """`least_squares` or `rescaled`."""
 
 PRECISION_PAYS = 8
-"""So many times more kept than dropped features make the precision the faster way."""
+"""The precision is the faster way to drop up to one feature of so many."""
+
+PRECISION_PAYS_SHARED = 2
+"""Likewise for a layer that reads many groups, whose cuts share the precision."""
+
+MANY_GROUPS = 4
 
 
 def least_squares(
@@ -44,7 +49,11 @@ def least_squares(
     kept = scale != 0
     new = np.where(kept[:, None], matrix, 0.0)
     if kept.any() and not kept.all():
-        new[kept] += _taken_over(scatter, kept, matrix[~kept])
+        reads_many = consumer.groups_read >= MANY_GROUPS
+        of_features = PRECISION_PAYS_SHARED if reads_many else PRECISION_PAYS
+        by_precision = np.count_nonzero(~kept) <= len(kept) / of_features
+        taken_over = _by_precision if by_precision else _by_covariance
+        new[kept] += taken_over(scatter, kept, matrix[~kept])
     lost = _mean_output(consumer, scatter, matrix - new)
     return consumer.kernel(new), consumer.bias() + lost
 
@@ -71,7 +80,7 @@ def rescaled(
     return consumer.kernel(new), consumer.bias() + lost
 
 
-def _taken_over(
+def _by_covariance(
     scatter: Scatter,
     kept: np.ndarray,
     dropped: np.ndarray,
@@ -86,15 +95,6 @@ def _taken_over(
     Returns:
         `(S, columns)`.
     """
-    if len(dropped) <= len(kept) / PRECISION_PAYS:
-        # With the precision P = C^-1, the rows S and columns D of C P = I say that
-        # C_SS P_SD + C_SD P_DD = 0, and so C_SS^-1 C_SD = -P_SD P_DD^-1: a (D, D)
-        # system in place of an (S, S) one. P takes as long as that, but only once: a
-        # layer that reads the channels of many groups is asked about each in turn.
-        precision = scatter.precision
-        of_dropped = precision[np.ix_(~kept, ~kept)]
-        across = precision[np.ix_(kept, ~kept)]
-        return -across @ np.linalg.solve(of_dropped, dropped)
     # (S, columns): C_SD W_D, the covariance of the kept features with the lost output.
     covariance = scatter.regularized()
     of_kept = covariance[np.ix_(kept, kept)]
@@ -105,6 +105,29 @@ def _taken_over(
         of_kept.T, lower=True, overwrite_a=True, check_finite=False
     )
     return linalg.cho_solve(triangle, across @ dropped, check_finite=False)
+
+
+def _by_precision(
+    scatter: Scatter,
+    kept: np.ndarray,
+    dropped: np.ndarray,
+) -> np.ndarray:
+    """Returns the same as `_by_covariance`, from the inverse of the covariance.
+
+    With the precision P = C^-1, the rows S and columns D of C P = I say that
+    C_SS P_SD + C_SD P_DD = 0, and so C_SS^-1 C_SD = -P_SD P_DD^-1: a (D, D) system in
+    place of an (S, S) one. P takes as long as that, but only once: a layer that reads
+    the channels of many groups is asked about each in turn.
+
+    Args:
+        scatter: As for `_by_covariance`, like the others.
+        kept: See there.
+        dropped: See there.
+    """
+    precision = scatter.precision
+    of_dropped = precision[np.ix_(~kept, ~kept)]
+    across = precision[np.ix_(kept, ~kept)]
+    return -across @ np.linalg.solve(of_dropped, dropped)
 
 
 def _mean_output(

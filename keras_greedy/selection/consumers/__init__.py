@@ -1,5 +1,7 @@
 """Consumers: their input as rows of features, their kernel as a matrix."""
 
+import collections
+
 import numpy as np
 
 from keras_greedy.graph.calls import Call
@@ -53,15 +55,18 @@ def consumers_of(graph: ChannelGraph) -> dict[str, Consumer]:
 
 def consumers_by_call(graph: ChannelGraph) -> dict[int, Consumer]:
     """Returns index of a call -> `Consumer`, for every consumer of a group."""
+    groups_read = collections.Counter[int]()
     calls = {}
     for group in graph.groups:
         for call in group.consumers:
+            groups_read[call.index] += 1
             calls[call.index] = call
     consumers = {}
     for index in sorted(calls):
         call = calls[index]
         channels = graph.channels_read(call).ravel()
         consumers[index] = consumer_of(call, channels)
+        consumers[index].groups_read = groups_read[index]
     return consumers
 
 

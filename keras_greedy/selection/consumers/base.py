@@ -35,11 +35,13 @@ class Consumer:
         taps: How many features of a row stem from one entry of the input's last axis,
             in the way that `contributions` counts them: one for each tap of a kernel.
         reconstructs: Whether its weights can make up for lost channels.
+        groups_read: Of how many groups it reads channels.
     """
 
     weight_name: str = "kernel"
     folds: int = 1
     taps: int = 1
+    groups_read: int = 1
     reconstructs: bool = True
 
     def __init__(self, call: Call, channels: np.ndarray):
