@@ -8,6 +8,7 @@ Reference: M. Nagel, M. van Baalen, T. Blankevoort, M. Welling. Data-Free Quanti
 Through Weight Equalization and Bias Correction. ICCV 2019. arXiv 1906.04721.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,6 +18,10 @@ from tflite_export.data import Samples
 from tflite_export.kernels import Layer, largest_of, layers_of
 from tflite_export.recipes import Rules, manager_of
 from tflite_export.runtime import Interpreter
+from tflite_export.single_operations import ABSENT
+
+BIAS = 2
+"""The place of the bias among the inputs of a layer."""
 
 INT32 = np.iinfo("int32")
 
@@ -29,7 +34,7 @@ def with_means_kept(
     """Returns a float file that has the same mean outputs of layers when it is rounded.
 
     Args:
-        content: The content of a float file.
+        content: The content of a float file, see `with_own_biases`.
         rules: What is to be quantized.
         means: The mean of each channel of activations, by their names.
     """
@@ -38,12 +43,44 @@ def with_means_kept(
     for layer in layers_of(changed):
         _, config = manager.get_quantization_configs(layer.kind, layer.scope)
         weights = getattr(config, "weight_tensor_config", None)
-        if weights is not None and weights.dtype == "INT":
+        if weights is not None and weights.dtype == "INT" and layer.has_own_bias:
             change = _rounding(layer.rows, weights.num_bits)
             shift = _mean_change(layer, change, means)
             if shift is not None:
                 layer.bias[...] -= shift
     return bytes(changed)
+
+
+def with_own_biases(content: bytes) -> bytes:
+    """Returns a file in which no two layers have a bias in common.
+
+    Converters store equal constants once: zeros above all.
+
+    Args:
+        content: The content of a file.
+    """
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    if all(layer.has_own_bias for layer in layers_of(bytearray(content))):
+        return content
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    graph = model.subgraphs[0]
+    taken = set()
+    for operation in graph.operators:
+        for place, index in enumerate(operation.inputs):
+            tensor = graph.tensors[index]
+            is_constant = model.buffers[tensor.buffer].data is not None
+            if index == ABSENT or not is_constant:
+                continue
+            if place == BIAS and tensor.buffer in taken:
+                own = copy.copy(tensor)
+                own.name = tensor.name + f"_{len(graph.tensors)}".encode()
+                own.buffer = len(model.buffers)
+                model.buffers.append(copy.copy(model.buffers[tensor.buffer]))
+                operation.inputs[place] = len(graph.tensors)
+                graph.tensors.append(own)
+            taken.add(tensor.buffer)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def _rounding(rows: np.ndarray, bits: int) -> np.ndarray:
@@ -108,11 +145,11 @@ def _mean_change(
         means: The mean of each channel of activations, by their names.
 
     Returns:
-        An array `(output channels,)`; `None` where the bias is not of this layer only,
-        the input was not seen, or a dense layer reads positions as well as channels.
+        An array `(output channels,)`; `None` where the input was not seen, or a dense
+        layer reads positions as well as channels.
     """
     mean = means.get(layer.input)
-    if mean is None or not layer.has_own_bias:
+    if mean is None:
         return None
     channels = len(change)
     if layer.kind == "DEPTHWISE_CONV_2D":

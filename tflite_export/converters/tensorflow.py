@@ -97,13 +97,13 @@ def converted(
         configure(converter, quantize, batches)
         content = _converted(converter, model.name)
         if quantize in CALIBRATED:
-            content = _with_means_kept(content, traced, model.name, batches)
+            content = with_means_kept(content, traced, model.name, batches)
         if quantize == "int8_full":
             check_integers(content, model.name)
     return content
 
 
-def _with_means_kept(
+def with_means_kept(
     content: bytes,
     traced: "tf.types.experimental.ConcreteFunction",
     model_name: str,
