@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tflite_export.activations import narrowed, observe
+from tflite_export.activations import narrowed, observable, observe
+from tflite_export.biases import with_means_kept, with_own_biases
 from tflite_export.calibration import (
     apply_rules,
     own_statistics,
@@ -18,7 +19,7 @@ from tflite_export.data import Samples, cast, full_batches, take_samples
 from tflite_export.data_forms import Data
 from tflite_export.files import replacing
 from tflite_export.four_bits import choose_four_bits
-from tflite_export.kernels import with_means_kept, with_wide_kernels
+from tflite_export.kernels import with_wide_kernels
 from tflite_export.metadata import with_files_of
 from tflite_export.quantization import REPRESENTATIVE_SAMPLES, check_integers
 from tflite_export.recipes import (
@@ -61,7 +62,7 @@ def quantize(
     Weights have a scale per output channel, activations the range that rounds those on
     the data best, the inputs and outputs all of theirs. Biases make up for the mean of
     what rounding the weights changes. `"int4"` measures each convolution and dense
-    layer on 64 batches of the data, and takes as many as add a fifth to the squared
+    layer on 64 batches of the data, and takes as many as add half to the squared
     error of `"int8"`; `{".*": "int4"}` takes all. The metadata stay in the file.
 
     Args:
@@ -145,8 +146,8 @@ def quantized_bytes(
     ranges = None
     if batches and isinstance(recipe, (str, Mapping)):
         ranges = ranges_of(signed, rules, batches)
-        signed = with_wide_kernels(signed, ranges)
-        seen = observe(signed, list(ranges), batches)
+        signed = with_wide_kernels(with_own_biases(signed), ranges)
+        seen = observe(observable(signed), list(ranges), batches)
         ranges = narrowed(signed, rules, ranges, seen.values)
         if recipe == CHOSEN:
             rules = choose_four_bits(signed, operations, ranges, seen.means, batches)
