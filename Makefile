@@ -57,6 +57,7 @@ docs: $(DOCS) ## build the documentation into site/
 
 bench: $(STAMP) ## run the benchmarks of benchmarks/RESULTS.md, four hours
 	$(BIN)/python benchmarks/imagenet_mobilenet_v2.py
+	$(BIN)/python benchmarks/few_images.py
 	$(BIN)/python benchmarks/recovery.py
 	$(BIN)/python benchmarks/tflite.py
 	$(BIN)/python benchmarks/tflite_quantizer.py
@@ -97,7 +98,7 @@ clean: ## remove the environments, caches, builds and the demo's output
 	rm -rf .venv .venv-jax .venv-oldest .venv-peers .venv-tfmot .venv-torch
 	rm -rf build dist site *.egg-info
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -rf demo_output colab/quickstart_output colab/images_output
+	rm -rf demo_output colab/*_output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Installs extras in the versions of $(CONSTRAINTS), with a line per package.

@@ -7,6 +7,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import keras
@@ -17,6 +18,7 @@ from models import conv, image, inputs_of, norm, outputs_of, randomize
 from test_backends import interpreter_of
 
 import keras_greedy
+import tflite_export
 from keras_greedy import backend, devices
 from keras_greedy.batches import Batches
 from keras_greedy.graph.calls import Call
@@ -236,6 +238,16 @@ def assert_close(found, expected):
         )
 
 
+def verifies_a_file():
+    """Checks that a model of replicas is compared with its file, sample by sample."""
+    with two_devices():
+        model = network()
+    x = np.random.default_rng(0).normal(size=(7, *model.input_shape[1:]))
+    with tempfile.TemporaryDirectory() as folder:
+        file = tflite_export.convert(model, Path(folder) / "model.tflite")
+        assert tflite_export.verify(model, file, x).max_abs_error < 1e-5
+
+
 def compiles_for_a_tpu():
     """Checks what a TPU would run: its compiler takes it, there is no float64 in it."""
     import tensorflow as tf
@@ -297,6 +309,10 @@ def test_the_replicas_of_a_strategy_find_what_one_device_finds():
 @pytest.mark.slow
 def test_the_replicas_of_a_strategy_train_on_labels_and_search_by_the_output():
     run("tensorflow", "compare([trains_on_labels, searches_by_output])")
+
+
+def test_a_model_of_replicas_is_compared_with_its_file():
+    run("tensorflow", "verifies_a_file()")
 
 
 @pytest.mark.slow

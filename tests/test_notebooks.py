@@ -28,6 +28,15 @@ RESULTS = {
             "images_output/report.html",
         },
     ),
+    "03_papers": (3, set()),
+    "04_while_training": (
+        1,
+        {
+            "while_training_output/compact.tflite",
+            "while_training_output/int8.tflite",
+        },
+    ),
+    "05_tickets": (4, {"tickets_output/ticket.keras"}),
 }
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -96,6 +105,31 @@ def test_the_notebook_of_images_takes_a_data_set_of_tfds(tmp_path):
     run(notebook, tmp_path)
     assert_results(path, notebook, tmp_path)
     assert "healthy" in str(outputs_of(notebook))
+
+
+TWO_DEVICES = """
+def two_devices():
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    two = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(cpu, two)
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Of the notebook's own machinery.
+@pytest.mark.parametrize("name", ["01_quickstart", "04_while_training"])
+def test_the_notebook_runs_on_the_devices_of_a_strategy(name, tmp_path):
+    (path,) = (path for path in NOTEBOOKS if path.stem == name)
+    notebook = read(path)
+    for cell in cells_of(notebook):
+        cell.source = cell.source.replace(
+            "strategy = tf.distribute.get_strategy()", "strategy = two_devices()"
+        )
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(TWO_DEVICES))
+    run(notebook, tmp_path)
+    assert_results(path, notebook, tmp_path)
+    assert "replicas: 2" in str(outputs_of(notebook))
 
 
 @each_notebook

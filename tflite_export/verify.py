@@ -253,6 +253,8 @@ def _predict(model: "keras.Model", samples: Samples, batch_size: int) -> Outputs
     names = [tensor.name for tensor in model.inputs]
     inputs = dict(zip(names, samples.values(), strict=True))
     count = count_samples(samples)
+    # A device must not be left without a part of a batch.
+    batch_size *= _devices_sharing(model)
     # -count % batch_size rows are missing; the last sample stands in for them.
     full_count = count + -count % batch_size
     rows = np.arange(full_count).clip(max=count - 1)
@@ -261,6 +263,18 @@ def _predict(model: "keras.Model", samples: Samples, batch_size: int) -> Outputs
     filled = keras.tree.map_structure(lambda each: inputs[each.name][rows], structure)
     outputs = model.predict(filled, batch_size=batch_size, verbose=0)
     return [outputs] if hasattr(outputs, "shape") else outputs
+
+
+def _devices_sharing(model: "keras.Model") -> int:
+    """Returns how many devices `predict` parts a batch for."""
+    import keras
+
+    # Models of TensorFlow have one.
+    strategy = getattr(model, "distribute_strategy", None)
+    if strategy is not None:
+        return strategy.num_replicas_in_sync
+    distribution = keras.distribution.distribution()
+    return 1 if distribution is None else distribution.device_mesh.devices.size
 
 
 def _given(
