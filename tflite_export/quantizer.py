@@ -23,12 +23,14 @@ from tflite_export.quantization import REPRESENTATIVE_SAMPLES, check_integers
 from tflite_export.recipes import (
     CHOSEN,
     INTEGERS_ONLY,
+    ROUNDED,
     Recipe,
     check_recipe,
     manager_of,
     operations_of,
     rules_of,
 )
+from tflite_export.rounded_layers import rules_of_rounded
 from tflite_export.runtime import TfliteFile, import_runtime
 from tflite_export.samples import SUFFIX, load_samples
 
@@ -56,11 +58,15 @@ def quantize(
     | `"int8_full"` | int8 | int8 only, or an error | int8 |
     | `"int16x8"` | int8 | int16, float32 where there is no int16 operation | float32 |
     | `"int4"` | int4 in layers that bear it, else int8 | as `"int8"` | float32 |
+    | `"rounded"` | int4 where rounded already, else int8 | as `"int8"` | float32 |
 
     Weights have a scale per output channel, activations the range that they have on
     the data. `"int4"` measures each convolution and dense layer on 64 batches of them,
     and takes as many as add a fifth to the squared error of `"int8"`;
-    `{".*": "int4"}` takes all. The metadata stay in the file.
+    `{".*": "int4"}` takes all. `"rounded"` takes those whose weights are multiples of a
+    step per channel that 4 bits hold as they are, which
+    `keras_greedy.Budget(precision=("int8", "int4"))` makes. The metadata stay in the
+    file.
 
     Args:
         path: The file, of float32.
@@ -146,9 +152,14 @@ def quantized_bytes(
         signed = with_wide_kernels(signed, ranges)
     elif batches:
         ranges = own_statistics(signed, rules, batches)
+    if recipe == ROUNDED:
+        rules = rules_of_rounded(content, operations)
     if recipe == CHOSEN and ranges is not None:
         rules = choose_four_bits(signed, operations, ranges, batches)
-    made = apply_rules(signed, rules, ranges)
+    # flatbuffers, which it imports, comes with litert-quantizer.
+    from tflite_export.shared_vectors import with_shared_vectors
+
+    made = with_shared_vectors(apply_rules(signed, rules, ranges))
     quantized = with_files_of(made, content)
     interpreter = import_runtime().Interpreter(model_content=quantized)
     try:

@@ -24,10 +24,14 @@ class CountRows:
     """Counts of channels, each a row `(G + 1,)` that is linear in the G widths.
 
     The last entry is the constant. Row `ONE` counts 1 at all widths.
+
+    Args:
+        groups: The groups.
+        others: How many other numbers there are to choose, behind the widths.
     """
 
-    def __init__(self, groups: Sequence[ChannelGroup]):
-        self._length = len(groups) + 1
+    def __init__(self, groups: Sequence[ChannelGroup], others: int = 0):
+        self._length = len(groups) + others + 1
         # Channel number -> its group, and the part of the group's width that it is.
         self._share_of: dict[int, tuple[int, float]] = {}
         for i, group in enumerate(groups):
@@ -48,6 +52,17 @@ class CountRows:
             # Channels of no group stay: they are part of the constant.
             group, share = self._share_of.get(channel, (-1, 1))
             row[group] += share
+        self._rows.append(row)
+        return len(self._rows) - 1
+
+    def add_number(self, number: int) -> int:
+        """Adds one of the widths or other numbers itself.
+
+        Returns:
+            The index of its row.
+        """
+        row = np.zeros(self._length)
+        row[number] = 1.0
         self._rows.append(row)
         return len(self._rows) - 1
 

@@ -45,7 +45,7 @@ def least_squares(
     new = np.where(kept[:, None], matrix, 0.0)
     if kept.any() and not kept.all():
         new[kept] += _taken_over(scatter, kept, matrix[~kept])
-    lost = _mean_output(consumer, scatter, matrix - new)
+    lost = mean_output(consumer, scatter, matrix - new)
     return consumer.kernel(new), consumer.bias() + lost
 
 
@@ -67,7 +67,7 @@ def rescaled(
     """
     matrix = consumer.matrix()
     new = matrix * scale[:, None]
-    lost = _mean_output(consumer, scatter, matrix - new)
+    lost = mean_output(consumer, scatter, matrix - new)
     return consumer.kernel(new), consumer.bias() + lost
 
 
@@ -107,7 +107,7 @@ def _taken_over(
     return linalg.cho_solve(triangle, across @ dropped, check_finite=False)
 
 
-def _mean_output(
+def mean_output(
     consumer: Consumer,
     scatter: Scatter,
     matrix: np.ndarray,
