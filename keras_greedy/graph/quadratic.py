@@ -6,6 +6,7 @@ counts. Each count is linear in the widths: a constant plus so many positions pe
 channel of each group.
 """
 
+import collections
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -133,11 +134,17 @@ class Form:
 
     def __init__(self, terms: Sequence[Term], counts: np.ndarray):
         self._quadratic = quadratic_form(terms, counts)
-        # Coefficients, and `(counts, G + 1)` what they are to be multiplied by.
-        self._others = []
+        others: dict[int, list[Term]] = collections.defaultdict(list)
         for term in terms:
             if len(term.rows) > QUADRATIC:
-                self._others.append((term.coefficient, counts[[*term.rows]]))
+                others[len(term.rows)].append(term)
+        # Of T terms of as many counts: `(T,)` coefficients, and `(T, counts, G + 1)`
+        # what they are to be multiplied by.
+        self._others = []
+        for alike in others.values():
+            coefficients = np.array([term.coefficient for term in alike])
+            rows = np.array([term.rows for term in alike])
+            self._others.append((coefficients, counts[rows]))
 
     def value(self, columns: np.ndarray) -> np.ndarray:
         """Returns the `(...)` value at `(G + 1, ...)` widths and a 1 behind."""
@@ -145,10 +152,10 @@ class Form:
         # one side, and then on the other.
         products = columns * np.tensordot(self._quadratic, columns, axes=1)
         total = products.sum(axis=0)
-        for coefficient, counts in self._others:
-            # (counts, ...): each count at these widths.
+        for coefficients, counts in self._others:
+            # (T, counts, ...): each count at these widths.
             at_widths = np.tensordot(counts, columns, axes=1)
-            total = total + coefficient * at_widths.prod(axis=0)
+            total = total + np.tensordot(coefficients, at_widths.prod(axis=1), axes=1)
         return total
 
 

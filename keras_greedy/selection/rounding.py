@@ -70,7 +70,7 @@ def rounded(weights: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     widest_step = np.where(largest > 0, largest, 1.0) / LEVELS
     explained = np.tensordot(covariance, weights, axes=1)
     nearest = _integers(weights, widest_step)
-    handing_on = _HandingOn(covariance)
+    handing_on = HandingOn(covariance)
     candidates = [nearest]
     for share in SHARES:
         candidates.append(handing_on.integers(weights, share * widest_step))
@@ -84,7 +84,7 @@ def rounded(weights: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     return best
 
 
-class _HandingOn:
+class HandingOn:
     """Rounds row by row, each error handed on to the rows behind.
 
     With rows 0 to i rounded, the best weights of the others are a least-squares problem

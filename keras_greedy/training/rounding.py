@@ -1,14 +1,18 @@
 """Rounds kernels of a model to 4 bits, to what their layers read of data."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import keras
+from keras import ops
 
 from keras_greedy.batches import Batches, Data
+from keras_greedy.graph.answering import answering
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.file_size import FOUR_BITS
 from keras_greedy.graph.fold import foldable_norms
+from keras_greedy.graph.outputs import outputs_of
 from keras_greedy.graph.trace import trace_quietly
+from keras_greedy.processes import share_of, total_of_processes
 from keras_greedy.scopes import scope_of
 from keras_greedy.selection.consumers import Consumer
 from keras_greedy.selection.cut import placed
@@ -18,6 +22,9 @@ from keras_greedy.selection.rounding import in_four_bits
 from keras_greedy.training.batch_norm import reestimate_batch_norm
 from tflite_export.checks import shown
 
+EXAMPLES_COMPARED = 128
+"""So many tell whether statistics measured anew are the better ones."""
+
 
 def round_kernels(model: keras.Model, data: Data, layers: Collection[str]) -> None:
     """Rounds the kernels of some layers to 4 bits, and makes the others fit.
@@ -26,8 +33,8 @@ def round_kernels(model: keras.Model, data: Data, layers: Collection[str]) -> No
     so that `tflite_export.quantize(..., "rounded")` stores it in 4 bits as it is. The
     weights of a layer are rounded one after the other, each error made up for by those
     behind it, as far as the layer's inputs of the data are correlated; BatchNorm
-    statistics are measured anew. Any training moves kernels away from their steps: call
-    this after it.
+    statistics are measured anew where that brings the outputs closer. Any training
+    moves kernels away from their steps: call this after it.
 
     Args:
         model: A Functional or Sequential model; changed in place.
@@ -96,11 +103,39 @@ def _round_all(
 ) -> None:
     with scope_of(model):
         batches = Batches.of(data, graph.functional)
+        distance = _distance_from_now(graph, model, batches)
         _, moments = observe(graph, batches)
         moments = moments.over_processes()
         for consumer in consumers:
             _round(graph, consumer, moments.scatters[consumer.call.name])
+        # Statistics of few examples are no better than those of the training, unless
+        # what they are of has changed: the outputs tell.
+        before = model.get_weights()
+        rounded = distance()
         reestimate_batch_norm(model, data)
+        if distance() >= rounded:
+            model.set_weights(before)
+
+
+def _distance_from_now(
+    graph: ChannelGraph,
+    model: keras.Model,
+    batches: Batches,
+) -> Callable[[], float]:
+    """Returns a function that tells how far the outputs have come from those of now."""
+    answers = answering(model)
+    few = list(batches.take(share_of(EXAMPLES_COMPARED)))
+    expected = [answers(batch) for batch in few]
+    outputs = outputs_of(graph)
+
+    def distance() -> float:
+        total = 0.0
+        for batch, wanted in zip(few, expected, strict=True):
+            for output, one, other in zip(outputs, wanted, answers(batch), strict=True):
+                total += float(ops.sum(output.divergence(one, other)))
+        return float(total_of_processes(total))
+
+    return distance
 
 
 def _round(graph: ChannelGraph, consumer: Consumer, scatter: Scatter) -> None:
