@@ -69,7 +69,7 @@ def main():
     work = arguments.work / arguments.network
     work.mkdir(parents=True, exist_ok=True)
     typical, images, labels = case.read()
-    bench = Bench(case, work, typical, (images, labels))
+    bench = Bench(case, work, typical, (images, labels), arguments.epochs)
     sizes = arguments.sizes or case.sizes
     for size in sizes:
         for way in WAYS:
@@ -86,6 +86,7 @@ def parse_arguments():
     parser.add_argument("network", nargs="?", default="mobilenet_v2", choices=CASES)
     parser.add_argument("--sizes", nargs="+", type=float, help="of the files, in MB")
     parser.add_argument("--train", nargs="+", type=float, default=[], help="at these")
+    parser.add_argument("--epochs", type=int, default=10, help="of the training")
     parser.add_argument("--work", type=Path, default=WORK, help="keeps what is done")
     return parser.parse_args()
 
@@ -98,13 +99,15 @@ class Bench:
         work: The folder that keeps them.
         typical: Images to search and calibrate with.
         test: Images and labels to measure on.
+        epochs: Of the training, where there is one.
     """
 
-    def __init__(self, case: Case, work: Path, typical, test):
+    def __init__(self, case: Case, work: Path, typical, test, epochs: int):
         self._case = case
         self._work = work
         self._typical = typical
         self._test = test
+        self._epochs = epochs
         self._model = case.load()
         self._paths = None
         self._cells_file = work / "cells.json"
@@ -211,7 +214,7 @@ class Bench:
             self._model,
             self._typical,
             budget,
-            finetune=True,
+            finetune=keras_greedy.FineTune(self._epochs, distill=True),
             checkpoint=self._work / "search on a part",
             verbose=2,
         )

@@ -161,6 +161,22 @@ def test_prune_rounds_the_kernels_behind_a_training(model, pictures, tmp_path, p
     assert path.stat().st_size <= budget.file_bytes
 
 
+def test_searches_layer_by_layer_round_kernels_too(model, pictures, tmp_path, paths):
+    budget = Budget(file_bytes=0.7 * int8_bytes(paths), precision=BOTH)
+    method = keras_greedy.DivergenceSearch(step="uniform", channels_per_step=16)
+    compact = keras_greedy.prune(
+        model,
+        pictures,
+        budget,
+        method=method,
+        checkpoint=tmp_path / "kept",
+        verbose=0,
+    )
+    path = quantized(compact, tmp_path, pictures)
+    assert kernels_in_four_bits(path)
+    assert path.stat().st_size <= budget.file_bytes
+
+
 def test_a_loaded_search_needs_data_to_measure_bits_on(
     paths, model, pictures, tmp_path
 ):

@@ -86,6 +86,8 @@ def round_to_bits(model: keras.Model, data: Data, bits: Mapping[str, int]) -> No
         data: As for `round_kernels`.
         bits: Layer name -> the bits of its kernel; its branch may have gone.
     """
+    if FOUR_BITS not in bits.values():
+        return
     graph = trace_quietly(model)
     consumers = []
     for name, consumer in four_bit_layers(graph).items():
