@@ -390,3 +390,47 @@ def test_floats_that_would_be_left_are_named(tmp_path):
     data = np.random.default_rng(0).normal(size=(20, 4))
     with pytest.raises(ValueError, match="SIN"):
         tflite_export.quantize(path, tmp_path / "o.tflite", "int8_full", data)
+
+
+def test_equal_vectors_are_stored_once_and_change_no_output(file, tmp_path):
+    from tflite_export.calibration import apply_rules, ranges_of, with_signature
+    from tflite_export.recipes import operations_of, rules_of
+    from tflite_export.shared_vectors import with_shared_vectors
+
+    content = with_signature(file.read_bytes())
+    rules = rules_of("int8", operations_of(content))
+    batches = [{name: images(1) for name in input_names(file)}]
+    made = apply_rules(content, rules, ranges_of(content, rules, batches))
+    shared = with_shared_vectors(made)
+    zero_points = 8 * sum(channels_of_integers(made))
+    assert len(made) - len(shared) > 0.5 * zero_points
+    for name, each in {"one": made, "shared": shared}.items():
+        (tmp_path / f"{name}.tflite").write_bytes(each)
+    found, expected = (
+        tflite_export.run(tmp_path / f"{name}.tflite", images(8))
+        for name in ("shared", "one")
+    )
+    for name, output in expected.items():
+        np.testing.assert_array_equal(found[name], output)
+
+
+def input_names(path):
+    (signature,) = Interpreter(str(path)).get_signature_list().values()
+    return signature["inputs"]
+
+
+def channels_of_integers(content):
+    found = Interpreter(model_content=content).get_tensor_details()
+    return [len(each["quantization_parameters"]["scales"]) for each in found]
+
+
+def test_weights_are_aligned_as_the_format_wants_them(files):
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAsModel(files["int8"].read_bytes(), 0)
+    buffers = [model.Buffers(index) for index in range(model.BuffersLength())]
+    places = [
+        each._tab.Vector(each._tab.Offset(4)) for each in buffers if each.DataLength()
+    ]
+    assert places
+    assert {place % 16 for place in places} == {0}

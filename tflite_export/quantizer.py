@@ -25,12 +25,14 @@ from tflite_export.quantization import REPRESENTATIVE_SAMPLES, check_integers
 from tflite_export.recipes import (
     CHOSEN,
     INTEGERS_ONLY,
+    ROUNDED,
     Recipe,
     check_recipe,
     manager_of,
     operations_of,
     rules_of,
 )
+from tflite_export.rounded_layers import rules_of_rounded
 from tflite_export.runtime import TfliteFile, import_runtime
 from tflite_export.samples import SUFFIX, load_samples
 
@@ -58,12 +60,16 @@ def quantize(
     | `"int8_full"` | int8 | int8 only, or an error | int8 |
     | `"int16x8"` | int8 | int16, float32 where there is no int16 operation | float32 |
     | `"int4"` | int4 in layers that bear it, else int8 | as `"int8"` | float32 |
+    | `"rounded"` | int4 where rounded already, else int8 | as `"int8"` | float32 |
 
     Weights have a scale per output channel, activations the range that rounds those on
     the data best, the inputs and outputs all of theirs. Biases make up for the mean of
     what rounding the weights changes. `"int4"` measures each convolution and dense
     layer on 64 batches of the data, and takes as many as add half to the squared
-    error of `"int8"`; `{".*": "int4"}` takes all. The metadata stay in the file.
+    error of `"int8"`; `{".*": "int4"}` takes all. `"rounded"` takes those whose
+    weights are multiples of a step per channel that 4 bits hold as they are, which
+    `keras_greedy.Budget(precision=("int8", "int4"))` makes. The metadata stay in the
+    file.
 
     Args:
         path: The file, of float32.
@@ -143,6 +149,8 @@ def quantized_bytes(
     signed = with_signature(content)
     operations = operations_of(signed)
     rules = rules_of(recipe, operations)
+    if recipe == ROUNDED:
+        rules = rules_of_rounded(content, operations)
     ranges = None
     if batches and isinstance(recipe, (str, Mapping)):
         ranges = ranges_of(signed, rules, batches)
@@ -154,7 +162,10 @@ def quantized_bytes(
         signed = with_means_kept(signed, rules, seen.means)
     elif batches:
         ranges = own_statistics(signed, rules, batches)
-    made = apply_rules(signed, rules, ranges)
+    # flatbuffers, which it imports, comes with litert-quantizer.
+    from tflite_export.shared_vectors import with_shared_vectors
+
+    made = with_shared_vectors(apply_rules(signed, rules, ranges))
     quantized = with_files_of(made, content)
     interpreter = import_runtime().Interpreter(model_content=quantized)
     try:
