@@ -61,6 +61,9 @@ bench: $(STAMP) ## run the benchmarks of benchmarks/RESULTS.md, four hours
 	$(BIN)/python benchmarks/recovery.py
 	$(BIN)/python benchmarks/tflite.py
 	$(BIN)/python benchmarks/tflite_quantizer.py
+	$(BIN)/python benchmarks/tflite_slower.py
+	$(BIN)/python benchmarks/precision.py --train 2 1.5
+	$(BIN)/python benchmarks/precision.py resnet56
 	$(BIN)/python benchmarks/while_training.py
 	$(BIN)/python benchmarks/allocation.py mobilenet_v2
 	$(BIN)/python benchmarks/allocation.py resnet56

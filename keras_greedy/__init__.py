@@ -26,7 +26,7 @@ from keras_greedy.policies import (
 )
 from keras_greedy.report import Report, compare
 from keras_greedy.selection.methods import DivergenceSearch, Imitation, LossSearch
-from keras_greedy.training import FineTune, reestimate_batch_norm
+from keras_greedy.training import FineTune, reestimate_batch_norm, round_kernels
 from keras_greedy.while_training import (
     ConstantWidth,
     GreedyChannels,
@@ -79,6 +79,7 @@ __all__ = [
     "prune_scope",
     "reestimate_batch_norm",
     "register_rule",
+    "round_kernels",
     "search",
     "strip_pruning",
     "testing",

@@ -12,27 +12,33 @@ from keras_greedy.batches import Batches, Data
 from keras_greedy.budget import Allocation, Budget, allocate_and_measure, descent
 from keras_greedy.budget.exchange import Curves, choices_of
 from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.fold import folded
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace
 from keras_greedy.latency import LatencyTable, measure_latencies
 from keras_greedy.plots import checked_series, picture, plot_curve
 from keras_greedy.policies import of_groups
-from keras_greedy.processes import check_agreed
+from keras_greedy.processes import check_agreed, share_of
 from keras_greedy.report import Report, planned
 from keras_greedy.saved_search import SavedSearch
 from keras_greedy.scopes import scope_of
 from keras_greedy.selection.cut import costs_of_cuts, reconstructed
+from keras_greedy.selection.four_bits import curves_of, measure_four_bits
 from keras_greedy.selection.measured import FREE, Divergence
-from keras_greedy.selection.moments import Moments
+from keras_greedy.selection.moments import Moments, Observed, observe
 from keras_greedy.selection.path import SelectionPath
 from keras_greedy.selection.reconstruction import least_squares
 from keras_greedy.selection.steps import STEP_RULES
 from keras_greedy.training import compile_alike, reestimate_batch_norm
 from keras_greedy.training.batch_norm import BATCH_SIZE
 from keras_greedy.training.refit import refit
+from keras_greedy.training.rounding import round_to_bits
 from keras_greedy.training.tasks import has_preprocessor, network_of, preprocessed
 from tflite_export.checks import check_count
 from tflite_export.html_tables import html_table
+
+IMAGES_IN_FOUR_BITS = 64
+"""So many examples tell what kernels in 4 bits cost, as many as for cuts."""
 
 ROUNDING = 1e-9
 """Of a share of MACs that is computed and one that is asked for."""
@@ -102,6 +108,14 @@ class SelectionPaths:
         """Returns how many channels each group keeps under `budget`, by its name."""
         return dict(self._allocation(budget).widths)
 
+    def bits(self, budget: float | Budget) -> dict[str, int]:
+        """Returns the bits of each kernel under `budget`, by the layer's name.
+
+        Layers that are not named have no choice: of a budget with `precision` they are
+        of int8.
+        """
+        return dict(self._allocation(budget).bits)
+
     @functools.cached_property
     def latencies(self) -> LatencyTable:
         """The table of latency budgets without one: measured here, at first use."""
@@ -113,6 +127,8 @@ class SelectionPaths:
         With `step="corrective"` the layers behind each cut are then fitted once more,
         to what they read in the compact model, where that brings its outputs closer
         to the full model's on examples held apart. It takes 128 examples or more.
+        Kernels that a budget with `precision` stores in 4 bits are rounded, as by
+        `round_kernels`: `tflite_export.quantize(..., "rounded")` stores them.
 
         Args:
             budget: As for `prune`.
@@ -123,7 +139,8 @@ class SelectionPaths:
             A smaller ordinary Keras model.
 
         Raises:
-            ValueError: When the budget cannot be met; says what can.
+            ValueError: When the budget cannot be met; says what can. When it may have
+                kernels of 4 bits, and there are no data to measure them on.
 
         Example:
 
@@ -145,11 +162,24 @@ class SelectionPaths:
         compact = paths.compact(keras_greedy.Budget(params=0.6, round_to=16))
         ```
         """
+        data = self.data if data is None else preprocessed(self.task, data)
+        compact = self.unrounded(budget, data)
+        if data is not None:
+            round_to_bits(compact, data, self.bits(budget))
+        return compact
+
+    def unrounded(self, budget: float | Budget, data: Data | None) -> keras.Model:
+        """Builds the compact model of a budget, all kernels as they are fitted.
+
+        Args:
+            budget: As for `compact`.
+            data: As for `compact`, preprocessed; `None` for no data.
+        """
+        self._measure_bits(budget, data)
         widths = self.widths(budget)
         selection, weights = reconstructed(
             self.graph, self.moments, self.paths, widths, self.step
         )
-        data = self.data if data is None else preprocessed(self.task, data)
         with scope_of(self.graph.model):
             check_agreed({"widths": str(widths)})
             compact = rebuild(self.graph, selection, weights)
@@ -314,9 +344,40 @@ class SelectionPaths:
         if budget.limits_latency and budget.table is None and self.data is not None:
             budget = dataclasses.replace(budget, table=self.latencies)
         if budget not in self._allocations:
-            allocation = allocate_and_measure(self._curves(), budget, self.graph)
+            curves = self._curves()
+            if budget.may_have_four_bits:
+                self._measure_bits(budget, self.data)
+                names = costs_of_cuts(self.graph).bits
+                bits = curves_of(self._divergence_in_four_bits, names)
+                curves = Curves(curves, curves.entries, bits)
+            allocation = allocate_and_measure(curves, budget, self.graph)
             self._allocations[budget] = allocation
         return self._allocations[budget]
+
+    def _measure_bits(self, budget: float | Budget, data: Data | None) -> None:
+        """Measures what kernels in 4 bits cost, if a budget asks, once."""
+        is_asked = Budget.of(budget).may_have_four_bits
+        if not is_asked or self._divergence_in_four_bits:
+            return
+        if data is None:
+            raise ValueError(
+                "Expected data to measure kernels of 4 bits on: a search that was "
+                "loaded from a file has none. Give them, `paths.compact(budget, "
+                f"data=...)`, first. Received: {budget}"
+            )
+        with scope_of(self.graph.model):
+            inference = folded(self.graph)
+            batches = Batches.of(data, self.graph.functional)
+            found = observe(inference, batches, first=share_of(IMAGES_IN_FOUR_BITS))
+            observed = Observed(*[moments.over_processes() for moments in found])
+            few = list(batches.take(share_of(IMAGES_IN_FOUR_BITS)))
+            measured = measure_four_bits(inference, observed.unseen, few)
+        self._divergence_in_four_bits.update(measured)
+
+    @functools.cached_property
+    def _divergence_in_four_bits(self) -> dict[str, float]:
+        """Layer name -> divergence with its kernel in 4 bits; empty until measured."""
+        return {}
 
     def _improve(
         self,

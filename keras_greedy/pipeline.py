@@ -31,6 +31,7 @@ from keras_greedy.training.compiling import compile_alike, warn_of_own_training
 from keras_greedy.training.finetune import FineTune, trainings_of
 from keras_greedy.training.fit_data import validation_batches
 from keras_greedy.training.interruptions import tune_or_keep
+from keras_greedy.training.rounding import round_to_bits
 from keras_greedy.training.tasks import (
     has_preprocessor,
     network_of,
@@ -195,10 +196,11 @@ def prune(
         folder, graph, batches, method, seed, searched_for, progress
     ) as records:
         given = (seed, progress, records)
+        bits: dict[str, int] = {}
         if limits is None:
             compact = prune_to_tolerance(graph, batches, method, *given)
         else:
-            compact = prune_to_budget(graph, batches, method, limits, *given)
+            compact, bits = prune_to_budget(graph, batches, method, limits, *given)
     for training in trainings:
         is_to_go_on = tune_or_keep(
             training,
@@ -210,6 +212,8 @@ def prune(
         )
         if not is_to_go_on:
             break
+    # Training moves kernels away from their steps: they are rounded behind it.
+    round_to_bits(compact, batches, bits)
     return compact
 
 

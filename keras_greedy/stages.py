@@ -14,6 +14,7 @@ import numpy as np
 from keras_greedy.batches import BATCH_SIZE, Arrays, Batches
 from keras_greedy.budget import Budget, asked_and_kept
 from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.file_size import BITS
 from keras_greedy.graph.fold import folded
 from keras_greedy.paths import SelectionPaths
 from keras_greedy.processes import share_of
@@ -197,8 +198,10 @@ def prune_to_budget(
     seed: int,
     progress: Progress,
     records: Records,
-) -> keras.Model:
-    """Returns the compact model of a budget.
+) -> tuple[keras.Model, dict[str, int]]:
+    """Returns the compact model of a budget, and the bits that its kernels may have.
+
+    Kernels are not rounded yet.
 
     Args:
         graph: As for `search_graph`.
@@ -211,8 +214,9 @@ def prune_to_budget(
     """
     if isinstance(method, Imitation):
         paths = search_graph(graph, batches, method, seed, progress, records)
-        compact = paths.compact(budget)
+        compact = paths.unrounded(budget, batches)
         widths = paths.widths(budget)
+        bits = paths.bits(budget)
     else:
         # The output objectives prune layer by layer and say nothing of the widths:
         # those are the widths of a quick local imitation.
@@ -221,6 +225,8 @@ def prune_to_budget(
         with records.open("widths") as record:
             # A budget of latency, measured again, would give others.
             widths = record.of("widths", paths.widths, budget)
+        with records.open("bits") as record:
+            bits = record.of("bits", paths.bits, budget)
         names = [own.name for own in graph.groups if widths[own.name] < own.size]
         compact = prune_layer_by_layer(
             graph.model,
@@ -232,10 +238,13 @@ def prune_to_budget(
             seed,
             records,
         )
-    line = asked_and_kept(budget, costs_of_cuts(graph), widths)
+    costs = costs_of_cuts(graph)
+    for name, layer in costs.bits.items():
+        widths[name] = bits.get(layer, BITS)
+    line = asked_and_kept(budget, costs, widths)
     if line is not None:
         progress.say(line)
-    return compact
+    return compact, bits
 
 
 def prune_to_tolerance(

@@ -5,6 +5,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from models import randomize
 
+import tflite_export
+
 layers = keras.layers
 
 
@@ -90,3 +92,53 @@ def operations(path):
 def run_file(path, **inputs):
     runner = Interpreter(model_path=str(path)).get_signature_runner()
     return runner(**inputs)
+
+
+# Layers whose outputs are moved when their weights are rounded to one side.
+ONE_SIDED = {
+    "dense": lambda: layers.Dense(6),
+    "convolution": lambda: layers.Conv2D(6, 3),
+    "groups": lambda: layers.Conv2D(6, 3, groups=2),
+    "depthwise": lambda: layers.DepthwiseConv2D(3, depth_multiplier=2),
+}
+
+
+def one_sided(name):
+    """A model of one layer, data for it, and what each output loses by rounding."""
+    x = keras.Input((6, 6, 4))
+    layer = ONE_SIDED[name]()
+    model = keras.Model(x, layer(x))
+    rng = np.random.default_rng(0)
+    kernel, bias = layer.get_weights()
+    taps = 9 if name == "depthwise" else kernel.size // kernel.shape[-1]
+    # A bias of zeros would be left out by the converter.
+    layer.set_weights([_one_sided_kernel(rng, kernel.shape, taps), bias + 0.1])
+    data = rng.random((64, 6, 6, 4)).astype("float32")
+    # The inputs have a mean of 0.5.
+    return model, data, 0.4 / 127 * 0.5 * (taps - 1)
+
+
+def _one_sided_kernel(rng, shape, taps):
+    # The largest weight of each channel tells the step: all others lose 0.4 of one.
+    kernel = (rng.integers(-20, 20, shape) + 0.4) / 127
+    kernel.reshape(taps, -1)[0] = 1
+    return kernel
+
+
+def with_one_bias():
+    """A model of two layers whose biases are equal, which converters store once."""
+    x = keras.Input((6, 6, 4))
+    hidden = layers.Conv2D(4, 3, activation="relu")(x)
+    model = keras.Model(x, layers.Conv2D(4, 3)(hidden))
+    rng = np.random.default_rng(0)
+    for layer in model.layers[1:]:
+        kernel = _one_sided_kernel(rng, layer.kernel.shape, 36)
+        layer.set_weights([kernel, np.full(4, 0.5)])
+    return model, rng.random((64, 6, 6, 4)).astype("float32")
+
+
+def mean_shift(model, path, data):
+    """How far the mean of a channel is off in a file, at most."""
+    expected = model.predict(data, verbose=0)
+    (found,) = tflite_export.run(path, data).values()
+    return np.abs((found - expected).mean(axis=(0, 1, 2))).max()

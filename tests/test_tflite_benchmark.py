@@ -80,6 +80,9 @@ class Spy:
     def feed_noise(self):
         pass
 
+    def get_tensor_details(self):
+        return []
+
     def _get_ops_details(self):
         return []
 

@@ -8,16 +8,21 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from exported import (
+    ONE_SIDED,
     Pieces,
     images,
+    mean_shift,
     mobile_block,
+    one_sided,
     operations,
     randomize,
     small_sequential,
     tiny,
+    with_one_bias,
 )
 
 import tflite_export
+from tflite_export.converters import keras_export
 from tflite_export.converters import tensorflow as conversion
 from tflite_export.runtime import Port, TfliteFile
 
@@ -424,3 +429,30 @@ def test_mobilenet_v2_keeps_its_accuracy_in_every_mode(tmp_path, monkeypatch):
     assert all(each > top1[None] - 0.02 for each in top1.values())
     assert size["float16"] < 0.51 * size[None]
     assert max(size[mode] for mode in ("dynamic", "int8", "int8_full")) < size[None] / 3
+
+
+# --- means
+
+
+@pytest.mark.parametrize("mode", CALIBRATED)
+@pytest.mark.parametrize("name", ONE_SIDED)
+def test_outputs_keep_their_means_where_weights_are_rounded_to_one_side(
+    name, mode, tmp_path
+):
+    model, data, lost = one_sided(name)
+    path = converted(model, tmp_path, mode, data)
+    assert mean_shift(model, path, data) < 0.3 * lost
+
+
+def test_keras_own_export_keeps_them_too(tmp_path):
+    if not keras_export.is_there("tensorflow"):
+        pytest.skip("needs Keras 3.13")
+    model, data, lost = one_sided("convolution")
+    path = converted(model, tmp_path, "int8", data, converter="keras")
+    assert mean_shift(model, path, data) < 0.3 * lost
+
+
+def test_layers_that_have_a_bias_in_common_keep_theirs(tmp_path):
+    model, data = with_one_bias()
+    path = converted(model, tmp_path, "int8", data)
+    assert mean_shift(model, path, data) < 0.02

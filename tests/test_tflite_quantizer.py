@@ -11,10 +11,20 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
-from exported import images, mobile_block, operations, two_inputs_and_outputs
+from exported import (
+    ONE_SIDED,
+    images,
+    mean_shift,
+    mobile_block,
+    one_sided,
+    operations,
+    two_inputs_and_outputs,
+    with_one_bias,
+)
 
 import tflite_export
 from tflite_export import activations, recipes
+from tflite_export.kernels import layers_of
 
 layers = keras.layers
 quantizer = importlib.import_module("tflite_export.quantizer")
@@ -229,40 +239,27 @@ def test_the_bias_of_a_channel_without_a_kernel_is_kept(tmp_path):
     assert parity.max_abs_error < 0.03 * parity.max_abs_output
 
 
-POINTWISE = {
-    "dense": lambda: layers.Dense(6),
-    "convolution": lambda: layers.Conv2D(6, 3),
-    "groups": lambda: layers.Conv2D(6, 3, groups=2),
-    "depthwise": lambda: layers.DepthwiseConv2D(3, depth_multiplier=2),
-}
-
-
-@pytest.mark.parametrize("name", POINTWISE)
+@pytest.mark.parametrize("name", ONE_SIDED)
 def test_outputs_keep_their_means_where_weights_are_rounded_to_one_side(name, tmp_path):
     pytest.importorskip("litert_quantizer")
-    x = keras.Input((6, 6, 4))
-    layer = POINTWISE[name]()
-    model = keras.Model(x, layer(x))
-    rng = np.random.default_rng(0)
-    kernel, bias = layer.get_weights()
-    # A bias of zeros is left out by the converter.
-    bias += 0.1
-    # The largest weight of each channel tells the step: all others lose 0.4 of one.
-    weights = (rng.integers(-20, 20, kernel.shape) + 0.4) / 127
-    channels = weights.reshape(-1, weights.shape[-1])
-    if name == "depthwise":
-        channels = weights.reshape(9, -1)
-    channels[0] = 1
-    layer.set_weights([channels.reshape(kernel.shape), bias])
+    model, data, lost = one_sided(name)
     path = tflite_export.convert(model, tmp_path / "m.tflite")
-    data = rng.random((64, 6, 6, 4)).astype("float32")
     made = tflite_export.quantize(path, tmp_path / "o.tflite", "int8", data)
-    (expected,) = tflite_export.run(path, data).values()
-    (found,) = tflite_export.run(made, data).values()
-    shift = (found - expected).mean(axis=(0, 1, 2))
-    # Of inputs whose mean is 0.5.
-    lost = 0.4 / 127 * 0.5 * (len(channels) - 1)
-    assert np.abs(shift).max() < 0.25 * lost
+    assert mean_shift(model, made, data) < 0.25 * lost
+
+
+def test_layers_that_have_a_bias_in_common_get_their_own(tmp_path):
+    pytest.importorskip("litert_quantizer")
+    model, data = with_one_bias()
+    path = tflite_export.convert(model, tmp_path / "m.tflite")
+    assert not all(layer.has_own_bias for layer in layers_in(path))
+    made = tflite_export.quantize(path, tmp_path / "o.tflite", "int8", data)
+    assert all(layer.has_own_bias for layer in layers_in(made))
+    assert mean_shift(model, made, data) < 0.02
+
+
+def layers_in(path):
+    return layers_of(bytearray(path.read_bytes()))
 
 
 def test_the_range_of_one_large_value_is_narrowed_but_not_of_inputs_and_outputs(
@@ -393,3 +390,47 @@ def test_floats_that_would_be_left_are_named(tmp_path):
     data = np.random.default_rng(0).normal(size=(20, 4))
     with pytest.raises(ValueError, match="SIN"):
         tflite_export.quantize(path, tmp_path / "o.tflite", "int8_full", data)
+
+
+def test_equal_vectors_are_stored_once_and_change_no_output(file, tmp_path):
+    from tflite_export.calibration import apply_rules, ranges_of, with_signature
+    from tflite_export.recipes import operations_of, rules_of
+    from tflite_export.shared_vectors import with_shared_vectors
+
+    content = with_signature(file.read_bytes())
+    rules = rules_of("int8", operations_of(content))
+    batches = [{name: images(1) for name in input_names(file)}]
+    made = apply_rules(content, rules, ranges_of(content, rules, batches))
+    shared = with_shared_vectors(made)
+    zero_points = 8 * sum(channels_of_integers(made))
+    assert len(made) - len(shared) > 0.5 * zero_points
+    for name, each in {"one": made, "shared": shared}.items():
+        (tmp_path / f"{name}.tflite").write_bytes(each)
+    found, expected = (
+        tflite_export.run(tmp_path / f"{name}.tflite", images(8))
+        for name in ("shared", "one")
+    )
+    for name, output in expected.items():
+        np.testing.assert_array_equal(found[name], output)
+
+
+def input_names(path):
+    (signature,) = Interpreter(str(path)).get_signature_list().values()
+    return signature["inputs"]
+
+
+def channels_of_integers(content):
+    found = Interpreter(model_content=content).get_tensor_details()
+    return [len(each["quantization_parameters"]["scales"]) for each in found]
+
+
+def test_weights_are_aligned_as_the_format_wants_them(files):
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAsModel(files["int8"].read_bytes(), 0)
+    buffers = [model.Buffers(index) for index in range(model.BuffersLength())]
+    places = [
+        each._tab.Vector(each._tab.Offset(4)) for each in buffers if each.DataLength()
+    ]
+    assert places
+    assert {place % 16 for place in places} == {0}

@@ -8,7 +8,7 @@ import numpy as np
 
 from tflite_export.data import Samples
 from tflite_export.recipes import Rules, manager_of
-from tflite_export.runtime import import_runtime
+from tflite_export.runtime import Interpreter, import_runtime
 
 SAMPLED_VALUES = 2**16
 """Values of each activation that its range is chosen on."""
@@ -32,27 +32,33 @@ class Activations:
     values: dict[str, np.ndarray]
 
 
+def observable(content: bytes) -> Interpreter:
+    """Returns an interpreter that keeps all activations, as one with delegates cannot.
+
+    Args:
+        content: The content of a file.
+    """
+    runtime = import_runtime()
+    resolver = runtime.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    return runtime.Interpreter(
+        model_content=content,
+        experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=resolver,
+    )
+
+
 def observe(
-    content: bytes,
+    interpreter: Interpreter,
     names: Sequence[str],
     batches: Sequence[Samples],
 ) -> Activations:
     """Returns means and values of activations on data.
 
     Args:
-        content: The content of a float file with a signature.
+        interpreter: Of a float file with a signature, that keeps all activations.
         names: Those of the activations.
         batches: Arrays by the names of the inputs.
     """
-    runtime = import_runtime()
-    # Without a delegate all activations can be looked at.
-    interpreter = runtime.Interpreter(
-        model_content=content,
-        experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=(
-            runtime.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        ),
-    )
     run = interpreter.get_signature_runner()
     indices = {}
     for tensor in interpreter.get_tensor_details():

@@ -14,6 +14,7 @@ import numpy as np
 from tflite_export.checks import check_count, shown
 from tflite_export.latency import RUNS, WARMUP, Comparison, Latency
 from tflite_export.runtime import Interpreter, TfliteFile
+from tflite_export.slower import contents_of, notes_on
 
 MS_PER_SECOND = 1e3
 
@@ -79,6 +80,9 @@ def compare(
     The inputs are random numbers from a fixed seed; integer inputs are zero. The time
     to open a file, and its memory, are measured in a process of its own.
 
+    Below the table stands why a file of integers is slower than the float file of the
+    same model, if both are among the files.
+
     Args:
         paths: The files; the ratios are to the first.
         runs: Number of inferences to time per file.
@@ -127,7 +131,8 @@ def compare(
             **_started_alone(file.path, threads),
         )
         latencies.append(latency)
-    return Comparison(tuple(latencies))
+    contents = [contents_of(interpreter) for interpreter in interpreters]
+    return Comparison(tuple(latencies), notes_on(latencies, contents))
 
 
 def _check_paths(paths: Iterable[str | Path]) -> list[str | Path]:

@@ -49,7 +49,8 @@ def convert(
     | `"int8_full"` | int8 | int8 only, or an error | int8 |
 
     Weights of int8 are scaled per output channel (dense ones of `"dynamic"`: per
-    tensor, for the sake of older runtimes).
+    tensor, for the sake of older runtimes). With data, biases make up for the mean of
+    what rounding the weights changes in the output of a layer.
 
     Args:
         model: A Functional or Sequential Keras 3 model, computing in float32, all its

@@ -12,6 +12,7 @@ import numpy as np
 
 from tflite_export.benchmark import MS_PER_SECOND, time_in_turns
 from tflite_export.checks import check_count
+from tflite_export.delegated import delegated
 from tflite_export.inspection import InspectedOperation, Inspection
 from tflite_export.latency import RUNS, WARMUP
 from tflite_export.runtime import TfliteFile
@@ -57,7 +58,7 @@ def inspect(
         runs = check_count("runs", runs, minimum=1)
     file = TfliteFile(path, threads)
     found = Operations(file.path)
-    accelerated = _accelerated(file.interpreter._get_ops_details())
+    accelerated = delegated(file.interpreter._get_ops_details())
     details = file.interpreter.get_tensor_details()
     bytes_of_each = {each["name"]: _bytes_of(each) for each in details}
     operations = []
@@ -125,31 +126,6 @@ def _macs(
         rows = output[-2]
         return made * (math.prod(inputs[0][-2:]) // max(rows, 1))
     return 0
-
-
-def _accelerated(details: Sequence[dict[str, Any]]) -> set[int]:
-    """Returns the operations that a delegate runs, by what it reads and makes.
-
-    Args:
-        details: Of all operations, the delegate's nodes behind the others.
-    """
-    nodes = [each for each in details if each["op_name"] == "DELEGATE"]
-    makers = {}
-    for each in details[: len(details) - len(nodes)]:
-        for tensor in each["outputs"]:
-            makers[int(tensor)] = each
-    accelerated: set[int] = set()
-    for node in nodes:
-        read = {int(tensor) for tensor in node["inputs"]}
-        waiting = [int(tensor) for tensor in node["outputs"]]
-        while waiting:
-            tensor = waiting.pop()
-            maker = makers.get(tensor)
-            if tensor in read or maker is None or maker["index"] in accelerated:
-                continue
-            accelerated.add(int(maker["index"]))
-            waiting += [int(each) for each in maker["inputs"]]
-    return accelerated
 
 
 def _times(found: Operations, runs: int, threads: int) -> list[float | None]:

@@ -1,12 +1,13 @@
-"""Kernels and biases of a float file, made ready to be rounded to integers."""
+"""Layers of a file, and kernels that can be rounded to integers."""
 
+import collections
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from tflite_export.recipes import Rules, manager_of
+from tflite_export.single_operations import ABSENT, import_schema
 
 WITH_KERNEL = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": -1, "FULLY_CONNECTED": 0}
 """Operations that read an activation, a kernel and a bias -> the kernel's channels."""
@@ -26,8 +27,12 @@ class Layer:
         kind: What it computes, as litert-quantizer names it.
         scope: The names of its outputs, by which litert-quantizer knows it.
         input: The name of the activation that it reads.
-        kernel: A view of its kernel in the file.
-        bias: A view of its bias in the file.
+        kernel: A view of its kernel in the file, of float32 or int8.
+        bias: A view of its bias in the file, of float32 or int32.
+        kernel_scale: What a step of the kernel is, for each output channel or for all;
+            empty of floats.
+        bias_scale: The same of the bias.
+        has_own_bias: Whether no other operation reads the bias.
     """
 
     kind: str
@@ -35,6 +40,9 @@ class Layer:
     input: str
     kernel: np.ndarray
     bias: np.ndarray
+    kernel_scale: np.ndarray
+    bias_scale: np.ndarray
+    has_own_bias: bool
 
     @property
     def rows(self) -> np.ndarray:
@@ -46,30 +54,60 @@ def layers_of(content: bytearray) -> Iterator[Layer]:
     """Yields the layers of a file; to write to their arrays changes the file.
 
     Args:
-        content: The content of a file.
+        content: The content of a file, of floats or quantized.
     """
-    from litert_quantizer.utils import tfl_flatbuffer_utils as utils
-
-    # Its arrays are views of `content`.
-    model = utils.read_model(content)
-    for graph in model.subgraphs:
-        for operation in graph.operators:
-            code = model.operatorCodes[operation.opcodeIndex].builtinCode
-            kind = utils.TFL_OP_CODE_TO_NAME.get(code)
-            indices = list(operation.inputs)
-            if kind not in WITH_KERNEL or len(indices) < 3 or indices[2] < 0:
+    schema = import_schema()
+    codes = {getattr(schema.BuiltinOperator, kind): kind for kind in WITH_KERNEL}
+    model = schema.Model.GetRootAs(content, 0)
+    for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
+        readers = _readers_of_buffers(graph)
+        for operation in map(graph.Operators, range(graph.OperatorsLength())):
+            code = model.OperatorCodes(operation.OpcodeIndex())
+            kind = codes.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()))
+            indices = operation.InputsAsNumpy()
+            if kind is None or len(indices) < 3 or ABSENT in indices:
                 continue
-            x, kernel, bias = (graph.tensors[index] for index in indices[:3])
-            weights = model.buffers[kernel.buffer].data
-            biases = model.buffers[bias.buffer].data
+            x, kernel, bias = map(graph.Tensors, indices[:3])
+            weights, biases = _array(model, kernel), _array(model, bias)
             if weights is not None and biases is not None:
+                made = map(graph.Tensors, operation.OutputsAsNumpy())
                 yield Layer(
-                    kind,
-                    utils.get_op_scope(operation, graph.tensors),
-                    utils.get_tensor_name(x),
-                    weights.view("float32").reshape(kernel.shape),
-                    biases.view("float32"),
+                    kind=kind,
+                    scope="".join(f"{each.Name().decode()};" for each in made),
+                    input=x.Name().decode(),
+                    kernel=weights,
+                    bias=biases,
+                    kernel_scale=_scale(kernel),
+                    bias_scale=_scale(bias),
+                    has_own_bias=readers[bias.Buffer()] == 1,
                 )
+
+
+def _readers_of_buffers(graph: Any) -> collections.Counter[int]:
+    """Returns how many operations read each buffer: those of equal biases are one."""
+    readers: collections.Counter[int] = collections.Counter()
+    for operation in map(graph.Operators, range(graph.OperatorsLength())):
+        for index in range(operation.InputsLength()):
+            if operation.Inputs(index) != ABSENT:
+                readers[graph.Tensors(operation.Inputs(index)).Buffer()] += 1
+    return readers
+
+
+def _array(model: Any, tensor: Any) -> np.ndarray | None:
+    """Returns a view of a constant; `None` of what is computed, and of other types."""
+    types = import_schema().TensorType
+    dtypes = {types.FLOAT32: "float32", types.INT8: "int8", types.INT32: "int32"}
+    buffer = model.Buffers(tensor.Buffer())
+    dtype = dtypes.get(tensor.Type())
+    if not buffer.DataLength() or dtype is None:
+        return None
+    return buffer.DataAsNumpy().view(dtype).reshape(tensor.ShapeAsNumpy())
+
+
+def _scale(tensor: Any) -> np.ndarray:
+    found = tensor.Quantization()
+    has_scale = found is not None and found.ScaleLength()
+    return found.ScaleAsNumpy() if has_scale else np.empty(0)
 
 
 def span_of(found: Mapping[str, Any]) -> float:
@@ -99,86 +137,17 @@ def with_wide_kernels(content: bytes, ranges: Mapping[str, Mapping]) -> bytes:
         if found:
             step = span_of(found) / ACTIVATION_STEPS
             least = np.abs(layer.bias) * (KERNEL_STEPS / LARGEST_BIAS / step)
-            is_narrow = _largest(layer.rows) < least
+            is_narrow = largest_of(layer.rows) < least
             # Of each channel the first weight.
             first = np.moveaxis(layer.rows, 0, -1)[(0,) * (layer.kernel.ndim - 1)]
             first[is_narrow] = least[is_narrow]
     return bytes(changed)
 
 
-def _largest(rows: np.ndarray) -> np.ndarray:
-    """Returns the largest weight, without its sign, of each output channel."""
+def largest_of(rows: np.ndarray) -> np.ndarray:
+    """Returns the largest weight, without its sign, of each output channel.
+
+    Args:
+        rows: A kernel, its output channels first.
+    """
     return np.abs(rows).max(axis=tuple(range(1, rows.ndim)))
-
-
-def with_means_kept(
-    content: bytes,
-    rules: Rules,
-    means: Mapping[str, np.ndarray],
-) -> bytes:
-    """Returns a file that has the same mean outputs of layers when it is rounded.
-
-    To round a kernel W to R changes what a channel gives by (R - W) x. Inputs behind
-    an activation are positive, so that this has a mean, (R - W) E[x], which adds up
-    over the inputs. It is taken from the bias, which has 32 bits.
-
-    Args:
-        content: The content of a float file.
-        rules: What is to be quantized.
-        means: The mean of each channel of activations, by their names.
-
-    Reference:
-        M. Nagel, M. van Baalen, T. Blankevoort, M. Welling. Data-Free Quantization
-        Through Weight Equalization and Bias Correction. ICCV 2019. arXiv 1906.04721.
-    """
-    changed = bytearray(content)
-    manager = manager_of(rules)
-    for layer in layers_of(changed):
-        _, config = manager.get_quantization_configs(layer.kind, layer.scope)
-        weights = getattr(config, "weight_tensor_config", None)
-        mean = means.get(layer.input)
-        if mean is not None and weights is not None and weights.dtype == "INT":
-            read = _read_by(layer, mean)
-            if read is not None:
-                layer.bias[...] -= _mean_change(layer, read, weights.num_bits)
-    return bytes(changed)
-
-
-def _read_by(layer: Layer, mean: np.ndarray) -> np.ndarray | None:
-    """Returns the means that each output channel reads.
-
-    Args:
-        layer: The layer.
-        mean: The mean of each channel of its input.
-
-    Returns:
-        An array `(output channels, channels read)`; `None` where a dense layer reads
-        positions as well as channels.
-    """
-    channels = len(layer.rows)
-    if layer.kind == "DEPTHWISE_CONV_2D":
-        return np.repeat(mean, channels // len(mean))[:, np.newaxis]
-    # A convolution may be of groups, each of which reads so many channels.
-    groups, rest = divmod(len(mean), layer.kernel.shape[-1])
-    if rest:
-        return None
-    return np.repeat(mean.reshape(groups, -1), channels // groups, axis=0)
-
-
-def _mean_change(layer: Layer, read: np.ndarray, bits: int) -> np.ndarray:
-    """Returns the mean that rounding the kernel adds to each output channel.
-
-    Args:
-        layer: The layer.
-        read: What `_read_by` returned.
-        bits: Of an integer in the kernel.
-    """
-    rows = layer.rows.astype("float64")
-    steps = 2 ** (bits - 1) - 1
-    # A kernel of zeros stays one.
-    scale = np.maximum(_largest(rows) / steps, np.finfo("float32").tiny)
-    scale = scale.reshape(-1, *[1] * (rows.ndim - 1))
-    change = np.round(rows / scale) * scale - rows
-    # Summed over the positions of the kernel.
-    change = change.reshape(len(rows), -1, read.shape[1]).sum(axis=1)
-    return np.sum(change * read, axis=1)

@@ -120,9 +120,12 @@ class Comparison:
 
     Attributes:
         latencies: One `Latency` per file, in the order given.
+        notes: A sentence for each file of integers that is slower than the float file
+            of the same model among them, which says why.
     """
 
     latencies: tuple[Latency, ...]
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Comparison of {len(self.latencies)} files>"
@@ -152,11 +155,12 @@ class Comparison:
         return json.dumps(rows)
 
     def to_markdown(self) -> str:
-        """Returns the table in Markdown."""
+        """Returns the table in Markdown, and the notes below it."""
         # The names of the files to the left, numbers to the right.
         alignment = ["---"] + ["---:"] * (len(HEADER) - 1)
         lines = [list(HEADER), alignment, *self._rows()]
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        return "\n\n".join([table, *self.notes])
 
     def _repr_html_(self) -> str:
         return html_table(HEADER, self._rows())
@@ -171,7 +175,7 @@ class Comparison:
             for cell, width in zip(cells[1:], widths[1:], strict=True):
                 padded.append(cell.rjust(width))
             lines.append("  ".join(padded))
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
     def _rows(self) -> list[list[str]]:
         """Returns the cells of each file, in the order of `HEADER`."""

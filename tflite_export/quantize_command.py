@@ -13,6 +13,7 @@ from tflite_export.recipes import (
     EVERYTHING,
     INTEGERS_ONLY,
     KINDS,
+    ROUNDED,
     WHOLE_FILE,
     Recipe,
 )
@@ -38,7 +39,7 @@ def quantize_on(
         data: What to calibrate on; `None` for the samples beside the file.
         file: The float `.tflite` file.
         output: The file to write.
-        kind: One of `LAYER_KINDS`, or `INTEGERS_ONLY`.
+        kind: One of `LAYER_KINDS`, or a kind of whole files.
         layers: Patterns of names, and a kind of `LAYER_KINDS` for each.
         samples: Most samples to calibrate on.
         json: Whether to print JSON.
@@ -99,7 +100,7 @@ def add_quantizing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE.tflite")
     parser.add_argument(
         "--kind",
-        choices=(FLOAT32, *KINDS, INTEGERS_ONLY),
+        choices=(FLOAT32, *KINDS, INTEGERS_ONLY, ROUNDED),
         default="int8",
         help="how numbers are stored and computed with (default: int8)",
     )

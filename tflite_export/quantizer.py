@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tflite_export.activations import narrowed, observe
+from tflite_export.activations import narrowed, observable, observe
+from tflite_export.biases import with_means_kept, with_own_biases
 from tflite_export.calibration import (
     apply_rules,
     own_statistics,
@@ -18,18 +19,20 @@ from tflite_export.data import Samples, cast, full_batches, take_samples
 from tflite_export.data_forms import Data
 from tflite_export.files import replacing
 from tflite_export.four_bits import choose_four_bits
-from tflite_export.kernels import with_means_kept, with_wide_kernels
+from tflite_export.kernels import with_wide_kernels
 from tflite_export.metadata import with_files_of
 from tflite_export.quantization import REPRESENTATIVE_SAMPLES, check_integers
 from tflite_export.recipes import (
     CHOSEN,
     INTEGERS_ONLY,
+    ROUNDED,
     Recipe,
     check_recipe,
     manager_of,
     operations_of,
     rules_of,
 )
+from tflite_export.rounded_layers import rules_of_rounded
 from tflite_export.runtime import TfliteFile, import_runtime
 from tflite_export.samples import SUFFIX, load_samples
 
@@ -57,12 +60,16 @@ def quantize(
     | `"int8_full"` | int8 | int8 only, or an error | int8 |
     | `"int16x8"` | int8 | int16, float32 where there is no int16 operation | float32 |
     | `"int4"` | int4 in layers that bear it, else int8 | as `"int8"` | float32 |
+    | `"rounded"` | int4 where rounded already, else int8 | as `"int8"` | float32 |
 
     Weights have a scale per output channel, activations the range that rounds those on
     the data best, the inputs and outputs all of theirs. Biases make up for the mean of
     what rounding the weights changes. `"int4"` measures each convolution and dense
-    layer on 64 batches of the data, and takes as many as add a fifth to the squared
-    error of `"int8"`; `{".*": "int4"}` takes all. The metadata stay in the file.
+    layer on 64 batches of the data, and takes as many as add half to the squared
+    error of `"int8"`; `{".*": "int4"}` takes all. `"rounded"` takes those whose
+    weights are multiples of a step per channel that 4 bits hold as they are, which
+    `keras_greedy.Budget(precision=("int8", "int4"))` makes. The metadata stay in the
+    file.
 
     Args:
         path: The file, of float32.
@@ -142,18 +149,23 @@ def quantized_bytes(
     signed = with_signature(content)
     operations = operations_of(signed)
     rules = rules_of(recipe, operations)
+    if recipe == ROUNDED:
+        rules = rules_of_rounded(content, operations)
     ranges = None
     if batches and isinstance(recipe, (str, Mapping)):
         ranges = ranges_of(signed, rules, batches)
-        signed = with_wide_kernels(signed, ranges)
-        seen = observe(signed, list(ranges), batches)
+        signed = with_wide_kernels(with_own_biases(signed), ranges)
+        seen = observe(observable(signed), list(ranges), batches)
         ranges = narrowed(signed, rules, ranges, seen.values)
         if recipe == CHOSEN:
             rules = choose_four_bits(signed, operations, ranges, seen.means, batches)
         signed = with_means_kept(signed, rules, seen.means)
     elif batches:
         ranges = own_statistics(signed, rules, batches)
-    made = apply_rules(signed, rules, ranges)
+    # flatbuffers, which it imports, comes with litert-quantizer.
+    from tflite_export.shared_vectors import with_shared_vectors
+
+    made = with_shared_vectors(apply_rules(signed, rules, ranges))
     quantized = with_files_of(made, content)
     interpreter = import_runtime().Interpreter(model_content=quantized)
     try:

@@ -14,13 +14,16 @@ Rules: TypeAlias = list[dict[str, Any]]
 """What litert-quantizer reads; of two that match an operation the later one holds."""
 
 KINDS = ("float16", "dynamic", "int8", "int16x8", "int4")
-"""The kinds that single operations can have; all can be `INTEGERS_ONLY`, too."""
+"""The kinds that single operations can have."""
 
 INTEGERS_ONLY = "int8_full"
 CHOSEN = "int4"
 """For a whole file: the layers that have it are chosen by what they bear."""
 
-WHOLE_FILE = (INTEGERS_ONLY, CHOSEN)
+ROUNDED = "rounded"
+"""For a whole file: int4 where kernels are in 4 bits already."""
+
+WHOLE_FILE = (INTEGERS_ONLY, CHOSEN, ROUNDED)
 """The kinds that say more of a whole file than of each of its operations."""
 
 NAMES_SHOWN = 8
@@ -75,7 +78,8 @@ def check_recipe(recipe: Recipe) -> None:
             _check_pattern(rule["regex"])
     else:
         others = ", or a dict of such by patterns of names"
-        check_choice("recipe", recipe, (*KINDS, INTEGERS_ONLY), others)
+        of_files = (INTEGERS_ONLY, ROUNDED)
+        check_choice("recipe", recipe, (*KINDS, *of_files), others)
 
 
 def _check_pattern(pattern: object) -> None:
@@ -135,6 +139,8 @@ def rules_of(recipe: Recipe, operations: Sequence[Operation]) -> Rules:
         ValueError: When a pattern matches no operation, or none that there is such a
             kind of.
     """
+    if recipe == ROUNDED:
+        recipe = "int8"
     if isinstance(recipe, str):
         rules = _rules(EVERYTHING, recipe)
         _check_effect(rules, EVERYTHING, operations)

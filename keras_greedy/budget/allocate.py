@@ -18,6 +18,7 @@ from keras_greedy.budget.exchange import (
     widen,
 )
 from keras_greedy.graph.costs import Costs
+from keras_greedy.graph.file_size import FOUR_BITS
 
 # Savings are shares of a limit. Below this one, none has been made.
 LEAST_SAVING = 1e-12
@@ -47,6 +48,8 @@ def check_reachable(
     if budget.table is not None:
         budget.table.check(sizes)
     narrowest = {}
+    if budget.may_have_four_bits:
+        narrowest = dict.fromkeys(costs.bits, FOUR_BITS)
     for name, size in sizes.items():
         choices = budget.widths_of(size, name in may_go, costs.entries[name])
         narrowest[name] = choices[0]
@@ -62,8 +65,14 @@ def check_reachable(
                 f"{_amount(limit.most, limit.unit)}, {limit.most / full:.1%} of the "
                 "model. With every group at its least width "
                 f"(round_to={budget.round_to}) {_amount(least, limit.unit)} are left, "
-                f"{share:.1%}: that or more can be met."
+                f"{share:.1%}: that or more can be met.{_advice(budget, limit)}"
             )
+
+
+def _advice(budget: Budget, limit: Limit) -> str:
+    if limit.unit is not Unit.BYTES or budget.may_have_four_bits:
+        return ""
+    return ' Fewer bytes can be met with `precision=("int8", "int4")`.'
 
 
 def _amount(value: float, unit: Unit) -> str:
@@ -162,7 +171,8 @@ def descent(
     for name, curve in curves.items():
         widths[name] = len(curve) - 1
     may_go = [name for name, curve in curves.items() if np.isfinite(curve[0])]
-    check_reachable(budget, costs, widths, may_go)
+    sizes = {name: size for name, size in widths.items() if name not in costs.bits}
+    check_reachable(budget, costs, sizes, may_go)
     limits = budget.limits(costs)
     while True:
         yield dict(widths)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -10,6 +11,7 @@ import numpy as np
 
 from keras_greedy.graph.branches import Branches
 from keras_greedy.graph.costs import Cost, Costs, Widths
+from keras_greedy.graph.file_size import Precision
 from keras_greedy.latency.table import LatencyTable
 from tflite_export.checks import check_number, is_number
 
@@ -22,7 +24,11 @@ _MEANINGS = {
     "params": f"{_SHARE}, or an absolute number",
     "latency": f"{_SHARE}'s",
     "latency_ms": "milliseconds",
+    "file_bytes": "a fraction up to 1 of the float32 file, or an absolute number",
 }
+
+KINDS = ("int8", "int4")
+"""The integers that weights can be stored in."""
 
 
 SHORT = 0.02
@@ -35,6 +41,7 @@ class Unit(enum.Enum):
     MACS = "MACs"
     PARAMETERS = "parameters"
     MILLISECONDS = "ms"
+    BYTES = "bytes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +97,18 @@ class Budget:
             they are measured here, once for each `search`, in one thread.
         remove_branches: Whether a residual branch may go as a whole, where that costs
             the least; a constant is added in its place.
+        file_bytes: Size of the `.tflite` file: a fraction of the float32 file's when at
+            most 1, else a number of bytes. It is predicted.
+        precision: The integers that kernels may be stored in, `("int8",)` or `("int8",
+            "int4")`: the bits of each layer are chosen with the widths, and kernels of
+            4 bits are rounded so that their layer's output changes least. Layers that
+            have no operation of int4, as depthwise ones, are of int8. By default
+            weights are of float32. Latencies remain those of float32.
 
     Raises:
         ValueError: When a limit is not positive, none is given, `round_to < 1`,
-            `remove_branches` is no bool, or `table` is none, or is one without a limit
-            on latency.
+            `remove_branches` is no bool, `table` is none, or is one without a limit
+            on latency, or `precision` is not as described, or without `file_bytes`.
 
     Example:
 
@@ -126,10 +140,13 @@ class Budget:
     latency_ms: float | None = None
     table: LatencyTable | None = None
     remove_branches: bool = False
+    file_bytes: float | None = None
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         self._check_limits()
         self._check_table()
+        self._check_precision()
         # A whole number written as a float is fine.
         rounds = is_number(self.round_to) and self.round_to >= 1
         rounds = rounds and self.round_to % 1 == 0
@@ -144,8 +161,8 @@ class Budget:
         limits = {name: getattr(self, name) for name in _MEANINGS}
         if all(limit is None for limit in limits.values()):
             raise ValueError(
-                "Expected `budget` to limit macs or params, latency or latency_ms. "
-                "Received none."
+                "Expected `budget` to limit macs or params, latency or latency_ms, or "
+                "file_bytes. Received none."
             )
         for name, limit in limits.items():
             if limit is not None and not (is_number(limit) and 0 < limit < math.inf):
@@ -173,6 +190,29 @@ class Budget:
                 "Expected the budget's `table` with a limit on the latency: `latency` "
                 "or `latency_ms`. Received neither"
             )
+
+    def _check_precision(self) -> None:
+        if self.precision is None:
+            return
+        is_row = isinstance(self.precision, (tuple, list))
+        kinds = set(self.precision) if is_row else set()
+        if "int8" not in kinds or not kinds <= {*KINDS}:
+            raise ValueError(
+                'Expected the budget\'s `precision` to be ("int8",) or ("int8", '
+                f'"int4"), or None for float32. Received: {self.precision!r}'
+            )
+        if self.file_bytes is None:
+            raise ValueError(
+                "Expected the budget's `precision` with `file_bytes`, which it is "
+                f"chosen for. Received: precision={self.precision!r} without"
+            )
+        # Budgets are keys of dicts.
+        object.__setattr__(self, "precision", tuple(self.precision))
+
+    @property
+    def may_have_four_bits(self) -> bool:
+        """Whether kernels may be stored in 4 bits."""
+        return self.precision is not None and "int4" in self.precision
 
     @property
     def limits_latency(self) -> bool:
@@ -214,6 +254,10 @@ class Budget:
         if self.params is not None:
             most = _absolute(self.params, costs.params)
             limits.append(Limit(costs.params, most, Unit.PARAMETERS))
+        if self.file_bytes is not None:
+            most = _absolute(self.file_bytes, costs.file_bytes)
+            cost = functools.partial(costs.file_bytes, precision=self.precision)
+            limits.append(Limit(cost, most, Unit.BYTES))
         if self.limits_latency:
             limits.extend(self._latency_limits(costs.branches))
         return limits

@@ -22,13 +22,22 @@ class Curves(dict[str, np.ndarray]):
     Args:
         curves: Group name -> `(N + 1,)`.
         entries: Group name -> how wide each of its channels is.
+        bits: Likewise for the bits of kernels, which are chosen as widths are: by what
+            stands for them in `Costs.bits`, infinite where there is no such choice.
 
     Attributes:
         entries: As given.
+        bits: As given.
     """
 
-    def __init__(self, curves: Mapping[str, np.ndarray], entries: Mapping[str, int]):
-        super().__init__(curves)
+    def __init__(
+        self,
+        curves: Mapping[str, np.ndarray],
+        entries: Mapping[str, int],
+        bits: Mapping[str, np.ndarray] | None = None,
+    ):
+        self.bits = bits or {}
+        super().__init__({**curves, **self.bits})
         self.entries = entries
 
 
@@ -187,7 +196,7 @@ def choices_of(
     curves: Mapping[str, np.ndarray],
     name: str,
 ) -> np.ndarray:
-    """Returns the widths that a group may have, increasing.
+    """Returns the widths that a group may have, or the bits of a kernel, increasing.
 
     Args:
         budget: The limits.
@@ -196,6 +205,8 @@ def choices_of(
         name: The group's.
     """
     curve = curves[name]
+    if isinstance(curves, Curves) and name in curves.bits:
+        return np.flatnonzero(np.isfinite(curve))
     size = len(curve) - 1
     may_go = bool(np.isfinite(curve[0]))
     entries = curves.entries[name] if isinstance(curves, Curves) else 1

@@ -10,6 +10,7 @@ import numpy as np
 from keras_greedy.budget.allocate import allocate
 from keras_greedy.budget.budget import Budget
 from keras_greedy.graph.channels import ChannelGraph
+from keras_greedy.graph.costs import Costs
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.latency.measure import export
 from keras_greedy.latency.table import LatencyTable
@@ -35,11 +36,14 @@ class Allocation:
 
     Attributes:
         widths: Group name -> how many channels it keeps.
+        bits: Layer name -> the bits of its kernel, of those that could have 4; empty
+            for a budget without `precision`.
         predicted_ms: The latency by the budget's table, if it has one.
         measured_ms: The same as measured, if the table has a timer.
     """
 
     widths: dict[str, int]
+    bits: dict[str, int] = dataclasses.field(default_factory=dict)
     predicted_ms: Change | None = None
     measured_ms: Change | None = None
 
@@ -50,11 +54,13 @@ class _Trial:
 
     Attributes:
         widths: Group name -> width.
+        bits: Layer name -> bits of its kernel.
         predicted: Latency by the table, of the full and the compact model.
         measured: The same as measured.
     """
 
     widths: dict[str, int]
+    bits: dict[str, int]
     predicted: Change
     measured: Change
 
@@ -91,29 +97,43 @@ def allocate_and_measure(
         ValueError: When the budget cannot be met.
     """
     costs = costs_of_cuts(graph)
-    settled = graph.branches.settled
-    widths = settled(allocate(curves, budget, costs))
+    widths, bits = _allocated(curves, budget, graph, costs)
     table = budget.table
     if table is None:
-        return Allocation(widths)
+        return Allocation(widths, bits)
     timer = table.timer
     if timer is None or widths == graph.widths:
-        return Allocation(widths, _predicted(table, widths))
+        return Allocation(widths, bits, _predicted(table, widths))
 
-    trials = [_tried(widths, table, timer, graph)]
+    trials = [_tried(widths, bits, table, timer, graph)]
     while len(trials) <= CORRECTIONS and trials[-1].error(budget) > TOLERANCE:
         table = _corrected(table, trials[-1])
         budget = dataclasses.replace(budget, table=table)
         try:
-            widths = settled(allocate(curves, budget, costs))
+            widths, bits = _allocated(curves, budget, graph, costs)
         except ValueError:
             # By the corrected table the budget is out of reach: the trials so far are
             # the closest.
             break
-        trials.append(_tried(widths, table, timer, graph))
+        trials.append(_tried(widths, bits, table, timer, graph))
     best = min(trials, key=lambda trial: trial.error(budget))
     _warn_of_a_miss(best.measured, budget)
-    return Allocation(best.widths, best.predicted, best.measured)
+    return Allocation(best.widths, best.bits, best.predicted, best.measured)
+
+
+def _allocated(
+    curves: dict[str, np.ndarray],
+    budget: Budget,
+    graph: ChannelGraph,
+    costs: Costs,
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Returns the widths of the groups, and the bits of the kernels, by their names."""
+    chosen = allocate(curves, budget, costs)
+    bits = {}
+    for name, layer in costs.bits.items():
+        if name in chosen:
+            bits[layer] = chosen.pop(name)
+    return graph.branches.settled(chosen), bits
 
 
 def _predicted(table: LatencyTable, widths: dict[str, int]) -> Change:
@@ -122,6 +142,7 @@ def _predicted(table: LatencyTable, widths: dict[str, int]) -> Change:
 
 def _tried(
     widths: dict[str, int],
+    bits: dict[str, int],
     table: LatencyTable,
     timer: Timer,
     graph: ChannelGraph,
@@ -142,6 +163,7 @@ def _tried(
         before, after = time_files(timer, files).tolist()
     trial = _Trial(
         widths=widths,
+        bits=bits,
         predicted=_predicted(table, widths),
         measured=Change(before, after),
     )

@@ -10,6 +10,7 @@ import numpy as np
 from keras_greedy.graph.branches import ALWAYS, Condition, both, holds
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph, Reasons
+from keras_greedy.graph.file_size import BITS, FileSize, Precision
 from keras_greedy.graph.multiplications import COUNTED, WITH_KERNELS, macs_by_call
 from keras_greedy.graph.products import Uncounted
 from keras_greedy.graph.quadratic import CountRows, Forms, TermsByCondition
@@ -113,8 +114,10 @@ class Costs:
         graph: The traced model.
         new_biases: Calls of layers that get a bias as soon as a group that they read is
             cut.
+        four_bits: Names of the layers whose kernels may be stored in 4 bits.
 
     Attributes:
+        bits: What stands for the bits of a kernel among the widths -> the layer's name.
         uncounted: `(layer name, reason)` of each layer whose MACs cannot be counted.
         branches: Those of the graph, which cost nothing when they have gone.
         entries: Group name -> `ChannelGroup.entries`.
@@ -123,7 +126,15 @@ class Costs:
         ValueError: When the model has no fixed input size.
     """
 
-    def __init__(self, graph: ChannelGraph, new_biases: Sequence[Call] = ()):
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        new_biases: Sequence[Call] = (),
+        four_bits: Sequence[str] = (),
+    ):
+        self._graph = graph
+        self.bits = {f"bits of {name}": name for name in four_bits}
+        self._files: dict[bool, FileSize] = {}
         self._sizes: dict[str, float] = {}
         for group in graph.groups:
             self._sizes[group.name] = float(group.size)
@@ -184,28 +195,52 @@ class Costs:
         """
         return self._total(self._params, widths or {}, self._new_biases)
 
+    def file_bytes(
+        self,
+        widths: Widths | None = None,
+        precision: Precision | None = None,
+    ) -> Cost:
+        """Returns the size of the `.tflite` file.
+
+        Args:
+            widths: Group name -> width, and names of `bits` -> 4 or 8, or arrays of
+                such to try.
+            precision: The integers that weights are stored in; `None` for float32.
+
+        Returns:
+            An int, or an array when a width is one.
+        """
+        is_integer = precision is not None
+        sizes = self._sizes | dict.fromkeys(self.bits, BITS)
+        if is_integer not in self._files:
+            layers = [*self.bits.values()]
+            self._files[is_integer] = FileSize(self._graph, layers, is_integer)
+        return self._total(self._files[is_integer], widths or {}, sizes=sizes)
+
     def _total(
         self,
-        forms: Forms,
+        forms: Forms | FileSize,
         widths: Widths,
         new_biases: Sequence["_NewBias"] = (),
+        sizes: Mapping[str, float] | None = None,
     ) -> Cost:
+        sizes = self._sizes if sizes is None else sizes
         chosen = []
-        for name, size in self._sizes.items():
+        for name, size in sizes.items():
             chosen.append(widths.get(name, size))
         # (G + 1, ...): the widths of the G groups, and 1 for the constants. Arrays of
         # widths to try add their axes behind.
         columns = np.array(np.broadcast_arrays(*chosen, 1.0))
         is_empty = {}
-        for column, name in zip(columns, self._sizes, strict=False):
+        for column, name in zip(columns, sizes, strict=False):
             if name in self.branches.ends and not column.all():
                 is_empty[name] = column == 0
         total = forms.value(columns, is_empty)
-        sizes = [*self._sizes.values()]
+        full = [*sizes.values()]
         for bias in new_biases:
             is_made = False
             for group in bias.groups:
-                is_made = is_made | (columns[group] < sizes[group])
+                is_made = is_made | (columns[group] < full[group])
             is_made = is_made & np.logical_not(holds(bias.goes, is_empty))
             outputs = np.tensordot(self._counts[bias.outputs], columns, axes=1)
             total = total + outputs * is_made

@@ -6,6 +6,7 @@ counts. Each count is linear in the widths: a constant plus so many positions pe
 channel of each group.
 """
 
+import collections
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -24,10 +25,14 @@ class CountRows:
     """Counts of channels, each a row `(G + 1,)` that is linear in the G widths.
 
     The last entry is the constant. Row `ONE` counts 1 at all widths.
+
+    Args:
+        groups: The groups.
+        others: How many other numbers there are to choose, behind the widths.
     """
 
-    def __init__(self, groups: Sequence[ChannelGroup]):
-        self._length = len(groups) + 1
+    def __init__(self, groups: Sequence[ChannelGroup], others: int = 0):
+        self._length = len(groups) + others + 1
         # Channel number -> its group, and the part of the group's width that it is.
         self._share_of: dict[int, tuple[int, float]] = {}
         for i, group in enumerate(groups):
@@ -48,6 +53,17 @@ class CountRows:
             # Channels of no group stay: they are part of the constant.
             group, share = self._share_of.get(channel, (-1, 1))
             row[group] += share
+        self._rows.append(row)
+        return len(self._rows) - 1
+
+    def add_number(self, number: int) -> int:
+        """Adds one of the widths or other numbers itself.
+
+        Returns:
+            The index of its row.
+        """
+        row = np.zeros(self._length)
+        row[number] = 1.0
         self._rows.append(row)
         return len(self._rows) - 1
 
@@ -118,11 +134,17 @@ class Form:
 
     def __init__(self, terms: Sequence[Term], counts: np.ndarray):
         self._quadratic = quadratic_form(terms, counts)
-        # Coefficients, and `(counts, G + 1)` what they are to be multiplied by.
-        self._others = []
+        others: dict[int, list[Term]] = collections.defaultdict(list)
         for term in terms:
             if len(term.rows) > QUADRATIC:
-                self._others.append((term.coefficient, counts[[*term.rows]]))
+                others[len(term.rows)].append(term)
+        # Of T terms of as many counts: `(T,)` coefficients, and `(T, counts, G + 1)`
+        # what they are to be multiplied by.
+        self._others = []
+        for alike in others.values():
+            coefficients = np.array([term.coefficient for term in alike])
+            rows = np.array([term.rows for term in alike])
+            self._others.append((coefficients, counts[rows]))
 
     def value(self, columns: np.ndarray) -> np.ndarray:
         """Returns the `(...)` value at `(G + 1, ...)` widths and a 1 behind."""
@@ -130,10 +152,10 @@ class Form:
         # one side, and then on the other.
         products = columns * np.tensordot(self._quadratic, columns, axes=1)
         total = products.sum(axis=0)
-        for coefficient, counts in self._others:
-            # (counts, ...): each count at these widths.
+        for coefficients, counts in self._others:
+            # (T, counts, ...): each count at these widths.
             at_widths = np.tensordot(counts, columns, axes=1)
-            total = total + coefficient * at_widths.prod(axis=0)
+            total = total + np.tensordot(coefficients, at_widths.prod(axis=1), axes=1)
         return total
 
 

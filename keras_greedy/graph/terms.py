@@ -108,6 +108,20 @@ class AxisCount(NamedTuple):
     row: int
 
 
+def output_count(graph: ChannelGraph, call: Call, rows: CountRows) -> Term:
+    """Returns the number of the output channels of a call as a term.
+
+    Args:
+        graph: The traced model.
+        call: A call.
+        rows: To add the count to.
+    """
+    counts = _axis_counts(graph, call, rows)
+    if OUT in counts:
+        return Term(1.0, (counts[OUT].row,))
+    return Term(float(call.outputs[0].shape[-1] or 1))
+
+
 def _axis_counts(
     graph: ChannelGraph,
     call: Call,

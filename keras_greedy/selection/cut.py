@@ -13,6 +13,7 @@ from keras_greedy.graph.fold import foldable_norms
 from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.state import full_weights
 from keras_greedy.selection.consumers import Consumer, consumers_of
+from keras_greedy.selection.four_bits import four_bit_layers
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import SelectionPath
 from keras_greedy.selection.steps import STEP_RULES
@@ -80,7 +81,7 @@ def reconstructed(
             reconstruct = STEP_RULES[step].reconstruct
             kernel, bias = reconstruct(consumer, moments.scatters[name], scale)
             norm = norms.get(consumer.call.index)
-            weights |= _placed(consumer, norm, kernel, bias)
+            weights |= placed(consumer, norm, kernel, bias)
     return selection, weights
 
 
@@ -96,10 +97,10 @@ def without_bias(graph: ChannelGraph) -> list[Call]:
 
 def costs_of_cuts(graph: ChannelGraph) -> Costs:
     """Returns the costs of what `cut` builds, with the biases that it adds."""
-    return Costs(graph, without_bias(graph))
+    return Costs(graph, without_bias(graph), [*four_bit_layers(graph)])
 
 
-def _placed(
+def placed(
     consumer: Consumer,
     norm: Call | None,
     kernel: np.ndarray,

@@ -233,7 +233,7 @@ class Measurement:
         outputs = outputs_of(graph)
 
         def total(full: list[Tensor], found: list[Tensor]) -> Tensor:
-            return _total_divergence(outputs, full, found)
+            return total_divergence(outputs, full, found)
 
         self._total = compiled(total)
         # A group of one channel cannot be cut.
@@ -371,7 +371,7 @@ def measure(
     return measurement.at(widths, paths, batches)
 
 
-def _total_divergence(
+def total_divergence(
     outputs: Sequence[Output],
     full: list[Tensor],
     found: list[Tensor],

@@ -54,7 +54,7 @@ def least_squares(
         by_precision = np.count_nonzero(~kept) <= len(kept) / of_features
         taken_over = _by_precision if by_precision else _by_covariance
         new[kept] += taken_over(scatter, kept, matrix[~kept])
-    lost = _mean_output(consumer, scatter, matrix - new)
+    lost = mean_output(consumer, scatter, matrix - new)
     return consumer.kernel(new), consumer.bias() + lost
 
 
@@ -76,7 +76,7 @@ def rescaled(
     """
     matrix = consumer.matrix()
     new = matrix * scale[:, None]
-    lost = _mean_output(consumer, scatter, matrix - new)
+    lost = mean_output(consumer, scatter, matrix - new)
     return consumer.kernel(new), consumer.bias() + lost
 
 
@@ -130,7 +130,7 @@ def _by_precision(
     return -across @ np.linalg.solve(of_dropped, dropped)
 
 
-def _mean_output(
+def mean_output(
     consumer: Consumer,
     scatter: Scatter,
     matrix: np.ndarray,

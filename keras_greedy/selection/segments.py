@@ -6,6 +6,7 @@ So it is compiled in stretches of several segments, too: from any place, segment
 to the next stretch, and stretches to the end.
 """
 
+import bisect
 import dataclasses
 import itertools
 import math
@@ -205,6 +206,7 @@ class Segments:
             ]
 
         bounds = sorted(starts)
+        self._bounds = bounds
         # As many segments in a stretch as stretches: from a place in the middle, half
         # of both are to be called.
         self._in_stretch = math.isqrt(len(bounds))
@@ -215,6 +217,10 @@ class Segments:
     def __iter__(self) -> Iterator[tuple[int, list[ChannelGroup]]]:
         """Yields the number of each segment, and the groups first read at its start."""
         return enumerate(self._groups)
+
+    def number_of(self, call: Call) -> int:
+        """Returns the number of the segment that a call is in."""
+        return bisect.bisect_right(self._bounds, call.index) - 1
 
     def step(self, number: int, live: list[Tensor]) -> list[Tensor]:
         """Returns the tensors behind one segment of the network as it is.

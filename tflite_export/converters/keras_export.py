@@ -13,10 +13,16 @@ from tflite_export.converters.tensorflow import (
     INTERPRETER_DEPRECATION,
     built_in_only,
     traced_checked,
+    with_means_kept,
 )
 from tflite_export.data import Samples
 from tflite_export.model_checks import signature_of
-from tflite_export.quantization import Quantization, check_integers, configure
+from tflite_export.quantization import (
+    CALIBRATED,
+    Quantization,
+    check_integers,
+    configure,
+)
 from tflite_export.quiet import quiet_conversion
 
 if TYPE_CHECKING:
@@ -58,7 +64,7 @@ def convert(
     configure(settings, quantize, batches)
     options = vars(settings) | {"target_spec": vars(settings.target_spec)}
     with tempfile.TemporaryDirectory() as folder, quiet_conversion():
-        traced_checked(model, quantize, batch_size)
+        traced = traced_checked(model, quantize, batch_size)
         path = Path(folder) / "model.tflite"
         with built_in_only(model.name), warnings.catch_warnings():
             warnings.filterwarnings("ignore", INTERPRETER_DEPRECATION)
@@ -72,6 +78,8 @@ def convert(
         if quantize is None:
             check_file(path, model, batch_size, NAME)
         content = path.read_bytes()
+        if quantize in CALIBRATED:
+            content = with_means_kept(content, traced, model.name, batches)
     if quantize == "int8_full":
         check_integers(content, model.name)
     return content

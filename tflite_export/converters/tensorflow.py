@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from tflite_export.biases import quantized_with_means_kept
 from tflite_export.converters.process import PYTHON, convert_elsewhere
 from tflite_export.data import Samples
 from tflite_export.model_checks import (
@@ -95,9 +96,43 @@ def converted(
         converter = _converter(traced)
         configure(converter, quantize, batches)
         content = _converted(converter, model.name)
+        if quantize in CALIBRATED:
+            content = with_means_kept(content, traced, model.name, batches)
         if quantize == "int8_full":
             check_integers(content, model.name)
     return content
+
+
+def with_means_kept(
+    content: bytes,
+    traced: "tf.types.experimental.ConcreteFunction",
+    model_name: str,
+    batches: Sequence[Samples],
+) -> bytes:
+    """Returns a quantized file with biases that make up for the rounding of kernels.
+
+    Args:
+        content: The content of the file.
+        traced: The model as a graph.
+        model_name: Its name.
+        batches: What the file was calibrated on.
+    """
+    import tensorflow as tf
+
+    converter = _converter(traced)
+    configure(converter, None, ())
+    with warnings.catch_warnings():
+        # They were told of the quantized file.
+        warnings.simplefilter("ignore")
+        float_content = _converted(converter, model_name)
+        # TensorFlow's own: another runtime need not be there.
+        resolver = tf.lite.experimental.OpResolverType
+        interpreter = tf.lite.Interpreter(
+            model_content=float_content,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+    return quantized_with_means_kept(content, float_content, interpreter, batches)
 
 
 def traced_checked(
