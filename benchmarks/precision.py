@@ -13,6 +13,7 @@ ResNet-56 by 512 training images of CIFAR-10, on the first 2,500 test images. Th
 
 import argparse
 import dataclasses
+import functools
 import json
 import warnings
 from collections.abc import Callable
@@ -32,19 +33,11 @@ IMAGES = 512
 CALIBRATION = 128
 CIFAR_IMAGES = 2500
 BOTH = ("int8", "int4")
-ALL_IN_FOUR = {".*": "int4"}
 TRIES = 4
-"""To prune so far that the file by int4 has the size."""
-
-FIRST_SHARE = 0.8
-FIRST_SHARE_OF_ALL = 0.55
-"""Of the bytes of int8, what `"int4"` and int4 in all layers leave, to begin with."""
+"""To prune so far that the quantized file has the size."""
 
 PRUNED = "pruned"
 QUANTIZED = "quantized"
-TO_INT8 = "pruned, then `int8`"
-TO_INT4 = "pruned, then `int4`"
-TO_ALL_INT4 = "pruned, then `int4` in all layers"
 ONE_BUDGET = "one budget"
 TRAINED = ", trained"
 
@@ -57,13 +50,14 @@ class Case:
         load: Returns the network.
         read: Returns the images to search with, and those to test on with labels.
         sizes: Of files, in MB.
-        recipes: What can be done without pruning.
+        recipes: Ways to quantize -> the recipe, and the share of the bytes of int8 that
+            it leaves, about.
     """
 
     load: Callable[[], keras.Model]
     read: Callable[[], tuple]
     sizes: tuple[float, ...]
-    recipes: dict[str, object]
+    recipes: dict[str, tuple[object, float]]
 
 
 def main():
@@ -75,11 +69,11 @@ def main():
     bench = Bench(case, work, typical, (images, labels), arguments.epochs)
     sizes = arguments.sizes or case.sizes
     for size in sizes:
-        for way in WAYS:
+        for way in bench.ways:
             bench.cell(way, size)
     for size in arguments.train:
-        for way in (TO_INT8, ONE_BUDGET):
-            bench.cell(way + TRAINED, size)
+        for way in bench.trained:
+            bench.cell(way, size)
     print(f"\nFull model: {bench.full()}\n")
     print("\n".join(bench.table(sizes)))
 
@@ -113,6 +107,15 @@ class Bench:
         self._epochs = epochs
         self._model = case.load()
         self._paths = None
+        self.ways = {PRUNED: self.pruned, QUANTIZED: self.quantized}
+        for name, (recipe, share) in case.recipes.items():
+            way = functools.partial(self._in_sequence, recipe, share)
+            self.ways[f"pruned, then {name}"] = way
+        self.ways[ONE_BUDGET] = self.one_budget
+        self.trained = {
+            "pruned" + TRAINED + ", then `int8`": self.trained_to_int8,
+            ONE_BUDGET + TRAINED: self.trained_in_one_budget,
+        }
         self._cells_file = work / "cells.json"
         self._cells = {}
         if self._cells_file.exists():
@@ -136,30 +139,29 @@ class Bench:
 
     def cell(self, way: str, size: float) -> None:
         """Makes and measures the best file of a way within a size, or none."""
-        key = f"{way} {size}"
+        key = f"{way} {size:g}"
         if key not in self._cells:
-            made = self._trained(way, size) if TRAINED in way else WAYS[way](self, size)
-            self._keep(key, made)
+            self._keep(key, (self.ways | self.trained)[way](size))
         print(key, self._text(key), flush=True)
 
     def table(self, sizes):
         """Returns the lines of the table."""
         yield "| | " + " | ".join(f"{size:g} MB" for size in sizes) + " |"
         yield "|---|" + "---:|" * len(sizes)
-        for way in (*WAYS, TO_INT8 + TRAINED, ONE_BUDGET + TRAINED):
-            cells = [self._text(f"{way} {size}") for size in sizes]
+        for way in (*self.ways, *self.trained):
+            cells = [self._text(f"{way} {size:g}") for size in sizes]
             if any(cells):
                 yield f"| {way} | " + " | ".join(cells) + " |"
 
     def pruned(self, size: float):
         """Widths alone, float32."""
         compact = self._compact(size, None)
-        return compact and self._measured(self._exported(compact, f"pruned {size}"))
+        return compact and self._measured(self._exported(compact, f"pruned {size:g}"))
 
     def quantized(self, size: float):
         """The full model by the recipe of the best file that fits."""
         found = []
-        for name, recipe in self._case.recipes.items():
+        for name, (recipe, _) in self._case.recipes.items():
             key = f"recipe {name}"
             if key not in self._cells:
                 path = self._exported(self._model, "full")
@@ -169,36 +171,20 @@ class Bench:
                 found.append(self._cells[key])
         return max(found, key=lambda cell: cell["top1"], default=None)
 
-    def to_int8(self, size: float):
-        """Widths for the bytes of int8, then int8."""
-        compact = self._compact(size, ("int8",))
-        if compact is None:
-            return None
-        path = self._exported(compact, f"to int8 {size}")
-        return self._measured(self._quantized(path, "int8"))
-
-    def to_int4(self, size: float):
-        """Widths so that what `"int4"` makes of it has the size."""
-        return self._in_sequence(size, "int4", FIRST_SHARE)
-
-    def to_all_int4(self, size: float):
-        """Likewise with int4 in all convolutions and dense layers."""
-        return self._in_sequence(size, ALL_IN_FOUR, FIRST_SHARE_OF_ALL)
-
-    def _in_sequence(self, size: float, recipe, share: float):
+    def _in_sequence(self, recipe, share: float, size: float):
         """Prunes, quantizes, and corrects the pruning until the file has the size.
 
         Args:
-            size: Of the file, in MB.
             recipe: Of `quantize`.
             share: Of the bytes of int8 that it may leave, for the first try.
+            size: Of the file, in MB.
         """
         best = None
         for _ in range(TRIES):
             compact = self._compact(size / share, ("int8",))
             if compact is None:
                 break
-            path = self._exported(compact, f"in sequence {size}")
+            path = self._exported(compact, f"in sequence {size:g}")
             cell = self._measured(self._quantized(path, recipe))
             fits = cell["bytes"] <= 1e6 * size
             if fits and (best is None or cell["bytes"] > best["bytes"]):
@@ -213,30 +199,34 @@ class Bench:
         compact = self._compact(size, BOTH)
         if compact is None:
             return None
-        path = self._exported(compact, f"one {size}")
+        path = self._exported(compact, f"one {size:g}")
         return self._measured(self._quantized(path, "rounded"))
 
-    def _trained(self, way: str, size: float):
-        """Likewise, trained as the full model computes between pruning and precision.
+    def trained_to_int8(self, size: float):
+        """Widths for the bytes of int8, trained, then int8."""
+        compact = self._trained(size, ("int8",))
+        path = self._exported(compact, f"trained to int8 {size:g}")
+        return self._measured(self._quantized(path, "int8"))
 
-        The same 512 images, without labels; an eighth of them judges the others.
+    def trained_in_one_budget(self, size: float):
+        """Widths and bits by one budget, trained, kernels rounded behind it."""
+        path = self._exported(self._trained(size, BOTH), f"trained {size:g}")
+        return self._measured(self._quantized(path, "rounded"))
+
+    def _trained(self, size: float, precision) -> keras.Model:
+        """Returns the model of a budget, trained to compute what the full one does.
+
+        The same images, without labels; an eighth of them judges the others.
         """
-        is_one = way == ONE_BUDGET + TRAINED
-        budget = keras_greedy.Budget(
-            file_bytes=1e6 * size, precision=BOTH if is_one else ("int8",)
-        )
         keras.utils.set_random_seed(0)
-        compact = keras_greedy.prune(
+        return keras_greedy.prune(
             self._model,
             self._typical,
-            budget,
+            keras_greedy.Budget(file_bytes=1e6 * size, precision=precision),
             finetune=keras_greedy.FineTune(self._epochs, distill=True),
             checkpoint=self._work / "search on a part",
             verbose=2,
         )
-        path = self._exported(compact, f"{way} {size}")
-        recipe = "rounded" if is_one else "int8"
-        return self._measured(self._quantized(path, recipe))
 
     def _compact(self, size: float, precision):
         budget = keras_greedy.Budget(file_bytes=1e6 * size, precision=precision)
@@ -277,16 +267,6 @@ class Bench:
         return f"{cell['top1']:.1%} ({cell['bytes'] / 1e6:.2f} MB)"
 
 
-WAYS = {
-    PRUNED: Bench.pruned,
-    QUANTIZED: Bench.quantized,
-    TO_INT8: Bench.to_int8,
-    TO_INT4: Bench.to_int4,
-    TO_ALL_INT4: Bench.to_all_int4,
-    ONE_BUDGET: Bench.one_budget,
-}
-
-
 def read_imagenet():
     typical, _ = imagenet.read_images("imagenet_sample/all.tfrecord", IMAGES)
     return typical, *imagenet.read_images("imagenet_val650/val.tfrecord")
@@ -297,18 +277,20 @@ def read_cifar():
     return typical, *cifar.read_images("test", CIFAR_IMAGES)
 
 
-EIGHT_AND_FOUR = {"int8": "int8", "int4": "int4", "all int4": ALL_IN_FOUR}
+RECIPES = {
+    "`int8`": ("int8", 1.0),
+    "`int4`": ("int4", 0.8),
+    "`int4` in all layers": ({".*": "int4"}, 0.55),
+}
 LAST_IN_FOUR = {".*": "int8", "predictions|Conv_1_": "int4"}
 CASES = {
     "mobilenet_v2": Case(
         imagenet.load_model,
         read_imagenet,
         (4, 3, 2, 1.5),
-        EIGHT_AND_FOUR | {"last two int4": LAST_IN_FOUR},
+        RECIPES | {"`int8`, last two layers `int4`": (LAST_IN_FOUR, 0.75)},
     ),
-    "resnet56": Case(
-        cifar.load_model, read_cifar, (0.9, 0.6, 0.4, 0.3), EIGHT_AND_FOUR
-    ),
+    "resnet56": Case(cifar.load_model, read_cifar, (0.9, 0.6, 0.4, 0.3), RECIPES),
 }
 
 
