@@ -36,7 +36,7 @@ from keras_greedy.selection.steps import STEP_RULES
 # A local search is to cost about two forward passes: it measures less.
 IMAGES_MEASURED = 64
 IMAGES_MEASURED_LOCAL = 16
-WIDTHS_MEASURED = 3
+WIDTHS_MEASURED = 5
 WIDTHS_MEASURED_LOCAL = 2
 
 ROUND_TO = 8

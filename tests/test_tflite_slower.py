@@ -87,6 +87,7 @@ def test_notes_stand_below_the_table():
     comparison = Comparison((latency("m", 1.0),), ("So it is.",))
     assert str(comparison).splitlines()[-1] == "So it is."
     assert comparison.to_markdown().endswith("|\n\nSo it is.")
+    assert comparison._repr_html_().endswith("<p>So it is.</p>")
 
 
 def test_files_of_one_model_have_the_same_layers_and_other_numbers(tmp_path):

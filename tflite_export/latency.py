@@ -1,6 +1,7 @@
 """Results of `benchmark` and `compare`: times of one file, or of several in a table."""
 
 import dataclasses
+import html
 import json
 from pathlib import Path
 
@@ -163,7 +164,8 @@ class Comparison:
         return "\n\n".join([table, *self.notes])
 
     def _repr_html_(self) -> str:
-        return html_table(HEADER, self._rows())
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        return html_table(HEADER, self._rows()) + notes
 
     def __str__(self) -> str:
         table = [list(HEADER), *self._rows()]
