@@ -143,10 +143,11 @@ def test_a_line_says_that_a_search_goes_on(kept, folder, tmp_path, capsys):
 
 
 class ThreeBatches:
-    """Once a file is there, Ctrl-C is pressed before the third batch."""
+    """Once a file is there, Ctrl-C is pressed before the third batch of a pass."""
 
-    def __init__(self, file=None):
+    def __init__(self, file=None, number=1):
         self._file = file
+        self._passes_left = number
 
     def __len__(self):
         return 3
@@ -154,7 +155,9 @@ class ThreeBatches:
     def __iter__(self):
         for i in range(3):
             if i == 2 and self._file is not None and self._file.exists():
-                signal.raise_signal(signal.SIGINT)
+                self._passes_left -= 1
+                if not self._passes_left:
+                    signal.raise_signal(signal.SIGINT)
             yield X[i::3], LABELS[i::3]
 
 
@@ -174,7 +177,8 @@ def batches_observed(folder):
 def test_ctrl_c_keeps_all_that_was_found_and_says_how_to_go_on(tmp_path, ctrl_c):
     folder = tmp_path / "search"
     with pytest.raises(KeyboardInterrupt) as info:
-        search(folder, data=ThreeBatches(folder / HEADER))
+        # The first pass counts the examples.
+        search(folder, data=ThreeBatches(folder / HEADER, number=2))
     message = str(info.value)
     assert f"kept in {folder}: search again with the same arguments" in message
     assert batches_observed(folder) == 2
