@@ -42,6 +42,9 @@ WIDTHS_MEASURED_LOCAL = 2
 ROUND_TO = 8
 """Widths are measured at multiples of this, as budgets round to by default."""
 
+DIVISIBLE = 8
+"""Batches of this or of more examples are multiples of it."""
+
 LAYER_BY_LAYER = "Pruning layer by layer"
 
 LEAST_DIVERGENCE = 1e-12
@@ -142,6 +145,9 @@ def _half_unseen(batches: Batches, images: int) -> tuple[Batches, int]:
     half = found // 2
     parts = math.ceil(half / BATCH_SIZE)
     size = half // parts
+    if size > DIVISIBLE:
+        # So several devices share it as they are, and find what one device finds.
+        size -= size % DIVISIBLE
     return batches.of_size(size), size * parts
 
 

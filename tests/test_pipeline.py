@@ -427,7 +427,7 @@ def test_few_images_are_enough_to_go_on(objective, count):
 
 @pytest.mark.parametrize(
     "count, measured",
-    [(1, 1), (2, 1), (9, 4), (64, 32), (99, 48), (127, 62), (128, 64)],
+    [(1, 1), (2, 1), (9, 4), (41, 16), (64, 32), (99, 48), (127, 48), (128, 64)],
 )
 def test_half_of_few_images_are_measured_which_no_weight_has_seen(
     monkeypatch, count, measured

@@ -128,8 +128,9 @@ def results(kinds, rank, count, folder, scope, ends_at=None):
         return Shard(block, rank, count, **given)
 
     def by_global():
-        # Fewer than are needed to fit layers a second time.
-        few = shard(32, ends_at=ends_at, most=96)
+        # Fewer than are needed to fit layers a second time, and so few that half
+        # of them are measured, in batches of 24.
+        few = shard(24, ends_at=ends_at, most=96)
         kept = folder / "search"
         return keras_greedy.prune(with_norm, few, 0.5, checkpoint=kept, verbose=0)
 
