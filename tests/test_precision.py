@@ -10,6 +10,7 @@ import keras_greedy
 import tflite_export
 from keras_greedy import Budget
 from keras_greedy.batches import Batches
+from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.selection.cut import costs_of_cuts
 
 layers = keras.layers
@@ -88,6 +89,28 @@ def test_the_size_of_a_float_file_is_predicted(model, paths, tmp_path):
     path = tflite_export.convert(model, tmp_path / "m.tflite")
     predicted = costs_of_cuts(paths.graph).file_bytes()
     assert path.stat().st_size <= predicted < 1.03 * path.stat().st_size
+
+
+def of_activations():
+    x = picture = keras.Input((8, 8, 3))
+    for activation in ("swish", "gelu", "relu"):
+        x = layers.Conv2D(16, 3, padding="same", activation=activation)(x)
+    x = layers.SeparableConv2D(16, 3, activation="hard_swish")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(picture, layers.Dense(10, activation="softmax")(x))
+
+
+def test_operations_that_activations_become_are_counted(tmp_path):
+    pytest.importorskip("litert_quantizer")
+    model = of_activations()
+    costs = costs_of_cuts(trace_quietly(model))
+    pictures = np.random.default_rng(0).normal(size=(32, 8, 8, 3)).astype("float32")
+    path = tflite_export.convert(model, tmp_path / "float.tflite")
+    size = path.stat().st_size
+    assert size <= costs.file_bytes() < size + 2000
+    path = tflite_export.quantize(path, tmp_path / "q.tflite", "int8", pictures)
+    size = path.stat().st_size
+    assert size <= costs.file_bytes(precision=("int8",)) < size + 2000
 
 
 @pytest.mark.parametrize("share", [0.95, 0.8, 0.6])

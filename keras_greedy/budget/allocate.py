@@ -55,14 +55,16 @@ def check_reachable(
         narrowest[name] = choices[0]
     for limit in budget.limits(costs):
         full = limit.cost()
+        # Shares of bytes are of the file of float32, whatever the precision.
+        whole = costs.file_bytes() if limit.unit is Unit.BYTES else full
         # A cut may make a bias, and of a tiny group it may be the greater part.
         least = min(limit.cost(narrowest), full)
         if least > limit.most:
             # Rounded up: the share that the message names can be met.
-            share = math.ceil(SHARE_STEPS * least / full) / SHARE_STEPS
+            share = math.ceil(SHARE_STEPS * least / whole) / SHARE_STEPS
             raise ValueError(
                 "Expected a `budget` that can be met. Received: "
-                f"{_amount(limit.most, limit.unit)}, {limit.most / full:.1%} of the "
+                f"{_amount(limit.most, limit.unit)}, {limit.most / whole:.1%} of the "
                 "model. With every group at its least width "
                 f"(round_to={budget.round_to}) {_amount(least, limit.unit)} are left, "
                 f"{share:.1%}: that or more can be met.{_advice(budget, limit)}"

@@ -45,7 +45,14 @@ DESCRIPTION = 130
 """Of the tensors and operations that a call becomes: 120 to 133 bytes for each one of
 MobileNetV2, ResNet-50 and ResNet-56."""
 
-FRAME = 3000
+INTEGER_KERNEL = 195
+"""More, of an operation with a kernel of integers: its scales are described, too. Where
+a BatchNorm is folded into it, what is counted for that is as much."""
+
+FUSED = ("linear", "relu", "relu6")
+"""Activations that are a part of the operation before; others are one or two more."""
+
+FRAME = 2200
 """Of what each file has beside these, a little more than was found."""
 
 SCOPE = 18
@@ -89,6 +96,8 @@ class FileSize:
             into = graph.calls[folded[call.index]] if call.index in folded else None
             own = terms[condition]
             own.append(Term(float(DESCRIPTION + _names(graph, call, into))))
+            is_folded_into = call.index in norms
+            own.append(Term(_more_operations(call, is_integer, is_folded_into)))
             # Shared weights are there once; a BatchNorm that is folded leaves none.
             if into is None and call.weights and call.operation not in seen:
                 own.extend(_terms(graph, call, rows, is_integer, bits.get(call.name)))
@@ -154,6 +163,27 @@ def _terms(
         of_channel += 2 * SCALE_BYTES
     outputs = output_count(graph, call, rows)
     yield Term(len(kernels) * of_channel * outputs.coefficient, outputs.rows)
+
+
+def _more_operations(call: Call, is_integer: bool, has_norm: bool) -> float:
+    """Returns the bytes that describe what a call becomes beside one operation.
+
+    Args:
+        call: The call.
+        is_integer: Whether the file is of integers.
+        has_norm: Whether a BatchNorm is folded into it.
+    """
+    kernels = sum(name.endswith("kernel") for name in call.weights)
+    total = max(kernels - 1, 0) * (
+        DESCRIPTION + KERNEL_NAMES * (len(call.name) + SCOPE)
+    )
+    if is_integer and not has_norm:
+        total += kernels * INTEGER_KERNEL
+    activation = getattr(call.operation, "activation", None)
+    name = getattr(activation, "__name__", "linear")
+    if name not in FUSED:
+        total += 2 * DESCRIPTION
+    return float(total)
 
 
 def _names(graph: ChannelGraph, call: Call, into: Call | None) -> int:
