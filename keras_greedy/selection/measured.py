@@ -148,7 +148,6 @@ class Divergence:
             return free
         narrowest = int(free[0])
         widest = int(costly[-1]) if len(costly) else 0
-        between = set(range(widest + 1, narrowest))
         without_error = errors <= NO_ERROR * errors[0]
         knee = int(np.argmax(without_error))
         if widest < knee <= narrowest:
@@ -159,13 +158,14 @@ class Divergence:
             if not len(costly):
                 # What is narrower is a group of its own, of which nothing is known.
                 wanted.update(widths_to_measure(knee, count, round_to).tolist())
-            return np.array(sorted(wanted & between), int)
+            between = wanted & set(range(widest + 1, narrowest))
+            return np.array(sorted(between), int)
         # A small group has finer widths.
         step = max(1, min(round_to, (len(errors) - 1) // FEWEST_STEPS))
-        ordered = np.array([width for width in sorted(between) if width % step == 0])
+        unknown = np.arange(widest // step * step + step, narrowest, step)
         # Without one that costs, the least width may be the first, or none is.
-        place = len(ordered) // 2 if len(costly) else 0
-        return ordered[place : place + 1]
+        place = len(unknown) // 2 if len(costly) else 0
+        return unknown[place : place + 1]
 
     def _falling(self) -> np.ndarray:
         """Returns the `(k,)` values without their noise.
