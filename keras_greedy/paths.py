@@ -25,7 +25,7 @@ from keras_greedy.scopes import scope_of
 from keras_greedy.selection.cut import costs_of_cuts, reconstructed
 from keras_greedy.selection.four_bits import curves_of, measure_four_bits
 from keras_greedy.selection.measured import FREE, Divergence
-from keras_greedy.selection.moments import Moments, Observed, observe
+from keras_greedy.selection.moments import Moments, Observed, half_unseen, observe
 from keras_greedy.selection.path import SelectionPath
 from keras_greedy.selection.reconstruction import least_squares
 from keras_greedy.selection.steps import STEP_RULES
@@ -368,9 +368,10 @@ class SelectionPaths:
         with scope_of(self.graph.model):
             inference = folded(self.graph)
             batches = Batches.of(data, self.graph.functional)
-            found = observe(inference, batches, first=share_of(IMAGES_IN_FOUR_BITS))
+            batches, images = half_unseen(batches, share_of(IMAGES_IN_FOUR_BITS))
+            found = observe(inference, batches, first=images)
             observed = Observed(*[moments.over_processes() for moments in found])
-            few = list(batches.take(share_of(IMAGES_IN_FOUR_BITS)))
+            few = list(batches.take(images))
             measured = measure_four_bits(inference, observed.unseen, few)
         self._divergence_in_four_bits.update(measured)
 

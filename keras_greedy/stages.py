@@ -5,7 +5,6 @@ They take checked arguments; `pipeline` is the door.
 
 import functools
 import itertools
-import math
 from collections.abc import Iterator, Mapping
 
 import keras
@@ -23,7 +22,7 @@ from keras_greedy.records import NO_RECORDS, Records
 from keras_greedy.selection.cut import costs_of_cuts
 from keras_greedy.selection.measured import Divergence, Measurement, widths_to_measure
 from keras_greedy.selection.methods import Imitation, LossSearch, Method
-from keras_greedy.selection.moments import Observed, observe
+from keras_greedy.selection.moments import Observed, half_unseen, observe
 from keras_greedy.selection.output.layer_by_layer import (
     ToTolerance,
     ToWidths,
@@ -41,9 +40,6 @@ WIDTHS_MEASURED_LOCAL = 2
 
 ROUND_TO = 8
 """Widths are measured at multiples of this, as budgets round to by default."""
-
-DIVISIBLE = 8
-"""Batches of this or of more examples are multiples of it."""
 
 LAYER_BY_LAYER = "Pruning layer by layer"
 
@@ -71,7 +67,7 @@ def search_graph(
     """
     is_local = method.objective == "local"
     images = share_of(IMAGES_MEASURED_LOCAL if is_local else IMAGES_MEASURED)
-    batches, images = _half_unseen(batches, images)
+    batches, images = half_unseen(batches, images)
     count = WIDTHS_MEASURED_LOCAL if is_local else WIDTHS_MEASURED
     inference = folded(graph)
     all_batches = progress.over(batches, "Observing what each layer reads")
@@ -121,34 +117,6 @@ def search_graph(
         method.step,
         batches.of_size(BATCH_SIZE),
     )
-
-
-def _half_unseen(batches: Batches, images: int) -> tuple[Batches, int]:
-    """Returns the data, and how many of its examples to measure cuts on.
-
-    Of few examples these are half: the weights that make up for a cut fit the others,
-    and how well they do shows only on examples that they have not seen. Of one example
-    there is no half.
-
-    Args:
-        batches: The calibration data.
-        images: How many to measure on at most.
-    """
-    found = 0
-    for batch in batches:
-        found += len(batch[0])
-        if found >= 2 * images:
-            return batches, images
-    if found == 1:
-        return batches, images
-    # The boundary between both parts is that of a batch.
-    half = found // 2
-    parts = math.ceil(half / BATCH_SIZE)
-    size = half // parts
-    if size > DIVISIBLE:
-        # So several devices share it as they are, and find what one device finds.
-        size -= size % DIVISIBLE
-    return batches.of_size(size), size * parts
 
 
 def _doubts(

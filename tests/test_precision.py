@@ -107,10 +107,10 @@ def test_operations_that_activations_become_are_counted(tmp_path):
     pictures = np.random.default_rng(0).normal(size=(32, 8, 8, 3)).astype("float32")
     path = tflite_export.convert(model, tmp_path / "float.tflite")
     size = path.stat().st_size
-    assert size <= costs.file_bytes() < size + 2000
+    assert size <= costs.file_bytes() < size + 3000
     path = tflite_export.quantize(path, tmp_path / "q.tflite", "int8", pictures)
     size = path.stat().st_size
-    assert size <= costs.file_bytes(precision=("int8",)) < size + 2000
+    assert size <= costs.file_bytes(precision=("int8",)) < size + 3000
 
 
 @pytest.mark.parametrize("share", [0.95, 0.8, 0.6])

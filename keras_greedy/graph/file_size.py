@@ -52,7 +52,7 @@ a BatchNorm is folded into it, what is counted for that is as much."""
 FUSED = ("linear", "relu", "relu6")
 """Activations that are a part of the operation before; others are one or two more."""
 
-FRAME = 2200
+FRAME = 3000
 """Of what each file has beside these, a little more than was found."""
 
 SCOPE = 18

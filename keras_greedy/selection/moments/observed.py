@@ -6,9 +6,42 @@ of the cuts it measures. All are the sum of both parts, made layer by layer as i
 asked for.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 
+from keras_greedy.batches import BATCH_SIZE, Batches
 from keras_greedy.selection.moments.scatter import Moments, Scatter
+
+DIVISIBLE = 8
+"""Batches of this or of more examples are multiples of it."""
+
+
+def half_unseen(batches: Batches, images: int) -> tuple[Batches, int]:
+    """Returns the data, and how many of its examples to measure cuts on.
+
+    Of few examples these are half: the weights that make up for a cut fit the others,
+    and how well they do shows only on examples that they have not seen. Of one example
+    there is no half.
+
+    Args:
+        batches: The calibration data.
+        images: How many to measure on at most.
+    """
+    found = 0
+    for batch in batches:
+        found += len(batch[0])
+        if found >= 2 * images:
+            return batches, images
+    if found == 1:
+        return batches, images
+    # The boundary between both parts is that of a batch.
+    half = found // 2
+    parts = math.ceil(half / BATCH_SIZE)
+    size = half // parts
+    if size > DIVISIBLE:
+        # So several devices share it as they are, and find what one device finds.
+        size -= size % DIVISIBLE
+    return batches.of_size(size), size * parts
 
 
 class Observed:
