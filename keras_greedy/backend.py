@@ -28,6 +28,8 @@ except ModuleNotFoundError as error:
         f"Received: KERAS_BACKEND={os.environ.get('KERAS_BACKEND')!r}"
     ) from error
 
+from keras_greedy.exact_products import exact_products
+
 # A tensor of the backend, whose type is known only when it has been chosen.
 Tensor: TypeAlias = Any
 
@@ -42,11 +44,11 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         function: Maps arrays to arrays.
     """
     if keras.backend.backend() == "tensorflow":
-        return _compiled_by_tensorflow(function)
+        return _with_exact_products(_compiled_by_tensorflow(function))
     if keras.backend.backend() == "jax":
         import jax
 
-        return jax.jit(function)
+        return _with_exact_products(jax.jit(function))
     import torch
 
     # Torch runs operation by operation: only the record for gradients can be saved. And
@@ -55,7 +57,17 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     def on_tensors(*args: Any) -> Any:
         return function(*keras.tree.map_structure(_as_tensor, args))
 
-    return on_tensors
+    return _with_exact_products(on_tensors)
+
+
+def _with_exact_products(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `function` as it runs in `exact_products`."""
+
+    def in_context(*args: Any) -> Any:
+        with exact_products():
+            return function(*args)
+
+    return in_context
 
 
 def compiled_for_host(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -29,6 +29,8 @@ from models import (
 
 import keras_greedy
 import tflite_export
+from keras_greedy.backend import compiled
+from keras_greedy.exact_products import exact_products
 
 TESTS = Path(__file__).parent
 BACKENDS = ["jax", "torch"]
@@ -181,6 +183,66 @@ def interpreter_of(backend):
     return sys.executable
 
 
+def nothing_becomes_an_array_by_itself():
+    """Searches where torch refuses what it refuses to do with tensors on a GPU."""
+    import torch
+
+    of_numpy = torch.Tensor.__array__
+
+    def refuse(tensor, *args, **kwargs):
+        if sys._getframe(1).f_code is not of_keras:
+            raise TypeError("Expected a tensor that is not on a GPU")
+        return of_numpy(tensor, *args, **kwargs)
+
+    def note(tensor, *args, **kwargs):
+        nonlocal of_keras
+        of_keras = sys._getframe(1).f_code
+        return of_numpy(tensor, *args, **kwargs)
+
+    # Keras fetches tensors from the GPU first, in one place.
+    of_keras = None
+    torch.Tensor.__array__ = note
+    ops.convert_to_numpy(ops.ones(3))
+    torch.Tensor.__array__ = refuse
+    with pytest.raises(TypeError, match="not on a GPU"):
+        ops.ones(3) + np.ones(3)
+    searches()
+    output_searches()
+    prune_while_training()
+
+
+def products_are_exact():
+    """Checks that a compiled function does not round, and that all is as before."""
+    torch = pytest.importorskip("torch")
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    matmul.fp32_precision = "tf32"
+    before = matmul.fp32_precision, conv.fp32_precision
+    found = []
+
+    def note(x):
+        found.append((matmul.fp32_precision, conv.fp32_precision))
+        return x
+
+    compiled(note)(ops.ones(3))
+    assert found == [("ieee", "ieee")]
+    assert (matmul.fp32_precision, conv.fp32_precision) == before
+
+
+def products_are_exact_in_programs():
+    """Checks what JAX would run on a GPU or a TPU."""
+    import jax
+
+    programs = []
+
+    def product(x):
+        program = jax.jit(ops.matmul).lower(x, x).as_text()
+        programs.append(program)
+        return x
+
+    compiled(product)(np.ones((3, 3), "float32"))
+    assert "HIGHEST" in programs[0]
+
+
 def run_on(backend, statement):
     """Runs a statement on another backend; it must succeed and write nothing."""
     paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
@@ -188,6 +250,8 @@ def run_on(backend, statement):
         "KERAS_BACKEND": backend,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "TENSORFLOW_PYTHON": sys.executable,
+        # Two of torch's wait for each other many times longer on a busy machine.
+        "OMP_NUM_THREADS": "1",
     }
     code = (
         "import keras, numpy, test_backends;"
@@ -237,6 +301,31 @@ def test_every_backend_trains_gates_and_finds_tickets(backend):
     )
     calls = [f"test_backends.{function.__name__}()" for function in functions]
     run_on(backend, ";".join(calls))
+
+
+def test_torch_is_given_no_tensor_of_a_gpu_for_an_array():
+    run_on("torch", "test_backends.nothing_becomes_an_array_by_itself()")
+
+
+def test_torch_rounds_no_factors_while_it_looks_at_data():
+    run_on("torch", "test_backends.products_are_exact()")
+
+
+def test_jax_rounds_no_factors_while_it_looks_at_data():
+    run_on("jax", "test_backends.products_are_exact_in_programs()")
+
+
+def test_tensorflow_rounds_no_factors_while_it_looks_at_data():
+    tf = pytest.importorskip("tensorflow")
+    is_rounding = tf.config.experimental.tensor_float_32_execution_enabled
+    before = is_rounding()
+    with pytest.raises(RuntimeError), exact_products():
+        assert not is_rounding()
+        raise RuntimeError
+    assert is_rounding() == before
+    found = []
+    compiled(lambda x: found.append(is_rounding()) or x)(np.ones(3))
+    assert found == [False]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -1,6 +1,7 @@
 """The divergence of one output of a network from another, and its derivative."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ from keras import ops
 
 from keras_greedy.backend import Tensor
 from keras_greedy.devices import moments_over_devices
+from keras_greedy.graph.answering import answering
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.masks import Answer, is_real
@@ -157,17 +159,23 @@ def check_answers(graph: ChannelGraph, inputs: list[np.ndarray]) -> None:
     examples = len(inputs[0])
     is_fixed = any(tensor.shape[0] for tensor in model.inputs)
     at_once = examples if is_fixed else EXAMPLES_AT_ONCE
+    # Called as it is, a model is compiled by JAX operation by operation, for seconds.
+    is_on_jax = keras.backend.backend() == "jax"
+    answers_to = answering(model) if is_on_jax else functools.partial(_answers, model)
     for start in range(0, examples, at_once):
-        tensors = [
-            ops.convert_to_tensor(array[start : start + at_once]) for array in inputs
-        ]
-        x = keras.tree.pack_sequence_as(model.input, tensors)
-        # A layer that is stateful leaves what it has seen in the scope.
-        with keras.StatelessScope():
-            answers = keras.tree.flatten(model(x, training=False))
-        for name, answer in zip(model.output_names, answers, strict=True):
+        some = [array[start : start + at_once] for array in inputs]
+        for name, answer in zip(model.output_names, answers_to(some), strict=True):
             if not _is_finite(answer):
                 _raise_not_finite(model, name)
+
+
+def _answers(model: keras.Model, inputs: list[np.ndarray]) -> list[Tensor]:
+    """Returns the outputs of a Functional, operation by operation."""
+    tensors = [ops.convert_to_tensor(array) for array in inputs]
+    x = keras.tree.pack_sequence_as(model.input, tensors)
+    # A layer that is stateful leaves what it has seen in the scope.
+    with keras.StatelessScope():
+        return keras.tree.flatten(model(x, training=False))
 
 
 def _raise_not_finite(model: keras.Model, output: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_greedy.graph.blank import blank
 from keras_greedy.graph.calls import config_of
 from keras_greedy.graph.own_objects import own_objects
 
@@ -37,8 +38,10 @@ def made_anew(
         new = _from_config(operation, config, [*changes] if changes else [])
     new.name = operation.name
     # Setting a layer's flag sets those of the layers inside it: only where it differs.
-    if isinstance(new, keras.Layer) and new.trainable != operation.trainable:
-        new.trainable = operation.trainable
+    if isinstance(new, keras.Layer):
+        blank(new)
+        if new.trainable != operation.trainable:
+            new.trainable = operation.trainable
     return new
 
 

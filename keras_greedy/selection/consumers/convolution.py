@@ -171,7 +171,8 @@ class ConvConsumer(ConvolutionConsumer):
 
         # (P, taps) positions, all gathered at once: a patch after the other.
         first = ops.expand_dims(first, 1)
-        index = ops.reshape(first + np.array(offsets), (-1,))
+        # `ops.add`: what torch has on a GPU adds no NumPy array by itself.
+        index = ops.reshape(ops.add(first, np.array(offsets)), (-1,))
         in_one_row = (-1, math.prod(size), channels)
         flat = ops.reshape(x, in_one_row)
         patches = ops.take(flat, index, axis=1)
