@@ -28,7 +28,7 @@ except ModuleNotFoundError as error:
         f"Received: KERAS_BACKEND={os.environ.get('KERAS_BACKEND')!r}"
     ) from error
 
-from keras_greedy.exact_products import exact_products
+from keras_greedy.exact_products import exact_products  # noqa: E402
 
 # A tensor of the backend, whose type is known only when it has been chosen.
 Tensor: TypeAlias = Any

@@ -1,8 +1,9 @@
 """Products of float32 with the digits of float32, on accelerators as well.
 
-By default GPUs round what they multiply to 11 bits and TPUs to 8. A network answers much
-the same. But of a scatter, whose eigenvalues are of very unlike size, the small ones are
-lost, and some come out below 0: other channels would be selected than on a CPU.
+By default GPUs round what they multiply to 11 bits and TPUs to 8. A network answers
+much the same. But of a scatter, whose eigenvalues are of very unlike size, the small
+ones are lost, and some come out below 0: other channels would be selected than on a
+CPU.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ EXACT = "ieee"
 
 @contextlib.contextmanager
 def exact_products() -> Iterator[None]:
-    """Lets products of float32 be computed in float32; leaves the settings as they were.
+    """Lets products of float32 be computed in float32, and nothing else change.
 
     A TPU under TensorFlow has no such setting.
     """

@@ -27,6 +27,7 @@ from keras_greedy.selection.cut import costs_of_cuts
 from keras_greedy.selection.methods import Imitation, LossSearch, Method, method_of
 from keras_greedy.selection.output.layer_by_layer import check_tolerable
 from keras_greedy.stages import prune_to_budget, prune_to_tolerance, search_graph
+from keras_greedy.strategies import Strategy, on_devices_of_strategy
 from keras_greedy.training.compiling import compile_alike, warn_of_own_training
 from keras_greedy.training.finetune import FineTune, trainings_of
 from keras_greedy.training.fit_data import validation_batches
@@ -44,6 +45,7 @@ from tflite_export.user_warnings import warn_user
 DEFAULT_BUDGET = 0.5
 
 
+@on_devices_of_strategy
 @on_devices_of_model
 def prune(
     model: keras.Model,
@@ -57,6 +59,7 @@ def prune(
     policy: PruningPolicy | None = None,
     finetune: FineTune | bool | None = None,
     validation_data: Data | None = None,
+    strategy: Strategy | None = None,
     checkpoint: str | Path | None = None,
     seed: int = 0,
     verbose: Verbose = "auto",
@@ -105,6 +108,9 @@ def prune(
             are kept, those before the training among them.
         validation_data: The examples that `finetune` is judged on after each epoch,
             instead of a part of `data`; as `data`.
+        strategy: The devices to work on, if `model` was not made on them: a
+            `tf.distribute.Strategy`, or a `keras.distribution.DataParallel` on JAX.
+            `model`, a Functional or Sequential, is copied there.
         checkpoint: A folder to keep the search in as it goes. Stopped at any moment,
             and called again with the same arguments, it goes on from there, to the
             same result bit by bit. With `objective="local"`, `"global"` and `"best"`
@@ -217,6 +223,7 @@ def prune(
     return compact
 
 
+@on_devices_of_strategy
 @on_devices_of_model
 def search(
     model: keras.Model,
@@ -226,6 +233,7 @@ def search(
     objective: str = "global",
     step: str = "corrective",
     policy: PruningPolicy | None = None,
+    strategy: Strategy | None = None,
     checkpoint: str | Path | None = None,
     seed: int = 0,
     verbose: Verbose = "auto",
@@ -242,6 +250,7 @@ def search(
         objective: As for `prune`.
         step: As for `prune`.
         policy: As for `prune`.
+        strategy: As for `prune`.
         checkpoint: As for `prune`.
         seed: As for `prune`.
         verbose: As for `prune`.

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.batches import Batches, Data
+from keras_greedy.exact_products import exact_products
 from keras_greedy.graph.calls import Call
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.gated import first_difference, gated, relative_error
@@ -20,6 +21,7 @@ __all__ = ["assert_compact_equals_gated", "gated"]
 from tflite_export.checks import is_number
 
 
+@exact_products()
 def assert_compact_equals_gated(
     model: keras.Model,
     data: Data,

@@ -59,6 +59,17 @@ def classifier():
     return model
 
 
+class OfItsOwn(keras.Model):
+    """A model with a `call` of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = layers.Dense(3)
+
+    def call(self, x):
+        return self.last(x)
+
+
 # --- Run in the process with two devices ---------------------------------------------
 
 
@@ -194,21 +205,21 @@ def refuses_what_replicas_cannot_do():
         tune.apply(classifier(), full, one, verbose=0)
 
 
-def two_devices():
-    """Returns the scope in which there are two."""
+def strategy_of_two():
+    """Returns the strategy, or the distribution, of two devices."""
     if keras.backend.backend() == "jax":
-        return keras.distribution.DataParallel().scope()
+        return keras.distribution.DataParallel()
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     two = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, two)
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 def compare(functions):
     """Checks that two devices find what one finds, and that both had a part in it."""
-    scope = two_devices()
+    scope = strategy_of_two().scope()
     expected = together(functions, Witness())
     witness = Witness()
     with scope:
@@ -220,6 +231,33 @@ def compare(functions):
     assert witness.devices
     for name, used in witness.devices.items():
         assert used == {"CPU:0", "CPU:1"}, (name, used)
+
+
+def takes_a_strategy():
+    """Checks that a model of one device is searched on both, and stays as it is."""
+    strategy = strategy_of_two()
+    model = classifier()
+    data = inputs_of(model, EXAMPLES)
+    before = outputs_of(model, data)[0]
+    of_one = keras_greedy.prune(model, data, 0.5, verbose=0)
+    witness = Witness()
+    with witness.watching("pruning"):
+        paths = keras_greedy.search(model, data, strategy=strategy, verbose=0)
+    assert witness.devices["pruning"] == {"CPU:0", "CPU:1"}
+    compact = paths.compact(0.5)
+    of_two = keras_greedy.prune(
+        model=model, data=data, budget=0.5, strategy=strategy, verbose=0
+    )
+    for found in (compact, of_two):
+        assert_close(
+            {"output": outputs_of(found, data)[0]},
+            {"output": outputs_of(of_one, data)[0]},
+        )
+        assert found.compiled
+    np.testing.assert_array_equal(outputs_of(model, data)[0], before)
+    if keras.backend.backend() == "tensorflow":
+        assert of_two.distribute_strategy is strategy
+        assert getattr(model, "distribute_strategy", None) is not strategy
 
 
 def together(functions, witness):
@@ -240,7 +278,7 @@ def assert_close(found, expected):
 
 def verifies_a_file():
     """Checks that a model of replicas is compared with its file, sample by sample."""
-    with two_devices():
+    with strategy_of_two().scope():
         model = network()
     x = np.random.default_rng(0).normal(size=(7, *model.input_shape[1:]))
     with tempfile.TemporaryDirectory() as folder:
@@ -318,6 +356,22 @@ def test_a_model_of_replicas_is_compared_with_its_file():
 @pytest.mark.slow
 def test_the_functions_that_see_data_compile_for_a_tpu():
     run("tensorflow", "compiles_for_a_tpu()")
+
+
+@pytest.mark.parametrize("engine", ["tensorflow", "jax"])
+def test_a_model_is_searched_on_the_devices_of_a_strategy_that_is_given(engine):
+    run(engine, "takes_a_strategy()")
+
+
+@pytest.mark.parametrize("call", [keras_greedy.search, keras_greedy.prune])
+def test_a_strategy_is_one_of_the_backend_and_has_a_model_that_can_be_copied(call):
+    tf = pytest.importorskip("tensorflow")
+    model, x = classifier(), np.ones((8, 10))
+    with pytest.raises(ValueError, match=r"`tf.distribute.Strategy`. Received: .*all"):
+        call(model, x, strategy="all")
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    with pytest.raises(ValueError, match="Functional or a Sequential with `strategy`"):
+        call(OfItsOwn(), x, strategy=strategy)
 
 
 @pytest.mark.parametrize("call", [keras_greedy.search, keras_greedy.prune])

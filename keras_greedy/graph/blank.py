@@ -39,6 +39,10 @@ def _drawing_initializers(layer: keras.Layer) -> dict[str, Any]:
     for name, value in vars(layer).items():
         # A layer hands those with a leading underscore on to the layers inside it.
         is_public = not name.startswith("_")
-        if is_public and isinstance(value, keras.Initializer) and hasattr(value, "seed"):
+        if (
+            is_public
+            and isinstance(value, keras.Initializer)
+            and hasattr(value, "seed")
+        ):
             drawing[name] = value
     return drawing

@@ -17,7 +17,7 @@ from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import SelectionPath
 from keras_greedy.selection.reconstruction import Reconstruct
-from keras_greedy.selection.segments import NO_CUT, Segments, cut_of
+from keras_greedy.selection.segments import NO_CUT, Segments, cuts_of
 
 RELATIVE_FLOOR = 1e-9
 """Errors below this share of the largest one are rounding, and all count as it."""
@@ -328,16 +328,16 @@ class Measurement:
             live: For each batch the tensors before that segment.
             full: For each batch the outputs of the full network.
         """
+        cuts = cuts_of(
+            self._graph,
+            self._consumers,
+            self._moments,
+            group,
+            [path.scale(width) for width in widths],
+            self._reconstruct,
+        )
         totals = []
-        for width in widths:
-            cut = cut_of(
-                self._graph,
-                self._consumers,
-                self._moments,
-                group,
-                path.scale(width),
-                self._reconstruct,
-            )
+        for cut in cuts:
             for one, outputs in zip(live, full, strict=True):
                 found = self._segments.outputs(number, one, cut)
                 totals.append(summed(self._total(outputs, found)))

@@ -49,13 +49,23 @@ def least_squares(
     kept = scale != 0
     new = np.where(kept[:, None], matrix, 0.0)
     if kept.any() and not kept.all():
-        reads_many = consumer.groups_read >= MANY_GROUPS
-        of_features = PRECISION_PAYS_SHARED if reads_many else PRECISION_PAYS
-        by_precision = np.count_nonzero(~kept) <= len(kept) / of_features
-        taken_over = _by_precision if by_precision else _by_covariance
+        pays = by_precision_pays(consumer, kept)
+        taken_over = _by_precision if pays else _by_covariance
         new[kept] += taken_over(scatter, kept, matrix[~kept])
     lost = mean_output(consumer, scatter, matrix - new)
     return consumer.kernel(new), consumer.bias() + lost
+
+
+def by_precision_pays(consumer: Consumer, kept: np.ndarray) -> bool:
+    """Returns whether few enough features go that the precision is the faster way.
+
+    Args:
+        consumer: The consumer.
+        kept: `(F,)` mask of the features that stay.
+    """
+    reads_many = consumer.groups_read >= MANY_GROUPS
+    of_features = PRECISION_PAYS_SHARED if reads_many else PRECISION_PAYS
+    return bool(np.count_nonzero(~kept) <= len(kept) / of_features)
 
 
 def rescaled(

@@ -10,7 +10,7 @@ import bisect
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,6 +20,7 @@ from keras_greedy.graph.calls import Call, one_by_one
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.selection.consumers import Consumer
 from keras_greedy.selection.moments import Moments
+from keras_greedy.selection.nested import reconstructions
 from keras_greedy.selection.reconstruction import Reconstruct
 
 Weights: TypeAlias = tuple[Tensor, Tensor]
@@ -45,36 +46,41 @@ class Cut:
 NO_CUT = Cut({}, {})
 
 
-def cut_of(
+def cuts_of(
     graph: ChannelGraph,
     consumers: dict[str, Consumer],
     moments: Moments,
     group: ChannelGroup,
-    scale: np.ndarray,
+    scales: Sequence[np.ndarray],
     reconstruct: Reconstruct,
-) -> Cut:
-    """Returns the tensors that change when one group is scaled.
+) -> Iterator[Cut]:
+    """Yields the tensors that change when one group is scaled, for some scales.
 
     Args:
         graph: The traced model.
         consumers: Name -> `Consumer`.
         moments: From `observe`.
         group: The group.
-        scale: `(N,)` the factor of each channel, 0 for those that are cut.
+        scales: `(N,)` each, the factor of each channel, 0 for those that are cut.
         reconstruct: `least_squares` or `rescaled`.
     """
-    scales = graph.scales({group.name: scale})
-    weights = {}
+    of_all = [graph.scales({group.name: scale}) for scale in scales]
+    of_consumers = {}
     for name in group.consumer_names:
         consumer = consumers[name]
-        own = scales[consumer.features]
-        kernel, bias = reconstruct(consumer, moments.scatters[name], own)
-        weights[name] = (float32(kernel), float32(bias))
-    masks = {}
-    for call in group.normalizers:
-        channels = graph.channels_read(call)
-        masks[call.index] = float32(scales[channels] != 0)
-    return Cut(weights, masks)
+        own = [scale[consumer.features] for scale in of_all]
+        scatter = moments.scatters[name]
+        of_consumers[name] = reconstructions(reconstruct, consumer, scatter, own)
+    for scale in of_all:
+        weights = {}
+        for name, made in of_consumers.items():
+            kernel, bias = next(made)
+            weights[name] = (float32(kernel), float32(bias))
+        masks = {}
+        for call in group.normalizers:
+            channels = graph.channels_read(call)
+            masks[call.index] = float32(scale[channels] != 0)
+        yield Cut(weights, masks)
 
 
 class OwnTensors:

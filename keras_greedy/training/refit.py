@@ -20,6 +20,7 @@ import numpy as np
 
 from keras_greedy.backend import without_gradients
 from keras_greedy.batches import Arrays
+from keras_greedy.exact_products import exact_products
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.processes import (
@@ -66,6 +67,7 @@ SMALLEST_VARIANCE = float(np.finfo(np.float32).tiny)
 """Added, too: none of them may vary."""
 
 
+@exact_products()
 def refit(
     graph: ChannelGraph,
     compact: keras.Model,

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_greedy.backend import Tensor, compiled
 from keras_greedy.devices import parts_of, split
+from keras_greedy.exact_products import exact_products
 from keras_greedy.graph.calls import Call, one_by_one
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.graph.masks import depends_on_masked, get_keras_mask
@@ -72,8 +73,9 @@ class Scatter:
         for Computing Sample Variances, 1979.
         """
         count = self.count + other.count
-        if count == 0:
-            return self
+        if not self.count or not other.count:
+            one = self if self.count else other
+            return Scatter(count, one.mean, one.scatter.astype(float, copy=False))
         # Around the common mean, each set has its own scatter and that of its mean:
         # together n m / (n + m) times the outer product of the means' distance,
         # (F, F), summed over the folds.
@@ -308,6 +310,7 @@ def _batch_scatters(
     return batch_scatters
 
 
+@exact_products()
 def scatter_of(rows: Tensor) -> Scatter:
     """Returns the scatter of `(n, F)` rows."""
     count, mean, scatter = map(ops.convert_to_numpy, _scatter_of(rows[:, None], None))
