@@ -26,7 +26,8 @@ from keras_greedy.graph.fold import folded
 from keras_greedy.graph.trace import trace
 from keras_greedy.progress import Progress
 from keras_greedy.report import markdown
-from keras_greedy.selection.measured import Measurement, widths_to_measure
+from keras_greedy.selection.divergence import widths_to_measure
+from keras_greedy.selection.measured import Measurement
 from keras_greedy.selection.methods import Imitation
 from keras_greedy.selection.moments import Observed, observe
 from keras_greedy.selection.reconstruction import least_squares

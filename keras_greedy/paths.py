@@ -23,8 +23,8 @@ from keras_greedy.report import Report, planned
 from keras_greedy.saved_search import SavedSearch
 from keras_greedy.scopes import scope_of
 from keras_greedy.selection.cut import costs_of_cuts, reconstructed
+from keras_greedy.selection.divergence import FREE, Divergence
 from keras_greedy.selection.four_bits import curves_of, measure_four_bits
-from keras_greedy.selection.measured import FREE, Divergence
 from keras_greedy.selection.moments import Moments, Observed, half_unseen, observe
 from keras_greedy.selection.path import SelectionPath
 from keras_greedy.selection.reconstruction import least_squares

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from keras_greedy.selection.measured import FREE
+from keras_greedy.selection.divergence import FREE
 from tflite_export.checks import check_folder, is_number, shown
 from tflite_export.files import replacing
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.selection.consumers import consumers_of
-from keras_greedy.selection.measured import Divergence
+from keras_greedy.selection.divergence import Divergence
 from keras_greedy.selection.moments import Moments, Scatter
 from keras_greedy.selection.path import MixturePath, SelectionPath
 from keras_greedy.selection.steps import STEP_RULES

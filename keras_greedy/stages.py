@@ -20,7 +20,8 @@ from keras_greedy.processes import share_of
 from keras_greedy.progress import Progress
 from keras_greedy.records import NO_RECORDS, Records
 from keras_greedy.selection.cut import costs_of_cuts
-from keras_greedy.selection.measured import Divergence, Measurement, widths_to_measure
+from keras_greedy.selection.divergence import Divergence, widths_to_measure
+from keras_greedy.selection.measured import Measurement
 from keras_greedy.selection.methods import Imitation, LossSearch, Method
 from keras_greedy.selection.moments import Observed, half_unseen, observe
 from keras_greedy.selection.output.layer_by_layer import (

@@ -20,7 +20,8 @@ from keras_greedy.graph.fold import folded
 from keras_greedy.graph.outputs import Output
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.selection.cut import cut
-from keras_greedy.selection.measured import Divergence, measure, widths_to_measure
+from keras_greedy.selection.divergence import Divergence, widths_to_measure
+from keras_greedy.selection.measured import measure
 from keras_greedy.selection.moments import observe
 from keras_greedy.selection.moments.fisher import sensitivities
 from keras_greedy.selection.path import SelectionPath

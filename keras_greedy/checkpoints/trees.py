@@ -10,7 +10,7 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 
-from keras_greedy.selection.measured import Divergence
+from keras_greedy.selection.divergence import Divergence
 from keras_greedy.selection.moments import Moments, Scatter
 from keras_greedy.selection.path import MixturePath, SelectionPath
 from tflite_export.files import read_arrays, replacing
