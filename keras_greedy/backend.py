@@ -192,3 +192,64 @@ def gradients(
         tensors = [tensor.detach().requires_grad_() for tensor in tensors]
         value = function(tensors)
     return list(torch.autograd.grad(value, tensors, materialize_grads=True))
+
+
+def pulled_back(
+    function: Callable[[list[Tensor]], list[Tensor]],
+    tensors: list[Tensor],
+    directions: Callable[[list[Tensor]], Sequence[list[Tensor]]],
+) -> list[list[Tensor]]:
+    """Returns gradients of the outputs of a function along several directions.
+
+    The outputs are computed once.
+
+    Args:
+        function: Maps the list to a list of tensors of real numbers.
+        tensors: Where to differentiate.
+        directions: Maps the outputs to directions, each a list of tensors like them.
+            They are seen as constants.
+
+    Returns:
+        For each direction, for each tensor, the gradient of the sum of the products of
+        outputs and direction: 0 where they do not depend on it.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(tensors)
+            outputs = function(tensors)
+        found = []
+        for direction in directions(outputs):
+            found.append(
+                tape.gradient(
+                    outputs,
+                    tensors,
+                    output_gradients=direction,
+                    unconnected_gradients="zero",
+                )
+            )
+        return found
+    if keras.backend.backend() == "jax":
+        import jax
+
+        outputs, pull = jax.vjp(function, tensors)
+        return [pull(direction)[0] for direction in directions(outputs)]
+    import torch
+
+    with torch.enable_grad():
+        tensors = [tensor.detach().requires_grad_() for tensor in tensors]
+        outputs = function(tensors)
+    # Those that depend on nothing have no record to walk.
+    places = [i for i, output in enumerate(outputs) if output.requires_grad]
+    found = []
+    for direction in directions([output.detach() for output in outputs]):
+        gradients_along = torch.autograd.grad(
+            [outputs[i] for i in places],
+            tensors,
+            [direction[i] for i in places],
+            retain_graph=True,
+            materialize_grads=True,
+        )
+        found.append(list(gradients_along))
+    return found

@@ -21,6 +21,7 @@ from keras_greedy.progress import Progress
 from keras_greedy.records import NO_RECORDS, Records
 from keras_greedy.selection.cut import costs_of_cuts
 from keras_greedy.selection.divergence import Divergence, widths_to_measure
+from keras_greedy.selection.expanded import Expansion
 from keras_greedy.selection.measured import Measurement
 from keras_greedy.selection.methods import Imitation, LossSearch, Method
 from keras_greedy.selection.moments import Observed, half_unseen, observe
@@ -85,7 +86,9 @@ def search_graph(
     alternatives = method.alternatives(
         inference, batches, observed.all, seed, progress, records
     )
-    measurement = Measurement(inference, observed.unseen, reconstruct)
+    given = (inference, observed.unseen, reconstruct)
+    is_expanded = isinstance(method, Imitation) and method.divergence == "expanded"
+    measurement = Expansion(*given, seed) if is_expanded else Measurement(*given)
     few = list(batches.take(images))
     shown = functools.partial(
         progress.over, title="Measuring each group's cut", target=len(widths)

@@ -14,17 +14,13 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_greedy.backend import Tensor, compiled, float32, gradients
+from keras_greedy.backend import Tensor, compiled
 from keras_greedy.devices import parts_of, split
-from keras_greedy.graph.calls import Call, one_by_one
 from keras_greedy.graph.channels import ChannelGraph
-from keras_greedy.graph.outputs import outputs_of
 from keras_greedy.processes import own_draw, total_of_processes
 from keras_greedy.records import NO_RECORD, Record
-from keras_greedy.selection.consumers import Consumer, consumers_by_call
-
-LEAST_DRAW = 1e-6
-"""Distance of the uniform draws from 0 and 1, where their logarithms are infinite."""
+from keras_greedy.selection.consumers import consumers_by_call
+from keras_greedy.selection.slopes import Slopes, uniform_draws
 
 WEIGHED = "weighed"
 """The key of the number of batches that were weighed, and of the sums over them."""
@@ -56,7 +52,13 @@ def sensitivities(
     """
     rng = np.random.default_rng(seed)
     consumers = consumers_by_call(graph)
-    squared_gradients = compiled(_SquaredGradients(graph, consumers).of_batch)
+    slopes = Slopes(graph, consumers)
+
+    def of_batch(inputs: list[Tensor], uniform: list[Tensor]) -> list[Tensor]:
+        _, (gradients,) = slopes.of_batch(inputs, [uniform])
+        return _squares(gradients)
+
+    squared_gradients = compiled(of_batch)
     nothing: dict[str, Any] = {}
     for consumer in consumers.values():
         nothing[consumer.call.name] = 0.0
@@ -98,119 +100,11 @@ def _draws_of_turn(
     return [uniform_draws(graph, examples, rng) for _ in range(turn)]
 
 
-def uniform_draws(
-    graph: ChannelGraph,
-    examples: int,
-    rng: np.random.Generator,
-) -> list[np.ndarray]:
-    """Returns the uniform numbers that labels are drawn with, float32.
-
-    Args:
-        graph: The traced model.
-        examples: Number of examples n.
-        rng: Source of the numbers.
-
-    Returns:
-        One array per output of the model, `(n, ...)` of the output's shape.
-    """
-    draws = []
-    for tensor, output in zip(graph.outputs, outputs_of(graph), strict=True):
-        shape = (examples, *tensor.shape[1:])
-        if output.kind == "none":
-            # No label is drawn: the draws of the others stay what they were.
-            uniform = np.full(shape, 0.5)
-        else:
-            uniform = rng.uniform(LEAST_DRAW, 1 - LEAST_DRAW, shape)
-        draws.append(uniform.astype("float32"))
-    return draws
-
-
-class _SquaredGradients:
-    """The squared gradients at the linear outputs of the consumers.
-
-    Args:
-        graph: The traced model.
-        consumers: Index of a call -> `Consumer`.
-    """
-
-    def __init__(
-        self,
-        graph: ChannelGraph,
-        consumers: dict[int, Consumer],
-    ):
-        self._graph = graph
-        self._consumers = consumers
-        self._outputs = outputs_of(graph)
-        self._weights: dict[int, tuple[Tensor, Tensor]] = {}
-        for index, consumer in consumers.items():
-            kernel = consumer.kernel(consumer.matrix())
-            bias = consumer.bias()
-            self._weights[index] = (float32(kernel), float32(bias))
-
-    def of_batch(
-        self,
-        inputs: list[Tensor],
-        uniform: list[Tensor],
-    ) -> list[Tensor]:
-        """Returns `(outputs,)` for each call of a consumer, summed over examples.
-
-        Args:
-            inputs: One tensor per input of the model.
-            uniform: Numbers in (0, 1) of each output's shape, from `uniform_draws`.
-        """
-        outputs, linear = self._run(inputs)
-        # d -log p(y) / d output for the drawn labels y. Seen as a constant: the
-        # gradient of its product with the output is that of -log p(y).
-        directions = []
-        for kind, output, u in zip(self._outputs, outputs, uniform, strict=True):
-            directions.append(kind.sampled_gradient(output, u))
-
-        def along_directions(shifts: list[Tensor]) -> Tensor:
-            shift_of = dict(zip(self._consumers, shifts, strict=True))
-            shifted, _ = self._run(inputs, shift_of)
-            total = 0
-            for output, direction in zip(shifted, directions, strict=True):
-                total = total + ops.sum(output * direction)
-            return total
-
-        # The gradient at a linear output is that at a shift added to it, at 0.
-        zeros = []
-        for index in self._consumers:
-            zeros.append(ops.zeros_like(linear[index]))
-        squares = []
-        for gradient in gradients(along_directions, zeros):
-            last = len(gradient.shape) - 1
-            all_but_last = list(range(last))
-            square = ops.square(gradient)
-            squares.append(ops.sum(square, axis=all_but_last))
-        return squares
-
-    def _run(
-        self,
-        inputs: list[Tensor],
-        shifts: dict[int, Tensor] | None = None,
-    ) -> tuple[list[Tensor], dict[int, Tensor]]:
-        """Runs the network, a shift added to each consumer's linear output.
-
-        Args:
-            inputs: One tensor per input of the model.
-            shifts: Index of a consumer's call -> the shift; no shifts by default.
-
-        Returns:
-            The model's outputs, and the linear output of each consumer's call.
-        """
-        linear = {}
-
-        def apply(call: Call, *args: Any, **kwargs: Any) -> Tensor:
-            consumer = self._consumers.get(call.index)
-            if consumer is None:
-                return call.compute(*args, **kwargs)
-            kernel, bias = self._weights[call.index]
-            read, *others = one_by_one(args)
-            own = consumer.linear(read, kernel) + bias
-            if shifts is not None:
-                own = own + shifts[call.index]
-            linear[call.index] = own
-            return consumer.activate(own, *others, **kwargs)
-
-        return self._graph.run_all(inputs, apply), linear
+def _squares(gradients: list[Tensor]) -> list[Tensor]:
+    """Returns the `(outputs,)` sums of the squares of each gradient."""
+    squares = []
+    for gradient in gradients:
+        last = len(gradient.shape) - 1
+        all_but_last = list(range(last))
+        squares.append(ops.sum(ops.square(gradient), axis=all_but_last))
+    return squares

@@ -25,6 +25,8 @@ IMITATED: dict[str, list[str]] = {
 }
 """Objective of an `Imitation` -> those that each group chooses from."""
 
+DIVERGENCES = ("measured", "expanded")
+
 LEAST_WEIGHT = 1e-12
 """Of an output, as a share of the greatest one's."""
 
@@ -48,6 +50,10 @@ class Imitation:
         step: `"corrective"`: after each addition the least-squares optimum.
             `"uniform"`: the same weight for each pick. `"line_search"`: the size of
             each step is chosen with the channel.
+        divergence: What cutting a group alone makes of the network's output, for the
+            widths of a budget. `"measured"`: the network behind it is run.
+            `"expanded"`: to second order, for all groups in a few passes: many times
+            as fast for deep networks, and too low for cuts that ruin the network.
 
     Raises:
         ValueError: When an attribute is none of these.
@@ -78,8 +84,10 @@ class Imitation:
 
     objective: str = "global"
     step: str = "corrective"
+    divergence: str = "measured"
 
     def __post_init__(self) -> None:
+        check_choice("divergence", self.divergence, DIVERGENCES)
         check_choice("objective", self.objective, IMITATED)
         check_choice("step", self.step, STEP_RULES)
 

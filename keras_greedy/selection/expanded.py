@@ -1,0 +1,208 @@
+"""Output divergence to second order: every cut of all groups, in a few passes.
+
+To measure a cut, the network behind it has to be run; for cuts of all groups that is
+the whole network many times over. But a cut changes what the readers of its group
+make, by `d = x (W' - W) + b' - b` at each position, and to second order the output
+diverges by
+
+    1/2 E[(g . d)^2]
+
+where g is the gradient of -log p(y) at what the readers make, for labels y drawn from
+the network's own output, and the product is summed over the positions, the outputs and
+the readers [NeurIPS, global imitation with Taylor approximation]. The gradients of all
+readers come from one pass back, and a cut takes no more than its own readers.
+
+The errors of an example add up over its positions before they are squared: the
+diagonal of the Fisher information, which weighs the selection, leaves that out.
+"""
+
+import functools
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+import numpy as np
+from keras import ops
+
+from keras_greedy.backend import Tensor, compiled
+from keras_greedy.devices import split, summed
+from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
+from keras_greedy.processes import own_draw
+from keras_greedy.selection.consumers import consumers_by_call
+from keras_greedy.selection.measured import Lost, Measurement
+from keras_greedy.selection.moments import Moments
+from keras_greedy.selection.path import SelectionPath
+from keras_greedy.selection.reconstruction import Reconstruct
+from keras_greedy.selection.segments import Cut, OwnTensors, Weights, cuts_of
+from keras_greedy.selection.slopes import Slopes, uniform_draws
+
+DRAWS = 4
+"""Labels drawn of each example: a backward pass for each."""
+
+EXAMPLES_AT_ONCE = 8
+"""Of which the gradients at all readers are kept."""
+
+BYTES_OF_CUTS = 2**30
+"""Of the new weights of so many cuts at once, or of one group's."""
+
+FLOAT_BYTES = 4
+
+
+class Expansion(Measurement):
+    """A `Measurement` to second order.
+
+    Groups behind which something is normalised over the channels are measured: that
+    changes with a cut, too.
+
+    Args:
+        graph: As for `Measurement`, like the others.
+        moments: See there.
+        reconstruct: See there.
+        seed: Of the labels drawn.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        moments: Moments,
+        reconstruct: Reconstruct,
+        seed: int,
+    ):
+        super().__init__(graph, moments, reconstruct)
+        self._seed = seed
+        self._own = OwnTensors(graph, self._consumers)
+        self._calls = consumers_by_call(graph)
+        slopes = Slopes(graph, self._calls)
+        self._slopes = compiled(slopes.of_batch)
+        self._squares = {}
+        for group in graph.groups:
+            self._squares[group.name] = compiled(
+                functools.partial(self._sum_of_squares, group)
+            )
+
+    def _lost(
+        self,
+        widths: Mapping[str, np.ndarray],
+        paths: Mapping[str, SelectionPath],
+        batches: list[list[np.ndarray]],
+        known: Collection[str],
+    ) -> Iterator[Lost]:
+        expanded: list[ChannelGroup] = []
+        measured: dict[str, np.ndarray] = {}
+        left = {name for name, own in widths.items() if len(own)} - set(known)
+        for group in self._graph.groups:
+            if group.name in left and group.normalizers:
+                measured[group.name] = widths[group.name]
+            elif group.name in left:
+                expanded.append(group)
+        for some in self._at_once(expanded, widths):
+            yield from self._lost_by_all(some, widths, paths, batches)
+        yield from super()._lost(measured, paths, batches, known)
+
+    def _at_once(
+        self,
+        groups: Iterable[ChannelGroup],
+        widths: Mapping[str, np.ndarray],
+    ) -> Iterator[list[ChannelGroup]]:
+        """Yields groups whose cuts are kept in memory together."""
+        some: list[ChannelGroup] = []
+        total = 0
+        for group in groups:
+            entries = 0
+            for name in group.consumer_names:
+                entries += int(np.prod(self._own.weights[name][0].shape))
+            size = FLOAT_BYTES * entries * len(widths[group.name])
+            if some and total + size > BYTES_OF_CUTS:
+                yield some
+                some, total = [], 0
+            some.append(group)
+            total += size
+        if some:
+            yield some
+
+    def _lost_by_all(
+        self,
+        groups: list[ChannelGroup],
+        widths: Mapping[str, np.ndarray],
+        paths: Mapping[str, SelectionPath],
+        batches: list[list[np.ndarray]],
+    ) -> Iterator[Lost]:
+        """Yields the divergences of the cuts of some groups, summed over examples."""
+        changes = {
+            group.name: [
+                self._change(cut)
+                for cut in cuts_of(
+                    self._graph,
+                    self._consumers,
+                    self._moments,
+                    group,
+                    [paths[group.name].scale(width) for width in widths[group.name]],
+                    self._reconstruct,
+                )
+            ]
+            for group in groups
+        }
+        totals: dict[str, np.ndarray] = {
+            group.name: np.zeros(len(widths[group.name])) for group in groups
+        }
+        rng = np.random.default_rng(self._seed)
+        for batch in batches:
+            uniforms = [self._draw(len(batch[0]), rng) for _ in range(DRAWS)]
+            for rows in self._parts(len(batch[0])):
+                inputs = split([array[rows] for array in batch])
+                drawn = [split([u[rows] for u in uniform]) for uniform in uniforms]
+                reads, slopes = self._slopes(inputs, drawn)
+                for group in groups:
+                    squares = [
+                        summed(self._squares[group.name](reads, slopes, change))
+                        for change in changes[group.name]
+                    ]
+                    found = ops.convert_to_numpy(ops.stack(squares))
+                    totals[group.name] += found.astype(float)
+        for name, total in totals.items():
+            yield name, total / (2 * DRAWS)
+
+    def _draw(self, examples: int, rng: np.random.Generator) -> list[np.ndarray]:
+        return own_draw(lambda: uniform_draws(self._graph, examples, rng))
+
+    def _parts(self, examples: int) -> list[slice]:
+        """Returns the parts of a batch, whole where the model has a size of its own."""
+        is_fixed = any(tensor.shape[0] for tensor in self._graph.functional.inputs)
+        size = examples if is_fixed else EXAMPLES_AT_ONCE
+        starts = range(0, examples, size)
+        return [slice(start, start + size) for start in starts]
+
+    def _change(self, cut: Cut) -> dict[str, Weights]:
+        """Returns how a cut changes the kernel and bias of each reader."""
+        changes = {}
+        for name, (kernel, bias) in cut.weights.items():
+            own_kernel, own_bias = self._own.weights[name]
+            changes[name] = (kernel - own_kernel, bias - own_bias)
+        return changes
+
+    def _sum_of_squares(
+        self,
+        group: ChannelGroup,
+        reads: list[Tensor],
+        slopes: list[list[Tensor]],
+        change: dict[str, Weights],
+    ) -> Tensor:
+        """Returns the sum of `(g . d)^2` over examples and draws, for one cut.
+
+        Args:
+            group: The group that is cut.
+            reads: What each call of a consumer reads.
+            slopes: For each draw, g of each call of a consumer.
+            change: Name of a reader -> the change of its kernel and bias.
+        """
+        products = [0.0] * len(slopes)
+        for place, consumer in enumerate(self._calls.values()):
+            name = consumer.call.name
+            if name not in change:
+                continue
+            kernel, bias = change[name]
+            # (n, ..., outputs)
+            d = consumer.linear(reads[place], kernel) + bias
+            every_but_examples = list(range(1, len(d.shape)))
+            for draw, of_calls in enumerate(slopes):
+                product = ops.sum(of_calls[place] * d, axis=every_but_examples)
+                products[draw] = products[draw] + product
+        return sum(ops.sum(ops.square(product)) for product in products)
