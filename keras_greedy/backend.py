@@ -195,30 +195,31 @@ def gradients(
 
 
 def pulled_back(
-    function: Callable[[list[Tensor]], list[Tensor]],
+    function: Callable[[list[Tensor]], tuple[list[Tensor], list[Tensor]]],
     tensors: list[Tensor],
     directions: Callable[[list[Tensor]], Sequence[list[Tensor]]],
-) -> list[list[Tensor]]:
+) -> tuple[list[Tensor], list[list[Tensor]]]:
     """Returns gradients of the outputs of a function along several directions.
 
     The outputs are computed once.
 
     Args:
-        function: Maps the list to a list of tensors of real numbers.
+        function: Maps the list to a list of tensors of real numbers, its outputs, and
+            to other tensors.
         tensors: Where to differentiate.
         directions: Maps the outputs to directions, each a list of tensors like them.
             They are seen as constants.
 
     Returns:
-        For each direction, for each tensor, the gradient of the sum of the products of
-        outputs and direction: 0 where they do not depend on it.
+        The other tensors; and for each direction, for each tensor, the gradient of the
+        sum of the products of outputs and direction: 0 where they do not depend on it.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(tensors)
-            outputs = function(tensors)
+            outputs, others = function(tensors)
         found = []
         for direction in directions(outputs):
             found.append(
@@ -229,17 +230,17 @@ def pulled_back(
                     unconnected_gradients="zero",
                 )
             )
-        return found
+        return others, found
     if keras.backend.backend() == "jax":
         import jax
 
-        outputs, pull = jax.vjp(function, tensors)
-        return [pull(direction)[0] for direction in directions(outputs)]
+        outputs, pull, others = jax.vjp(function, tensors, has_aux=True)
+        return others, [pull(direction)[0] for direction in directions(outputs)]
     import torch
 
     with torch.enable_grad():
         tensors = [tensor.detach().requires_grad_() for tensor in tensors]
-        outputs = function(tensors)
+        outputs, others = function(tensors)
     # Those that depend on nothing have no record to walk.
     places = [i for i, output in enumerate(outputs) if output.requires_grad]
     found = []
@@ -252,4 +253,4 @@ def pulled_back(
             materialize_grads=True,
         )
         found.append(list(gradients_along))
-    return found
+    return [other.detach() for other in others], found

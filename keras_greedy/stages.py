@@ -106,7 +106,7 @@ def search_graph(
         paths, divergences = found[int(np.argmin(prices))]
         best_paths[name] = paths[name]
         best_divergences[name] = divergences[name]
-    if _doubts(best_paths, best_divergences, count):
+    if _doubts(measurement, best_paths, best_divergences, count):
         rounds = _settled(
             measurement, best_paths, best_divergences, few, count, records
         )
@@ -124,6 +124,7 @@ def search_graph(
 
 
 def _doubts(
+    measurement: Measurement,
     paths: Mapping[str, SelectionPath],
     divergences: Mapping[str, Divergence],
     count: int,
@@ -131,7 +132,9 @@ def _doubts(
     """Returns the widths to measure next of each group that is in doubt."""
     doubts = {}
     for name, path in paths.items():
-        widths = divergences[name].widths_in_doubt(path.errors, count, ROUND_TO)
+        at_once = measurement.looks_at_once
+        known = divergences[name]
+        widths = known.widths_in_doubt(path.errors, count, ROUND_TO, at_once)
         if len(widths):
             doubts[name] = widths
     return doubts
@@ -147,7 +150,7 @@ def _settled(
 ) -> Iterator[None]:
     """Measures more widths, in place, until no group is in doubt; yields each time."""
     for number in itertools.count():
-        doubts = _doubts(paths, divergences, count)
+        doubts = _doubts(measurement, paths, divergences, count)
         if not doubts:
             return
         with records.open_own(f"doubts-{number}") as record:

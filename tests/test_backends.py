@@ -76,6 +76,10 @@ def searches():
         for budget in (0.7, 0.5):
             (output,) = outputs_of(paths.compact(budget), data)
             found[f"{objective} output at {budget}"] = output
+    method = keras_greedy.Imitation(divergence="expanded")
+    expanded = keras_greedy.search(model, data, method=method, verbose=0)
+    for name, own in expanded.divergence.items():
+        found[f"expanded divergence of {name}"] = own.values
     student = paths.compact(0.5)
     tune = keras_greedy.FineTune(2, optimizer=keras.optimizers.SGD(0.01), distill=True)
     tune.apply(student, model, data, verbose=0)

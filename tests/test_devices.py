@@ -144,6 +144,10 @@ def looks_at_data(witness):
     for name, path in search.paths.items():
         found[f"order of {name}"] = path.order
         found[f"divergence of {name}"] = divergences[name].values
+    method = keras_greedy.Imitation(divergence="expanded")
+    expanded = keras_greedy.search(model, data, method=method, verbose=0)
+    for name, divergence in expanded.divergence.items():
+        found[f"expanded divergence of {name}"] = divergence.values
     compact = search.compact(0.5)
     found["compact"] = outputs_of(compact, data)[0]
     with witness.watching("re-estimating"):

@@ -105,6 +105,7 @@ class Divergence:
         errors: np.ndarray,
         count: int,
         round_to: int,
+        at_once: int = 1,
     ) -> np.ndarray:
         """Returns the widths to measure next, to know where a cut begins to cost.
 
@@ -116,6 +117,8 @@ class Divergence:
             errors: The path's `(N + 1,)` errors.
             count: As for `widths_to_measure`.
             round_to: Likewise.
+            at_once: How many widths to look at between one that costs and one that
+                does not.
 
         Returns:
             Widths that are not measured yet; none when there is no doubt.
@@ -142,9 +145,12 @@ class Divergence:
         # A small group has finer widths.
         step = max(1, min(round_to, (len(errors) - 1) // FEWEST_STEPS))
         unknown = np.arange(widest // step * step + step, narrowest, step)
-        # Without one that costs, the least width may be the first, or none is.
-        place = len(unknown) // 2 if len(costly) else 0
-        return unknown[place : place + 1]
+        parts = np.arange(1, at_once + 1) / (at_once + 1)
+        places = (len(unknown) * parts).astype(int)
+        if not len(costly):
+            # The least width may be the first one that costs nothing.
+            places = np.append(0, places[1:])
+        return unknown[np.unique(places)] if len(unknown) else unknown
 
     def _falling(self) -> np.ndarray:
         """Returns the `(k,)` values without their noise.

@@ -26,7 +26,7 @@ from keras_greedy.backend import Tensor, compiled
 from keras_greedy.devices import split, summed
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.processes import own_draw
-from keras_greedy.selection.consumers import consumers_by_call
+from keras_greedy.selection.consumers import Consumer, consumers_by_call
 from keras_greedy.selection.measured import Lost, Measurement
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import SelectionPath
@@ -59,6 +59,8 @@ class Expansion(Measurement):
         seed: Of the labels drawn.
     """
 
+    looks_at_once = 8
+
     def __init__(
         self,
         graph: ChannelGraph,
@@ -72,10 +74,18 @@ class Expansion(Measurement):
         self._calls = consumers_by_call(graph)
         slopes = Slopes(graph, self._calls)
         self._slopes = compiled(slopes.of_batch)
+        self._readers: dict[str, list[int]] = {}
         self._squares = {}
         for group in graph.groups:
+            readers = [
+                place
+                for place, consumer in enumerate(self._calls.values())
+                if consumer.call.name in group.consumer_names
+            ]
+            self._readers[group.name] = readers
+            consumers = [[*self._calls.values()][place] for place in readers]
             self._squares[group.name] = compiled(
-                functools.partial(self._sum_of_squares, group)
+                functools.partial(_sum_of_squares, consumers)
             )
 
     def _lost(
@@ -151,10 +161,13 @@ class Expansion(Measurement):
                 drawn = [split([u[rows] for u in uniform]) for uniform in uniforms]
                 reads, slopes = self._slopes(inputs, drawn)
                 for group in groups:
-                    squares = [
-                        summed(self._squares[group.name](reads, slopes, change))
-                        for change in changes[group.name]
-                    ]
+                    readers = self._readers[group.name]
+                    own_reads = [reads[place] for place in readers]
+                    own_slopes = [[one[place] for place in readers] for one in slopes]
+                    squares = []
+                    for change in changes[group.name]:
+                        given = (own_reads, own_slopes, change)
+                        squares.append(summed(self._squares[group.name](*given)))
                     found = ops.convert_to_numpy(ops.stack(squares))
                     totals[group.name] += found.astype(float)
         for name, total in totals.items():
@@ -178,31 +191,28 @@ class Expansion(Measurement):
             changes[name] = (kernel - own_kernel, bias - own_bias)
         return changes
 
-    def _sum_of_squares(
-        self,
-        group: ChannelGroup,
-        reads: list[Tensor],
-        slopes: list[list[Tensor]],
-        change: dict[str, Weights],
-    ) -> Tensor:
-        """Returns the sum of `(g . d)^2` over examples and draws, for one cut.
 
-        Args:
-            group: The group that is cut.
-            reads: What each call of a consumer reads.
-            slopes: For each draw, g of each call of a consumer.
-            change: Name of a reader -> the change of its kernel and bias.
-        """
-        products = [0.0] * len(slopes)
-        for place, consumer in enumerate(self._calls.values()):
-            name = consumer.call.name
-            if name not in change:
-                continue
-            kernel, bias = change[name]
-            # (n, ..., outputs)
-            d = consumer.linear(reads[place], kernel) + bias
-            every_but_examples = list(range(1, len(d.shape)))
-            for draw, of_calls in enumerate(slopes):
-                product = ops.sum(of_calls[place] * d, axis=every_but_examples)
-                products[draw] = products[draw] + product
-        return sum(ops.sum(ops.square(product)) for product in products)
+def _sum_of_squares(
+    readers: list[Consumer],
+    reads: list[Tensor],
+    slopes: list[list[Tensor]],
+    change: dict[str, Weights],
+) -> Tensor:
+    """Returns the sum of `(g . d)^2` over examples and draws, for one cut.
+
+    Args:
+        readers: The calls that read what is cut.
+        reads: What each of them reads.
+        slopes: For each draw, g of each of them.
+        change: Name of a reader -> the change of its kernel and bias.
+    """
+    products = [0.0] * len(slopes)
+    for place, reader in enumerate(readers):
+        kernel, bias = change[reader.call.name]
+        # (n, ..., outputs)
+        d = reader.linear(reads[place], kernel) + bias
+        every_but_examples = list(range(1, len(d.shape)))
+        for draw, of_readers in enumerate(slopes):
+            product = ops.sum(of_readers[place] * d, axis=every_but_examples)
+            products[draw] = products[draw] + product
+    return sum(ops.sum(ops.square(product)) for product in products)

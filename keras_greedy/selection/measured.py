@@ -36,7 +36,12 @@ class Measurement:
         graph: The traced model.
         moments: From `observe`.
         reconstruct: `least_squares` or `rescaled`.
+
+    Attributes:
+        looks_at_once: At how many widths to look next for where a cut begins to cost.
     """
+
+    looks_at_once = 1
 
     def __init__(
         self,

@@ -88,7 +88,8 @@ class Slopes:
             For each call of a consumer its input, and for each draw a list of the
             gradients at the linear output of each call.
         """
-        _, reads, linear = self._run(inputs)
+        # Of these the shapes alone are needed: a compiler leaves out all the rest.
+        _, _, linear = self._run(inputs)
         # The gradient at a linear output is that at a shift added to it, at 0.
         zeros = [ops.zeros_like(own) for own in linear]
 
@@ -96,11 +97,11 @@ class Slopes:
             # d -log p(y) / d output for the drawn labels y, seen as a constant.
             return [self._sampled(outputs, uniform) for uniform in uniforms]
 
-        def shifted(shifts: list[Tensor]) -> list[Tensor]:
-            outputs, _, _ = self._run(inputs, shifts)
-            return outputs
+        def shifted(shifts: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+            outputs, reads, _ = self._run(inputs, shifts)
+            return outputs, reads
 
-        return reads, pulled_back(shifted, zeros, directions)
+        return pulled_back(shifted, zeros, directions)
 
     def _sampled(self, outputs: list[Tensor], uniform: list[Tensor]) -> list[Tensor]:
         own = [uniform[place] for place in self._places]
