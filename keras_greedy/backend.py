@@ -180,3 +180,47 @@ def gradients(
         tensors = [tensor.detach().requires_grad_() for tensor in tensors]
         value = function(tensors)
     return list(torch.autograd.grad(value, tensors, materialize_grads=True))
+
+
+def gradients_of_each(
+    function: Callable[[Tensor], list[Tensor]],
+    tensor: Tensor,
+) -> list[Tensor]:
+    """Returns the gradient of each of several scalars, which are computed once.
+
+    Args:
+        function: Maps the tensor to a list of scalar tensors.
+        tensor: Where to differentiate.
+
+    Returns:
+        For each scalar a tensor of the shape of `tensor`: 0 where the scalar does not
+        depend on it.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(tensor)
+            values = function(tensor)
+        return [
+            tape.gradient(value, tensor, unconnected_gradients="zero")
+            for value in values
+        ]
+    if keras.backend.backend() == "jax":
+        import jax
+
+        values, pull_back = jax.vjp(function, tensor)
+        # One row of the identity for each scalar.
+        rows = keras.ops.eye(len(values))
+        return [pull_back([*row])[0] for row in rows]
+    import torch
+
+    with torch.enable_grad():
+        tensor = tensor.detach().requires_grad_()
+        values = function(tensor)
+    found = []
+    for value in values:
+        found += torch.autograd.grad(
+            value, [tensor], retain_graph=True, materialize_grads=True
+        )
+    return found

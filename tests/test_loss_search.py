@@ -13,7 +13,8 @@ from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.methods import OUTPUT_SEARCHES
 from keras_greedy.selection.moments import observe
 from keras_greedy.selection.output.candidates import EXACT, Candidates
-from keras_greedy.selection.output.search import OutputSelection, cached
+from keras_greedy.selection.output.look import cached
+from keras_greedy.selection.output.search import OutputSelection
 from keras_greedy.selection.output.suffix import Suffix
 from keras_greedy.selection.path import mixture
 from keras_greedy.selection.reconstruction import rescaled

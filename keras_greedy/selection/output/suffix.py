@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_greedy.backend import Tensor, compiled, gradients
+from keras_greedy.backend import Tensor, compiled, gradients_of_each
 from keras_greedy.devices import gathered, split, summed
 from keras_greedy.graph.calls import Call, one_by_one
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
@@ -28,7 +28,8 @@ from keras_greedy.selection.output.mixed_consumer import (
 )
 from keras_greedy.training.losses import LossPerExample
 
-CANDIDATES_AT_ONCE = 8
+CANDIDATES_AT_ONCE = 4
+"""As many as are left of a race, so that none is evaluated to fill up a batch."""
 
 
 class Suffix:
@@ -183,25 +184,20 @@ class Suffix:
         uniform: list,
         weights: Tensor,
     ) -> list[Tensor]:
-        outputs = self._run_outputs(live, weights)
-        triples = zip(self.kinds, outputs, uniform, strict=True)
-        draws = [kind.sampled_gradient(output, u) for kind, output, u in triples]
-
-        def total(mixtures: list) -> Tensor:
-            return self._run_total(live, targets, mixtures[0])
-
-        def along_draws(mixtures: list) -> Tensor:
-            # Its gradient is that of -log p: the draws are held fixed.
-            pairs = zip(self._run_outputs(live, mixtures[0]), draws, strict=True)
-            return sum(ops.sum(output * draw) for output, draw in pairs)
+        def totals(mixtures: Tensor) -> list[Tensor]:
+            outputs = self._run_outputs(live, mixtures)
+            along_draws = []
+            for kind, output, u in zip(self.kinds, outputs, uniform, strict=True):
+                # Its gradient is that of -log p: the draws are held fixed.
+                draw = ops.stop_gradient(kind.sampled_gradient(output, u))
+                along_draws.append(ops.sum(output * draw))
+            return [ops.sum(self._loss(outputs, targets)), sum(along_draws)]
 
         # A mixture of its own for each example gives the derivatives of each.
         examples = ops.shape(targets[0])[0]
         row = ops.reshape(weights, (1, -1))
         mixtures = ops.tile(row, (examples, 1))
-        (of_loss,) = gradients(total, [mixtures])
-        (of_draws,) = gradients(along_draws, [mixtures])
-        return [of_loss, of_draws]
+        return gradients_of_each(totals, mixtures)
 
     def _run_trials(
         self,
