@@ -25,9 +25,9 @@ class Candidates:
         which: A number of channels drawn at random (50, as published), `"all"`, or
             `"screened"`: the best 8 of all channels by the second-order expansion
             and 8 others at random, since it favours channels that do nothing while
-            the steps are large; up to 64 in the first steps, and none at random once
-            steps are small. The very first has nothing to expand around and goes by
-            the imitation error.
+            the steps are large; up to 64 in the first steps. Once uniform steps
+            of one channel are small, none are drawn. The very first has nothing to
+            expand around and goes by the imitation error.
         per_step: How many channels one step adds, the best of those evaluated.
 
     Raises:
@@ -60,7 +60,7 @@ class Candidates:
         predicted: Callable[[], np.ndarray],
         steps: int,
         rng: np.random.Generator,
-        shrinks: bool = False,
+        may_go_by_rank: bool = False,
     ) -> np.ndarray:
         """Returns the channels to evaluate.
 
@@ -69,10 +69,10 @@ class Candidates:
             predicted: Gives the `(N,)` loss expected after a step to each channel.
             steps: How many steps were taken.
             rng: Source of the draw.
-            shrinks: Whether steps get smaller with their number.
+            may_go_by_rank: Whether none are to be drawn once the steps are small.
         """
         if self.is_screened:
-            is_small = shrinks and steps >= SMALL_STEPS
+            is_small = may_go_by_rank and steps >= SMALL_STEPS
             return self._screened(allowed, predicted(), steps, rng, is_small)
         if isinstance(self.which, str) or self.which >= len(allowed):
             return allowed
@@ -91,7 +91,7 @@ class Candidates:
         order = np.argsort(predicted[allowed], kind="stable")
         ranked = allowed[order]
         if is_small:
-            return ranked[: max(EXACT // 2, 2 * self.per_step)]
+            return ranked[: EXACT // 2]
         best, others = np.split(ranked, [(count + 1) // 2])
         drawn = rng.permutation(others)[: count // 2]
         return np.concatenate([best, drawn])

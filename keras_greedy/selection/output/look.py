@@ -75,29 +75,27 @@ class Look:
         weights: np.ndarray,
         channels: np.ndarray,
         sizes: np.ndarray,
-        least: int,
+        finalists: int,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Evaluates steps, those that are worse than others not on all batches.
-
-        After each batch the better half goes on.
+        """Evaluates steps on one batch, and the better half of them on the others.
 
         Args:
             weights: `(N,)` the mixture.
             channels: `(K,)` the channel of each step.
             sizes: `(K,)` the size of each step.
-            least: So many go on to the end.
+            finalists: Not more than this go on to the others.
 
         Returns:
-            The indices of those that went on to the end, and their mean losses.
+            The indices of those that went on, and their mean losses on all batches.
         """
         left = np.arange(len(channels))
         total = np.zeros(len(left))
         for turn in range(self._turns):
-            if turn:
+            if turn == 1:
+                half = -(-len(left) // 2)
                 ranked = np.argsort(total, kind="stable")
-                better = ranked[: max(least, -(-len(left) // 2))]
-                left = left[better]
-                total = total[better]
+                left = ranked[: min(half, finalists)]
+                total = total[left]
             here = np.zeros(len(left))
             if turn < len(self.batches):
                 # Of few batches each step sees all: another one comes first.

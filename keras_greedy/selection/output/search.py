@@ -10,7 +10,7 @@ loss after a step is to second order
 where p is the probability of a label drawn from the network's own output: the Fisher
 information is the second derivative. Two gradients give this for all channels; the
 best few are evaluated exactly. As uniform steps get smaller, an expansion is good for
-several of them, and a few candidates that are worse than others on one batch are not
+several of them, and candidates that are worse than others on one batch are not
 evaluated on the rest.
 """
 
@@ -33,8 +33,8 @@ from keras_greedy.selection.path import MixturePath, mixture_path, move
 STEPS_PER_EXPANSION = 1 / 16
 """For how many steps an expansion is good, as a share of those taken before."""
 
-FINALISTS = 4
-"""So many candidates of a race are evaluated on all batches, if one is to be added."""
+FINALISTS = 8
+"""Not more candidates of a race are evaluated on all batches."""
 
 State: TypeAlias = dict[str, Any]
 """Attribute of a selection between two steps -> its value."""
@@ -90,9 +90,11 @@ class OutputSelection:
         self._candidates = candidates
         self._rng = rng
         self._sizes: list[float] = []
-        # Where steps do not shrink, an expansion is good for one, and there is no race:
-        # each step is compared with staying, on all batches.
-        self._races = candidates.is_screened and self._step_sizes.shrinks
+        # Else an expansion is good for one step, and there is no race: several channels
+        # are to be the best on all batches, and a step that does not shrink is compared
+        # with staying there.
+        is_single = candidates.is_screened and candidates.per_step == 1
+        self._races = is_single and self._step_sizes.shrinks
         self._around: Around | None = None
         self._origin = Origin(0, 0, {}, 0)
         self._steps_without_gain = 0
@@ -127,12 +129,11 @@ class OutputSelection:
             lambda: self._predicted(sizes),
             picks,
             self._rng,
-            self._step_sizes.shrinks,
+            self._races,
         )
         channels, sizes = self._step_sizes.trials(picks, candidates, sizes)
         if self._races:
-            least = FINALISTS * self._candidates.per_step
-            left, losses = self._look.race(self.weights, channels, sizes, least)
+            left, losses = self._look.race(self.weights, channels, sizes, FINALISTS)
             self._take(channels[left], sizes[left], losses)
         else:
             losses = self._look.trials(self.weights, channels, sizes)
