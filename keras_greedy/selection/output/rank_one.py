@@ -107,10 +107,12 @@ def pointwise_behind(
         group: The group that the consumer reads.
         call: The consumer.
     """
+    if not _is_pointwise(call):
+        return None
     (made,) = call.outputs
     is_output = any(made is output for output in graph.outputs)
     readers = graph.calls_reading(made)
-    if is_output or len(readers) != 1 or not _is_pointwise(call):
+    if is_output or len(readers) != 1:
         return None
     (reader,) = readers
     is_free = reader not in group.readers and not reader.kwargs
