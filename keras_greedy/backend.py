@@ -159,41 +159,6 @@ def float32(array: np.ndarray) -> Tensor:
     return keras.ops.convert_to_tensor(array.astype("float32"))
 
 
-def gradients(
-    function: Callable[[list[Tensor]], Tensor],
-    tensors: list[Tensor],
-) -> list[Tensor]:
-    """Returns the gradients of a scalar function at a list of tensors.
-
-    Args:
-        function: Maps the list to a scalar tensor.
-        tensors: Where to differentiate.
-
-    Returns:
-        One tensor of the same shape for each tensor: 0 where the function does not
-        depend on it.
-    """
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        with tf.GradientTape() as tape:
-            # They are constants, not variables, which alone are watched by default.
-            tape.watch(tensors)
-            value = function(tensors)
-        return tape.gradient(value, tensors, unconnected_gradients="zero")
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.grad(function)(tensors)
-    import torch
-
-    with torch.enable_grad():
-        # Detached: the graph that made them is not to be walked again.
-        tensors = [tensor.detach().requires_grad_() for tensor in tensors]
-        value = function(tensors)
-    return list(torch.autograd.grad(value, tensors, materialize_grads=True))
-
-
 def pulled_back(
     function: Callable[[list[Tensor]], tuple[list[Tensor], list[Tensor]]],
     tensors: list[Tensor],
@@ -245,6 +210,9 @@ def pulled_back(
     places = [i for i, output in enumerate(outputs) if output.requires_grad]
     found = []
     for direction in directions([output.detach() for output in outputs]):
+        if not places:
+            found.append([torch.zeros_like(tensor) for tensor in tensors])
+            continue
         gradients_along = torch.autograd.grad(
             [outputs[i] for i in places],
             tensors,
@@ -254,3 +222,31 @@ def pulled_back(
         )
         found.append(list(gradients_along))
     return [other.detach() for other in others], found
+
+
+def gradients_of_each(
+    function: Callable[[Tensor], list[Tensor]],
+    tensor: Tensor,
+) -> list[Tensor]:
+    """Returns the gradient of each of several scalars, which are computed once.
+
+    Args:
+        function: Maps the tensor to a list of scalar tensors.
+        tensor: Where to differentiate.
+
+    Returns:
+        For each scalar a tensor of the shape of `tensor`: 0 where the scalar does not
+        depend on it.
+    """
+
+    def values(tensors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        return function(tensors[0]), []
+
+    def one_each(found: list[Tensor]) -> list[list[Tensor]]:
+        ones = [keras.ops.ones_like(value) for value in found]
+        zeros = [keras.ops.zeros_like(value) for value in found]
+        places = range(len(found))
+        return [[*zeros[:i], ones[i], *zeros[i + 1 :]] for i in places]
+
+    _, found = pulled_back(values, [tensor], one_each)
+    return [gradient for (gradient,) in found]

@@ -36,8 +36,8 @@ from keras_greedy.graph.rebuild import rebuild
 from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.selection.cut import cut
 from keras_greedy.selection.moments import observe
+from keras_greedy.selection.output.look import cached
 from keras_greedy.selection.output.objectives import TrainingLoss, held_apart
-from keras_greedy.selection.output.search import cached
 from keras_greedy.selection.path import MixturePath, mixture_path
 
 # --- Small networks and data ---------------------------------------------------------

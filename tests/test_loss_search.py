@@ -12,8 +12,10 @@ from keras_greedy.graph.trace import trace_quietly
 from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.methods import OUTPUT_SEARCHES
 from keras_greedy.selection.moments import observe
-from keras_greedy.selection.output.candidates import EXACT, Candidates
-from keras_greedy.selection.output.search import OutputSelection, cached
+from keras_greedy.selection.output.around import Around
+from keras_greedy.selection.output.candidates import EXACT, SMALL_STEPS, Candidates
+from keras_greedy.selection.output.look import Look, cached
+from keras_greedy.selection.output.search import OutputSelection
 from keras_greedy.selection.output.suffix import Suffix
 from keras_greedy.selection.path import mixture
 from keras_greedy.selection.reconstruction import rescaled
@@ -264,6 +266,116 @@ def test_screening_evaluates_promising_and_random_channels_and_fewer_as_it_goes(
         best = np.sort(predicted[allowed])[:half]
         np.testing.assert_array_equal(predicted[found[:half]], best)
         assert (predicted[found[half:]] > best[-1]).all()
+
+
+def test_small_uniform_steps_go_by_rank_alone():
+    predicted = np.random.default_rng(0).permutation(100).astype(float)
+    candidates, rng = Candidates("screened"), np.random.default_rng(1)
+
+    def chosen(steps):
+        allowed = np.arange(100)
+        return candidates.chosen(allowed, lambda: predicted, steps, rng, True)
+
+    assert len(chosen(SMALL_STEPS - 1)) == EXACT
+    best = np.argsort(predicted)[: EXACT // 2]
+    np.testing.assert_array_equal(chosen(SMALL_STEPS), best)
+
+
+def looking(task):
+    suffix = Suffix(task.graph, task.group, task.moments, task.objective.loss)
+    return Look(suffix, cached(suffix, task.objective))
+
+
+def test_a_race_ends_with_the_losses_on_all_batches_of_the_better_half():
+    task = Task(two_dense, examples=128)
+    look = looking(task)
+    channels, sizes = np.arange(7), np.full(7, 0.5)
+    weights = np.eye(7)[3]
+    for turn in range(4):
+        look.turn_to(turn + 1)
+        left, losses = look.race(weights, channels, sizes, finalists=8)
+        everywhere = look.trials(weights, channels, sizes)
+        np.testing.assert_allclose(losses, everywhere[left], rtol=1e-5)
+        first = look.batches[look.number % 4]
+        there = look._suffix.trials(*first, weights, channels, sizes)
+        assert left.tolist() == np.argsort(there)[:4].tolist()
+    left, _ = look.race(weights, channels, sizes, finalists=2)
+    assert len(left) == 2
+
+
+def test_of_one_batch_there_is_no_race():
+    task = Task(two_dense, examples=32)
+    look = looking(task)
+    left, losses = look.race(np.zeros(7), np.arange(7), np.ones(7), finalists=2)
+    alone = [task.loss(one) for one in np.eye(7)]
+    np.testing.assert_allclose(losses, alone, rtol=1e-4)
+    assert left.tolist() == list(range(7))
+
+
+def test_an_expansion_knows_the_derivatives_of_its_quadratic_everywhere():
+    rng = np.random.default_rng(0)
+    draws, slopes = rng.normal(size=(20, 5)), rng.normal(size=5)
+    here, there = rng.dirichlet(np.ones(5), 2)
+
+    def quadratic(a):
+        return slopes @ (a - here) + np.square(draws @ (a - here)).mean() / 2
+
+    found = Around(here, slopes, draws, 20).towards_each(there)
+    for i, one in enumerate(np.eye(5)):
+        for size in (0.3, -0.1):
+            change = quadratic(there + size * (one - there)) - quadratic(there)
+            expected = found.at(np.full(5, size))[i]
+            np.testing.assert_allclose(change, expected, rtol=1e-9)
+
+
+class Expanding(Suffix):
+    """Counts how often it is asked for derivatives."""
+
+    times = 0
+
+    def slopes(self, *args):
+        self.times += 1
+        return super().slopes(*args)
+
+
+def wide_dense():
+    x = layers.Dense(60, activation="relu", name="a")(vector := keras.Input((6,)))
+    return keras.Model(vector, layers.Dense(5, activation="softmax")(x))
+
+
+def advanced(steps, step="uniform", which="screened", per_step=1):
+    """A selection after some steps, and how many expansions it has made."""
+    task = Task(wide_dense)
+    suffix = Expanding(task.graph, task.group, task.moments, task.objective.loss)
+    batches = cached(suffix, task.objective)
+    candidates, rng = Candidates(which, per_step), np.random.default_rng(0)
+    selection = OutputSelection(suffix, batches, step, candidates, rng)
+    while len(selection.picks) < steps:
+        selection.advance()
+    return selection, suffix.times // len(batches)
+
+
+def test_an_expansion_serves_a_sixteenth_of_the_steps_before_it():
+    _, until_32 = advanced(33)
+    assert until_32 == 32  # The very first step goes by the imitation error.
+    _, until_48 = advanced(49)
+    assert until_48 == 32 + 8
+    _, of_several = advanced(48, per_step=8)
+    assert of_several == 5
+
+
+@pytest.mark.parametrize("steps", [31, 33, 34, 50])
+def test_a_selection_goes_on_alike_with_an_expansion_under_way(steps):
+    whole, _ = advanced(steps)
+    state = whole.state()
+    other, _ = advanced(0)
+    other.restore(state)
+    for _ in range(8):
+        whole.advance()
+        other.advance()
+    assert other.picks == whole.picks
+    assert other._errors == whole._errors
+    np.testing.assert_equal(other.state(), whole.state())
 
 
 @pytest.mark.parametrize("step", ["uniform", "line_search"])

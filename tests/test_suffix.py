@@ -26,6 +26,7 @@ from keras_greedy.selection.consumers import consumers_of
 from keras_greedy.selection.cut import cut
 from keras_greedy.selection.moments import observe
 from keras_greedy.selection.output.objectives import OutputDivergence
+from keras_greedy.selection.output.rank_one import pointwise_behind
 from keras_greedy.selection.output.suffix import CANDIDATES_AT_ONCE, Suffix
 from keras_greedy.selection.path import mixture_path
 from keras_greedy.selection.reconstruction import rescaled
@@ -81,6 +82,15 @@ def concatenated_with_itself():
     return keras.Model(picture, head(x))
 
 
+def pointwise_layers_in_a_row():
+    """No activation between b and c, nor between d and e."""
+    x = conv(picture := image(size=6), 6, name="a", activation="tanh")
+    x = conv(conv(x, 5, 1, name="b"), 7, 1, name="c")
+    x = layers.GlobalAveragePooling2D()(layers.Activation("tanh")(x))
+    x = layers.Dense(5, name="e")(layers.Dense(6, name="d")(x))
+    return keras.Model(picture, layers.Dense(3)(layers.ReLU()(x)))
+
+
 def a_stream_past_rows():
     """One consumer reads rows of all positions, another one further behind maps."""
     x = conv(picture := image(size=4), 6, name="a", activation="tanh")
@@ -97,6 +107,7 @@ every_topology = pytest.mark.parametrize(
         *(TOPOLOGIES[name] for name in COMMON),
         concatenated_with_itself,
         a_stream_past_rows,
+        pointwise_layers_in_a_row,
         *(
             pytest.param(TOPOLOGIES[name], marks=pytest.mark.slow)
             for name in TOPOLOGIES
@@ -224,6 +235,40 @@ def assert_trials_are_losses(net, count):
             ]
             atol = 1e-3 * np.ptp(expected) + 1e-6 * max(expected)
             np.testing.assert_allclose(found, expected, atol=atol, rtol=0, err_msg=name)
+
+
+def pushed_through(build):
+    """Name of a group -> the names of the layers its candidates are pushed through."""
+    net = network(build)
+    return {
+        name: [
+            behind.name
+            for call in group.consumers
+            if (behind := pointwise_behind(net.inference, group, call)) is not None
+        ]
+        for name, group in net.groups.items()
+    }
+
+
+def test_candidates_are_pushed_through_a_pointwise_layer_that_alone_reads_them():
+    def read_twice():
+        x = conv(picture := image(size=6), 6, name="a")
+        x = conv(x, 5, 1, name="b")
+        x = layers.Concatenate()([conv(x, 4, 1, name="c"), layers.ReLU()(x)])
+        return keras.Model(picture, head(x))
+
+    def not_pointwise():
+        x = conv(picture := image(size=6), 6, name="a")
+        x = conv(conv(x, 5, 1, name="b"), 4, 3, name="c")
+        x = conv(conv(x, 5, 1, name="d", activation="relu"), 4, 1, name="e")
+        return keras.Model(picture, head(x))
+
+    found = pushed_through(pointwise_layers_in_a_row)
+    assert found["a"] == ["c"]
+    assert found["c"] == ["e"]
+    assert not any(pushed_through(read_twice).values())
+    assert not pushed_through(not_pointwise)["a"]
+    assert not pushed_through(not_pointwise)["c"]
 
 
 def test_a_candidate_does_not_depend_on_those_evaluated_with_it():

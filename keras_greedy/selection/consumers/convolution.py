@@ -113,7 +113,7 @@ class ConvConsumer(ConvolutionConsumer):
         kernel: Tensor,
         at: Tensor,
     ) -> Tensor:
-        filters = self.layer.filters
+        filters = kernel.shape[-1]
         own = ops.take(x, at, axis=-1)
         weights = ops.take(kernel, at, axis=-2)
         if self.taps == 1:

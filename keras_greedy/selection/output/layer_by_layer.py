@@ -18,9 +18,10 @@ from keras_greedy.processes import total_of_processes
 from keras_greedy.records import NO_RECORD, NO_RECORDS, Record, Records
 from keras_greedy.selection.cut import reconstructed
 from keras_greedy.selection.moments import Moments, observe
+from keras_greedy.selection.output.look import cached
 from keras_greedy.selection.output.methods import OutputSearch
 from keras_greedy.selection.output.objectives import HOLD_EVERY, Objective, Subset
-from keras_greedy.selection.output.search import OutputSelection, cached
+from keras_greedy.selection.output.search import OutputSelection
 from keras_greedy.selection.output.suffix import Suffix
 from keras_greedy.selection.path import SelectionPath
 from keras_greedy.training.batch_norm import reestimate_batch_norm

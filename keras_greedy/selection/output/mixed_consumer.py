@@ -1,5 +1,7 @@
 """A consumer as a function of the scales of one group's channels."""
 
+import copy
+
 import numpy as np
 from keras import ops
 
@@ -52,6 +54,17 @@ class MixedConsumer:
         rule = consumer.call.rule
         self._axis = rule.read_axis if rule else -1
         self.activate = consumer.activate
+
+    def pushed_through(self, kernel: np.ndarray) -> "MixedConsumer":
+        """Returns the consumer whose `contributions` are those behind another layer.
+
+        Args:
+            kernel: `(O, P)` of that layer, which reads each position alone.
+        """
+        pushed = copy.copy(self)
+        pushed._kernel = ops.matmul(self._kernel, float32(kernel))
+        pushed._means = ops.matmul(self._means, float32(kernel))
+        return pushed
 
     def gram(self) -> np.ndarray:
         """Returns the `(N, N)` Gram matrix of the channels' contributions."""

@@ -9,41 +9,52 @@ loss after a step is to second order
 
 where p is the probability of a label drawn from the network's own output: the Fisher
 information is the second derivative. Two gradients give this for all channels; the
-best few are evaluated exactly.
+best few are evaluated exactly. As uniform steps get smaller, an expansion is good for
+several of them, and candidates that are worse than others on one batch are not
+evaluated on the rest.
 """
 
+import dataclasses
 from typing import Any, TypeAlias
 
 import numpy as np
-from keras import ops
 
-from keras_greedy.devices import gathered, parts_of, split
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
-from keras_greedy.processes import (
-    most_of_processes,
-    own_generator,
-    share_of,
-    total_of_processes,
-)
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.moments.mixture import STEPS_PER_CHANNEL, MixtureError
+from keras_greedy.selection.output.around import Around, expanded
 from keras_greedy.selection.output.candidates import Candidates
+from keras_greedy.selection.output.look import Batch, Look, cached
 from keras_greedy.selection.output.objectives import Objective
 from keras_greedy.selection.output.step_sizes import STEP_SIZES, Expansion
 from keras_greedy.selection.output.suffix import Suffix
 from keras_greedy.selection.path import MixturePath, mixture_path, move
 
-BATCHES_PER_STEP = 4
-"""How many batches a step looks at; the next step looks at the next ones."""
+STEPS_PER_EXPANSION = 1 / 16
+"""For how many steps an expansion is good, as a share of those taken before."""
 
-CACHE_BYTES = 2**30
-FLOAT_BYTES = 4
-
-Batch: TypeAlias = tuple[list, list]
-"""`(live, targets)`: the tensors before the group's first consumer, and the targets."""
+FINALISTS = 8
+"""Not more candidates of a race are evaluated on all batches."""
 
 State: TypeAlias = dict[str, Any]
 """Attribute of a selection between two steps -> its value."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where an expansion was made, all that it takes to make it again.
+
+    Attributes:
+        picks: How many steps were taken.
+        looks: How often the selection had turned to the next batches.
+        rng: The state of the random numbers.
+        good_until: The number of steps from which it is too old.
+    """
+
+    picks: int
+    looks: int
+    rng: dict[str, Any]
+    good_until: int
 
 
 class OutputSelection:
@@ -74,19 +85,20 @@ class OutputSelection:
         self.suffix = suffix
         self.weights = np.zeros(suffix.channels)
         self.picks: list[int] = []
-        self._batches = batches
-        self._at_once = share_of(BATCHES_PER_STEP)
-        looks_for_all = -(-len(batches) // self._at_once)
-        self._looks_for_all = most_of_processes(looks_for_all)
+        self._look = Look(suffix, batches)
         self._step_sizes = STEP_SIZES[step]
         self._candidates = candidates
         self._rng = rng
         self._sizes: list[float] = []
-        self._expansion: Expansion | None = None
-        self._looks = 0
+        # Else an expansion is good for one step, and there is no race: several channels
+        # are to be the best on all batches, and a step that does not shrink is compared
+        # with staying there.
+        is_single = candidates.is_screened and candidates.per_step == 1
+        self._races = is_single and self._step_sizes.shrinks
+        self._around: Around | None = None
+        self._origin = Origin(0, 0, {}, 0)
         self._steps_without_gain = 0
-        self._look_further()
-        self._errors = [self._loss(self.weights)]
+        self._errors = [self._look.loss(self.weights)]
 
     @property
     def width(self) -> int:
@@ -97,7 +109,7 @@ class OutputSelection:
     def finished(self) -> bool:
         # A step that gains nothing on its batches may gain on the next ones: the
         # selection ends when none of all batches asks for one.
-        is_of_no_use = self._steps_without_gain >= self._looks_for_all
+        is_of_no_use = self._steps_without_gain >= self._look.looks_for_all
         return len(self.fresh) == 0 or is_of_no_use
 
     @property
@@ -107,18 +119,25 @@ class OutputSelection:
 
     def advance(self) -> None:
         """Adds the channels of one step."""
-        self._look_further()
+        self._look.turn_to(self._look.number + 1)
         picks = len(self.picks)
+        if not self._races or picks >= self._origin.good_until:
+            self._around = None
         sizes = self._step_sizes.sizes(self.weights, picks, self.expansion)
         candidates = self._candidates.chosen(
             self._allowed(),
             lambda: self._predicted(sizes),
             picks,
             self._rng,
+            self._races,
         )
         channels, sizes = self._step_sizes.trials(picks, candidates, sizes)
-        losses = self._trials(channels, sizes)
-        self._take(channels, sizes, losses)
+        if self._races:
+            left, losses = self._look.race(self.weights, channels, sizes, FINALISTS)
+            self._take(channels[left], sizes[left], losses)
+        else:
+            losses = self._look.trials(self.weights, channels, sizes)
+            self._take(channels, sizes, losses)
 
     def state(self) -> State:
         """Returns all that the next steps depend on, for `restore`."""
@@ -126,9 +145,10 @@ class OutputSelection:
             "picks": np.array(self.picks, int),
             "sizes": np.array(self._sizes, float),
             "errors": np.array(self._errors, float),
-            "looks": self._looks,
+            "looks": self._look.number,
             "steps_without_gain": self._steps_without_gain,
             "rng": self._rng.bit_generator.state,
+            "origin": dataclasses.asdict(self._origin),
         }
 
     def restore(self, state: State) -> None:
@@ -137,58 +157,47 @@ class OutputSelection:
         Args:
             state: Of the other.
         """
-        self.picks = state["picks"].tolist()
-        self._sizes = [*state["sizes"]]
+        picks, sizes = state["picks"].tolist(), [*state["sizes"]]
+        origin = Origin(**state["origin"])
+        self._replay(picks[: origin.picks], sizes[: origin.picks])
+        self._around = None
+        if self._races and len(picks) < origin.good_until:
+            # The next step goes by this expansion.
+            self._look.turn_to(origin.looks)
+            self._rng.bit_generator.state = origin.rng
+            self.expansion()
+        self._origin = origin
+        self._replay(picks, sizes)
         self._errors = [*state["errors"]]
-        self.weights[:] = 0.0
-        for channel, size in zip(self.picks, self._sizes, strict=True):
-            move(self.weights, channel, size)
-        self._looks = state["looks"] - 1
-        self._look_further()
+        self._look.turn_to(state["looks"])
         self._steps_without_gain = state["steps_without_gain"]
         self._rng.bit_generator.state = state["rng"]
 
     def path(self) -> MixturePath:
         """Returns the path so far; its errors are the loss above the full network's."""
         all_alike = np.full(len(self.weights), 1 / len(self.weights))
-        full = self._loss(all_alike)
+        full = self._look.loss(all_alike)
         excess = np.maximum(np.array(self._errors) - full, 0.0)
         return mixture_path(self.picks, self._sizes, excess, len(self.weights))
 
     def expansion(self) -> Expansion:
         """Returns the loss to second order on the way to each channel."""
-        if self._expansion is None:
-            self._expansion = self._expanded()
-        return self._expansion
+        if self._around is None:
+            picks = len(self.picks)
+            steps = int(STEPS_PER_EXPANSION * picks) if self._races else 1
+            rng = dict(self._rng.bit_generator.state)
+            self._origin = Origin(picks, self._look.number, rng, picks + max(steps, 1))
+            self._around = expanded(
+                self.suffix, self._look.batches, self.weights, self._rng
+            )
+        return self._around.towards_each(self.weights)
 
-    def _expanded(self) -> Expansion:
-        rng = own_generator(self._rng)
-        slopes_of_batches, draws_of_batches = [], []
-        for live, targets in self._looked_at:
-            slopes, draws = self.suffix.slopes(live, targets, self.weights, rng)
-            counts = self._weights_of_examples(targets)
-            if counts is not None:
-                # The second derivative of a weighed loss is the weighed information.
-                draws = draws * np.sqrt(counts)[:, None]
-            slopes_of_batches.append(slopes)
-            draws_of_batches.append(draws)
-        # `(n, N)` gradients of each example's loss, and of log p of its drawn label.
-        slopes = np.concatenate(slopes_of_batches)
-        draws = np.concatenate(draws_of_batches)
-        # Along d_i = e_i - a: the i-th entry less the derivative along a itself.
-        slopes = slopes - (slopes @ self.weights)[:, None]
-        draws = draws - (draws @ self.weights)[:, None]
-        return Expansion(_mean_of_all(slopes), _mean_of_all(np.square(draws)))
-
-    def _weights_of_examples(self, targets: list) -> np.ndarray | None:
-        """Returns the `(n,)` weights of the examples, `None` where they have none."""
-        outputs = len(self.suffix.kinds)
-        weights = [ops.convert_to_numpy(each) for each in gathered(targets[outputs:])]
-        if not weights:
-            return None
-        # Of several outputs, or positions, the mean counts.
-        rows = [each.reshape(len(each), -1).mean(axis=1) for each in weights]
-        return np.mean(rows, axis=0)
+    def _replay(self, picks: list[int], sizes: list[float]) -> None:
+        """Takes these steps from the empty layer."""
+        self.picks, self._sizes = picks, sizes
+        self.weights[:] = 0.0
+        for channel, size in zip(picks, sizes, strict=True):
+            move(self.weights, channel, size)
 
     def _allowed(self) -> np.ndarray:
         """Returns the channels that may be picked: all, or those that never were.
@@ -208,21 +217,6 @@ class OutputSelection:
             # Around a = 0 the network is far from linear; the imitation error is not.
             return MixtureError(self.suffix.gram()).trials(sizes)
         return self.expansion().at(sizes)
-
-    def _trials(self, channels: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """Returns the `(K,)` mean loss after each step, on the batches looked at."""
-        total = np.zeros(len(channels))
-        for live, targets in self._looked_at:
-            total += self.suffix.trials(live, targets, self.weights, channels, sizes)
-        return total_of_processes(total) / _examples(self._looked_at)
-
-    def _loss(self, weights: np.ndarray) -> float:
-        """Returns the mean loss at a mixture, on the batches looked at."""
-        total = sum(
-            self.suffix.loss(live, targets, weights)
-            for live, targets in self._looked_at
-        )
-        return total_of_processes(total) / _examples(self._looked_at)
 
     def _take(
         self,
@@ -246,7 +240,7 @@ class OutputSelection:
             self.picks.append(int(channel))
             self._sizes.append(size)
         is_evaluated = len(best) == 1
-        error = losses[best[0]] if is_evaluated else self._loss(self.weights)
+        error = losses[best[0]] if is_evaluated else self._look.loss(self.weights)
         self._errors += [error] * len(best)
 
     def _best(
@@ -262,17 +256,6 @@ class OutputSelection:
         ranked = ranked[gains]
         _, first = np.unique(channels[ranked], return_index=True)
         return ranked[np.sort(first)[: self._candidates.per_step]]
-
-    def _look_further(self) -> None:
-        """Turns to the next batches, and forgets the expansion on the last ones."""
-        count = min(self._at_once, len(self._batches))
-        start = self._looks * count
-        self._looked_at = []
-        for i in range(start, start + count):
-            place = i % len(self._batches)
-            self._looked_at.append(self._batches[place])
-        self._looks += 1
-        self._expansion = None
 
 
 def begin(
@@ -298,28 +281,3 @@ def begin(
     suffix = Suffix(graph, group, moments, objective.loss)
     batches = cached(suffix, objective)
     return OutputSelection(suffix, batches, step, candidates, rng)
-
-
-def cached(suffix: Suffix, objective: Objective) -> list[Batch]:
-    """Returns the objective's examples, up to about 1 GiB of them."""
-    batches: list[Batch] = []
-    size = 0
-    for inputs, targets in objective.examples():
-        live = suffix.prefix(split(inputs))
-        batches.append((live, split(targets)))
-        for part in parts_of(live):
-            size += sum(FLOAT_BYTES * int(np.prod(tensor.shape)) for tensor in part)
-        if size > CACHE_BYTES:
-            break
-    return batches
-
-
-def _examples(batches: list[Batch]) -> int:
-    """Returns the number of examples, of all processes."""
-    own = sum(len(gathered(targets)[0]) for _, targets in batches)
-    return total_of_processes(own)
-
-
-def _mean_of_all(rows: np.ndarray) -> np.ndarray:
-    """Returns the `(N,)` mean of `(n, N)` rows, of all processes."""
-    return total_of_processes(rows.sum(axis=0)) / total_of_processes(len(rows))

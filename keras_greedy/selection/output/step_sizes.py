@@ -25,7 +25,13 @@ class Expansion(NamedTuple):
 
 
 class StepSizes(Protocol):
-    """A rule for the sizes of the steps."""
+    """A rule for the sizes of the steps.
+
+    Attributes:
+        shrinks: Whether they get smaller with the number of steps taken.
+    """
+
+    shrinks: bool
 
     def sizes(
         self,
@@ -65,6 +71,8 @@ class StepSizes(Protocol):
 class Uniform:
     """g = 1 / (n + 1): after n picks each has the weight 1 / n [ICML]."""
 
+    shrinks = True
+
     def sizes(
         self,
         weights: np.ndarray,
@@ -91,6 +99,8 @@ class LineSearch:
     To second order the best g is known; it is tried whole and halved, and against a
     step of size 0, so that no step raises the loss on the examples it looks at.
     """
+
+    shrinks = False
 
     def sizes(
         self,

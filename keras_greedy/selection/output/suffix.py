@@ -3,7 +3,8 @@
 The part before the group's first consumer does not depend on the mixture: it is
 computed once per batch. A consumer whose input lies there too is linear in the
 weights, so a step towards one channel changes its output by a rank-one term, and
-many candidates are evaluated as one batch without computing the consumer again.
+many candidates are evaluated as one batch without computing the consumer again
+(`rank_one`).
 Consumers further behind (of a residual stream) read a scaled input.
 """
 
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_greedy.backend import Tensor, compiled, gradients
+from keras_greedy.backend import Tensor, compiled, gradients_of_each
 from keras_greedy.devices import gathered, split, summed
 from keras_greedy.graph.calls import Call, one_by_one
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
@@ -26,9 +27,11 @@ from keras_greedy.selection.output.mixed_consumer import (
     places_of,
     spread,
 )
+from keras_greedy.selection.output.rank_one import RankOne
 from keras_greedy.training.losses import LossPerExample
 
-CANDIDATES_AT_ONCE = 8
+CANDIDATES_AT_ONCE = 4
+"""As many as are left of a race, so that none is evaluated to fill up a batch."""
 
 
 class Suffix:
@@ -76,7 +79,7 @@ class Suffix:
         }
         # Their input does not depend on the mixture.
         self._direct = [
-            call
+            RankOne(call, self._consumers[call.name], graph, group)
             for call in group.consumers
             if call.inputs[0] in self._before and consumers[call.name].has_contributions
         ]
@@ -84,6 +87,7 @@ class Suffix:
         self.outputs = compiled(self._run_outputs)
         self._compiled_total = compiled(self._run_total)
         self._compiled_slopes = compiled(self._run_slopes)
+        self._compiled_bases = compiled(self._run_bases)
         self._compiled_trials = compiled(self._run_trials)
 
     def trials(
@@ -113,10 +117,12 @@ class Suffix:
         sizes = np.pad(sizes, (0, missing)).astype("float32")
         sizes = sizes.reshape(-1, CANDIDATES_AT_ONCE)
         mixture = weights.astype("float32")
+        bases = self._compiled_bases(live, mixture) if self._direct else []
         parts = []
         for some_channels, some_sizes in zip(channels, sizes, strict=True):
             part = self._compiled_trials(
                 live,
+                bases,
                 targets,
                 mixture,
                 some_channels,
@@ -183,29 +189,30 @@ class Suffix:
         uniform: list,
         weights: Tensor,
     ) -> list[Tensor]:
-        outputs = self._run_outputs(live, weights)
-        triples = zip(self.kinds, outputs, uniform, strict=True)
-        draws = [kind.sampled_gradient(output, u) for kind, output, u in triples]
-
-        def total(mixtures: list) -> Tensor:
-            return self._run_total(live, targets, mixtures[0])
-
-        def along_draws(mixtures: list) -> Tensor:
-            # Its gradient is that of -log p: the draws are held fixed.
-            pairs = zip(self._run_outputs(live, mixtures[0]), draws, strict=True)
-            return sum(ops.sum(output * draw) for output, draw in pairs)
+        def totals(mixtures: Tensor) -> list[Tensor]:
+            outputs = self._run_outputs(live, mixtures)
+            along_draws = []
+            for kind, output, u in zip(self.kinds, outputs, uniform, strict=True):
+                # Its gradient is that of -log p: the draws are held fixed.
+                draw = ops.stop_gradient(kind.sampled_gradient(output, u))
+                along_draws.append(ops.sum(output * draw))
+            return [ops.sum(self._loss(outputs, targets)), sum(along_draws)]
 
         # A mixture of its own for each example gives the derivatives of each.
         examples = ops.shape(targets[0])[0]
         row = ops.reshape(weights, (1, -1))
         mixtures = ops.tile(row, (examples, 1))
-        (of_loss,) = gradients(total, [mixtures])
-        (of_draws,) = gradients(along_draws, [mixtures])
-        return [of_loss, of_draws]
+        return gradients_of_each(totals, mixtures)
+
+    def _run_bases(self, live: list, weights: Tensor) -> list[list[Tensor]]:
+        values = dict(zip(self._before, live, strict=True))
+        scale = self.channels * weights
+        return [own.bases(values[own.call.inputs[0]], scale) for own in self._direct]
 
     def _run_trials(
         self,
         live: list,
+        bases: list[list[Tensor]],
         targets: list,
         weights: Tensor,
         channels: Tensor,
@@ -215,10 +222,10 @@ class Suffix:
         values = dict(zip(self._before, live, strict=True))
         examples = ops.shape(targets[0])[0]
         scale = self.channels * weights
-        made = {
-            call.index: self._mixed(call, values, scale, channels, sizes)
-            for call in self._direct
-        }
+        made = {}
+        for own, own_bases in zip(self._direct, bases, strict=True):
+            x = values[own.call.inputs[0]]
+            made[own.call.index] = own.mixed(x, own_bases, channels, sizes)
         # `(K, N)` scales N ((1 - g) a + g e_i) of the candidates.
         picked = self.channels * ops.one_hot(channels, self.channels)
         g = sizes[:, None]
@@ -232,39 +239,18 @@ class Suffix:
         by_candidate = ops.reshape(losses, (CANDIDATES_AT_ONCE, -1))
         return ops.sum(by_candidate, axis=1)
 
-    def _mixed(
-        self,
-        call: Call,
-        values: dict,
-        scale: Tensor,
-        channels: Tensor,
-        sizes: Tensor,
-    ) -> Tensor:
-        """Returns `(K n, ...)`, a consumer before its activation for each candidate.
-
-        It is affine in the scales: `(1 - g) linear(N a) + g linear(N e_i)`, and that of
-        one channel alone is the output without any and its contribution.
-        """
-        consumer = self._consumers[call.name]
-        x = values[call.inputs[0]]
-        without = consumer.linear(x, ops.zeros((1, self.channels)))
-        contributions = consumer.contributions(x, channels)
-        with_one = without + self.channels * contributions
-        ones = [1] * len(without.shape)
-        g = ops.reshape(sizes, (-1, *ones))
-        at_mixture = consumer.linear(x, scale[None])
-        mixed = (1 - g) * at_mixture + g * with_one
-        return ops.reshape(mixed, (-1, *without.shape[1:]))
-
     def _forward(self, values: dict, made: dict[int, Tensor], scale: Tensor) -> list:
         """Returns the network's outputs.
 
         Args:
             values: Tensor -> value, of those live before the first consumer.
             made: Index of a call -> the consumer's output before its activation, where
-                it is there already.
+                it is there already. That of the layer behind, if it is pushed
+                through one.
             scale: `(1 or n, N)` the scales of the channels.
         """
+
+        behind = {own.behind.index for own in self._direct if own.behind is not None}
 
         def apply(call: Call, *args: Any, **kwargs: Any) -> Tensor:
             if call.index in self._normalizer_places:
@@ -273,6 +259,8 @@ class Suffix:
                 assert call.rule is not None  # Only a rule makes a call a normalizer.
                 mask = spread(gate, args[0], call.rule.read_axis)
                 return call.rule.over_kept(call.operation, args[0], mask)
+            if made and call.index in behind:
+                return args[0]  # What it makes is what the consumer has made.
             if call.name not in self._consumers:
                 return call.compute(*args, **kwargs)
             consumer = self._consumers[call.name]
@@ -289,13 +277,11 @@ class Suffix:
     @property
     def _read_once(self) -> set:
         """The tensors that only the direct consumers read, who have read them."""
-        others = [
-            call
-            for call in self._graph.calls[self._first :]
-            if call not in self._direct
-        ]
+        direct = [own.call for own in self._direct]
+        rest = self._graph.calls[self._first :]
+        others = [call for call in rest if call not in direct]
         read_by_others = {tensor for call in others for tensor in call.inputs}
-        return {call.inputs[0] for call in self._direct} - read_by_others
+        return {call.inputs[0] for call in direct} - read_by_others
 
 
 def _tiled(x: Tensor) -> Tensor:
