@@ -68,6 +68,7 @@ bench: $(STAMP) ## run the benchmarks of benchmarks/RESULTS.md, four hours
 	$(BIN)/python benchmarks/allocation.py mobilenet_v2
 	$(BIN)/python benchmarks/allocation.py resnet56
 	$(BIN)/python benchmarks/exchanges.py
+	$(BIN)/python benchmarks/expanded.py
 	$(BIN)/python benchmarks/loss_search.py
 	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/retraining.py digits

@@ -233,7 +233,9 @@ FOREIGN = {
     "data: float32 (96, 6), ": lambda: {"data": X + 1},
     ", now float32 (64, 6), ": lambda: {"data": X[:64]},
     "; number of them 1, now ": lambda: {"data": [X, X]},
-    'method: ["Imitation", {"objective": "global"': lambda: {"objective": "local"},
+    'method: ["Imitation", {"divergence": "measured", "objective": "global"': lambda: {
+        "objective": "local"
+    },
     '"step": "corrective"}], now': lambda: {"step": "uniform"},
     "seed: 0, now 1": lambda: {"seed": 1},
     "groups that may be pruned: 2 groups, ": lambda: {"policy": OnlyB()},
