@@ -1,6 +1,6 @@
-"""How the network's output changes with what its consumers make, example by example.
+"""Slopes of the network's output at what its consumers make, example by example.
 
-The slopes are the gradients of -log p(y) at the linear outputs of the consumers, for
+They are the gradients of -log p(y) at the linear outputs of the consumers, for
 labels y drawn from the network's own output: no labels are needed.
 """
 
