@@ -21,7 +21,7 @@ from keras_greedy.progress import Progress
 from keras_greedy.records import NO_RECORDS, Records
 from keras_greedy.selection.cut import costs_of_cuts
 from keras_greedy.selection.divergence import Divergence, widths_to_measure
-from keras_greedy.selection.expanded import Expansion
+from keras_greedy.selection.expanded import ExpandedMeasurement
 from keras_greedy.selection.measured import Measurement
 from keras_greedy.selection.methods import Imitation, LossSearch, Method
 from keras_greedy.selection.moments import Observed, half_unseen, observe
@@ -87,8 +87,11 @@ def search_graph(
         inference, batches, observed.all, seed, progress, records
     )
     given = (inference, observed.unseen, reconstruct)
-    is_expanded = isinstance(method, Imitation) and method.divergence == "expanded"
-    measurement = Expansion(*given, seed) if is_expanded else Measurement(*given)
+    measurement: Measurement
+    if isinstance(method, Imitation) and method.divergence == "expanded":
+        measurement = ExpandedMeasurement(*given, seed)
+    else:
+        measurement = Measurement(*given)
     few = list(batches.take(images))
     shown = functools.partial(
         progress.over, title="Measuring each group's cut", target=len(widths)

@@ -10,7 +10,7 @@ import keras_greedy
 from keras_greedy.graph.fold import folded
 from keras_greedy.graph.trace import trace
 from keras_greedy.selection import expanded
-from keras_greedy.selection.expanded import Expansion
+from keras_greedy.selection.expanded import ExpandedMeasurement
 from keras_greedy.selection.measured import Measurement
 from keras_greedy.selection.moments import observe
 from keras_greedy.selection.reconstruction import least_squares
@@ -39,7 +39,7 @@ def divergences(model, data, widths):
     _, moments = observe(graph, [[data]])
     own = {name: np.array(widths) for name in paths.paths if name in ("a", "b")}
     given = (graph, moments, least_squares)
-    found = Expansion(*given, seed=0).at(own, paths.paths, [[data]])
+    found = ExpandedMeasurement(*given, seed=0).at(own, paths.paths, [[data]])
     right = Measurement(*given).at(own, paths.paths, [[data]])
     return {name: (found[name].values, right[name].values) for name in own}
 

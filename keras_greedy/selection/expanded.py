@@ -17,7 +17,7 @@ diagonal of the Fisher information, which weighs the selection, leaves that out.
 """
 
 import functools
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 from keras import ops
@@ -31,7 +31,7 @@ from keras_greedy.selection.measured import Lost, Measurement
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import SelectionPath
 from keras_greedy.selection.reconstruction import Reconstruct
-from keras_greedy.selection.segments import Cut, OwnTensors, Weights, cuts_of
+from keras_greedy.selection.segments import Cut, Weights
 from keras_greedy.selection.slopes import Slopes, uniform_draws
 
 DRAWS = 4
@@ -46,7 +46,7 @@ BYTES_OF_CUTS = 2**30
 FLOAT_BYTES = 4
 
 
-class Expansion(Measurement):
+class ExpandedMeasurement(Measurement):
     """A `Measurement` to second order.
 
     Groups behind which something is normalised over the channels are measured: that
@@ -70,23 +70,20 @@ class Expansion(Measurement):
     ):
         super().__init__(graph, moments, reconstruct)
         self._seed = seed
-        self._own = OwnTensors(graph, self._consumers)
-        self._calls = consumers_by_call(graph)
-        slopes = Slopes(graph, self._calls)
-        self._slopes = compiled(slopes.of_batch)
+        calls = consumers_by_call(graph)
+        self._slopes = compiled(Slopes(graph, calls).of_batch)
+        # Group name -> the places of its readers among the calls of consumers.
         self._readers: dict[str, list[int]] = {}
-        self._squares = {}
+        self._squares: dict[str, Callable[..., Tensor]] = {}
         for group in graph.groups:
-            readers = [
-                place
-                for place, consumer in enumerate(self._calls.values())
-                if consumer.call.name in group.consumer_names
-            ]
-            self._readers[group.name] = readers
-            consumers = [[*self._calls.values()][place] for place in readers]
-            self._squares[group.name] = compiled(
-                functools.partial(_sum_of_squares, consumers)
-            )
+            places, consumers = [], []
+            for place, consumer in enumerate(calls.values()):
+                if consumer.call.name in group.consumer_names:
+                    places.append(place)
+                    consumers.append(consumer)
+            self._readers[group.name] = places
+            squares = functools.partial(_sum_of_squares, consumers)
+            self._squares[group.name] = compiled(squares)
 
     def _lost(
         self,
@@ -118,7 +115,7 @@ class Expansion(Measurement):
         for group in groups:
             entries = 0
             for name in group.consumer_names:
-                entries += int(np.prod(self._own.weights[name][0].shape))
+                entries += int(np.prod(self._segments.own.weights[name][0].shape))
             size = FLOAT_BYTES * entries * len(widths[group.name])
             if some and total + size > BYTES_OF_CUTS:
                 yield some
@@ -136,23 +133,13 @@ class Expansion(Measurement):
         batches: list[list[np.ndarray]],
     ) -> Iterator[Lost]:
         """Yields the divergences of the cuts of some groups, summed over examples."""
-        changes = {
-            group.name: [
-                self._change(cut)
-                for cut in cuts_of(
-                    self._graph,
-                    self._consumers,
-                    self._moments,
-                    group,
-                    [paths[group.name].scale(width) for width in widths[group.name]],
-                    self._reconstruct,
-                )
-            ]
-            for group in groups
-        }
-        totals: dict[str, np.ndarray] = {
-            group.name: np.zeros(len(widths[group.name])) for group in groups
-        }
+        changes: dict[str, list[dict[str, Weights]]] = {}
+        totals: dict[str, np.ndarray] = {}
+        for group in groups:
+            own = widths[group.name]
+            cuts = self._cuts(group, paths[group.name], own)
+            changes[group.name] = [self._change(cut) for cut in cuts]
+            totals[group.name] = np.zeros(len(own))
         rng = np.random.default_rng(self._seed)
         for batch in batches:
             uniforms = [self._draw(len(batch[0]), rng) for _ in range(DRAWS)]
@@ -187,7 +174,7 @@ class Expansion(Measurement):
         """Returns how a cut changes the kernel and bias of each reader."""
         changes = {}
         for name, (kernel, bias) in cut.weights.items():
-            own_kernel, own_bias = self._own.weights[name]
+            own_kernel, own_bias = self._segments.own.weights[name]
             changes[name] = (kernel - own_kernel, bias - own_bias)
         return changes
 

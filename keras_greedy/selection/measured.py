@@ -17,7 +17,7 @@ from keras_greedy.selection.divergence import Divergence
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import SelectionPath
 from keras_greedy.selection.reconstruction import Reconstruct
-from keras_greedy.selection.segments import NO_CUT, Segments, cuts_of
+from keras_greedy.selection.segments import NO_CUT, Cut, Segments, cuts_of
 
 LOST = "lost"
 """The key of what each group loses, in the record of a pass."""
@@ -151,7 +151,23 @@ class Measurement:
             live: For each batch the tensors before that segment.
             full: For each batch the outputs of the full network.
         """
-        cuts = cuts_of(
+        totals = []
+        for cut in self._cuts(group, path, widths):
+            for one, outputs in zip(live, full, strict=True):
+                found = self._segments.outputs(number, one, cut)
+                totals.append(summed(self._total(outputs, found)))
+        # All at once: the host waits for the device here, and nowhere before.
+        of_batches = ops.convert_to_numpy(ops.stack(totals)).astype(float)
+        return of_batches.reshape(len(widths), -1).sum(axis=1)
+
+    def _cuts(
+        self,
+        group: ChannelGroup,
+        path: SelectionPath,
+        widths: np.ndarray,
+    ) -> Iterator[Cut]:
+        """Yields the tensors that change when a group is cut to each of some widths."""
+        return cuts_of(
             self._graph,
             self._consumers,
             self._moments,
@@ -159,14 +175,6 @@ class Measurement:
             [path.scale(width) for width in widths],
             self._reconstruct,
         )
-        totals = []
-        for cut in cuts:
-            for one, outputs in zip(live, full, strict=True):
-                found = self._segments.outputs(number, one, cut)
-                totals.append(summed(self._total(outputs, found)))
-        # All at once: the host waits for the device here, and nowhere before.
-        of_batches = ops.convert_to_numpy(ops.stack(totals)).astype(float)
-        return of_batches.reshape(len(widths), -1).sum(axis=1)
 
 
 def measure(

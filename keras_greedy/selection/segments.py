@@ -191,6 +191,9 @@ class Segments:
         graph: The traced model.
         consumers: Name -> `Consumer`, for those of the whole model.
         groups: The groups.
+
+    Attributes:
+        own: The tensors of the network without a cut.
     """
 
     def __init__(
@@ -203,11 +206,11 @@ class Segments:
         for group in groups:
             same_start = starts.setdefault(group.first_reader, [])
             same_start.append(group)
-        own = OwnTensors(graph, consumers)
+        self.own = OwnTensors(graph, consumers)
 
         def segments(bounds: list[int]) -> list[Segment]:
             return [
-                Segment(graph, start, end, consumers, own)
+                Segment(graph, start, end, consumers, self.own)
                 for start, end in itertools.pairwise([*bounds, len(graph.calls)])
             ]
 
