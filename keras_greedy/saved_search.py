@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_greedy.graph.channels import ChannelGraph
 from keras_greedy.selection.consumers import consumers_of
-from keras_greedy.selection.divergence import Divergence
+from keras_greedy.selection.divergence import FREE, Divergence
 from keras_greedy.selection.moments import Moments, Scatter
 from keras_greedy.selection.path import MixturePath, SelectionPath
 from keras_greedy.selection.steps import STEP_RULES
@@ -20,10 +20,10 @@ Fields: TypeAlias = dict[str, Any]
 
 WRITER = "SelectionPaths.save"
 
-FORMAT = 2
+FORMAT = 3
 """The version of the file's layout. Files of keras_greedy 0.1.0 do not tell one.
 
-Since 2 a divergence may be measured at width 0.
+Since 2 a divergence may be measured at width 0, since 3 it tells what counts as none.
 """
 
 OF_ALL = ("format", "examples", "step")
@@ -218,12 +218,13 @@ def _path(prefix: str, fields: Fields) -> SelectionPath:
 
 
 def _divergence(prefix: str, fields: Fields, size: int) -> Divergence:
-    fields = _exactly(prefix, fields, Divergence)
+    fields = _exactly(prefix, {"free": np.array(FREE), **fields}, Divergence)
     widths = _integers(f"{prefix}/widths", fields["widths"], 0, size - 1)
     if (np.diff(widths) <= 0).any():
         raise ValueError(f"its entry '{prefix}/widths' does not increase")
     values = _finite(f"{prefix}/values", fields["values"], widths.shape)
-    return Divergence(widths, values)
+    free = _finite(f"{prefix}/free", fields["free"], ())
+    return Divergence(widths, values, float(free))
 
 
 def _exactly(prefix: str, fields: Fields, kind: type) -> Fields:

@@ -13,6 +13,9 @@ SMALLEST_DIVERGENCE = 1e-12
 FREE = 1e-6
 """A measured divergence up to this is none: it may be rounding alone."""
 
+FREE_TO_SECOND_ORDER = 1e-12
+"""Likewise one to second order: it is a square, and no difference of large numbers."""
+
 DIVERGENCE_OF_ALL = 1.0
 """Taken for the loss of a whole group where nothing tells it: a nat per example."""
 
@@ -31,10 +34,12 @@ class Divergence:
         widths: `(k,)` increasing, below the group's size; none for one channel. The
             first is 0 where the group's branch may go.
         values: `(k,)` mean divergence per example.
+        free: Up to this a value may be rounding alone, and counts as none.
     """
 
     widths: np.ndarray
     values: np.ndarray
+    free: float = FREE
 
     def __repr__(self) -> str:
         return f"<Divergence at {len(self.widths)} widths>"
@@ -71,19 +76,19 @@ class Divergence:
         inside = np.interp(wanted, measured[::-1], values[::-1])
         nearest = np.clip(wanted, measured[-1], measured[0])
         curve = np.exp(inside + wanted - nearest)
-        if falling[0] <= FREE:
+        if falling[0] <= self.free:
             # In proportion to nothing, nothing would ever cost anything.
             narrower = slice(0, self.widths[0])
             share = errors[narrower] / largest
             curve[narrower] = np.maximum(curve[narrower], DIVERGENCE_OF_ALL * share)
-        free = self.widths[falling <= FREE]
+        free = self.widths[falling <= self.free]
         if len(free):
             # The selection may see no difference between these and a narrower width.
-            known = falling[falling <= FREE][0] + SMALLEST_DIVERGENCE
+            known = falling[falling <= self.free][0] + SMALLEST_DIVERGENCE
             curve[free[0] :] = np.minimum(curve[free[0] :], known)
             # And where cuts begin to cost is known to the next width that costs: up to
             # there all may.
-            costly = falling[falling > FREE]
+            costly = falling[falling > self.free]
             if len(costly):
                 unknown = slice(self.widths[len(costly) - 1], free[0])
                 curve[unknown] = np.maximum(curve[unknown], costly[-1])
@@ -98,7 +103,7 @@ class Divergence:
         widths = np.concatenate([self.widths, other.widths])
         values = np.concatenate([self.values, other.values])
         order = np.argsort(widths)
-        return Divergence(widths[order], values[order])
+        return Divergence(widths[order], values[order], self.free)
 
     def widths_in_doubt(
         self,
@@ -124,8 +129,8 @@ class Divergence:
             Widths that are not measured yet; none when there is no doubt.
         """
         falling = self._falling()
-        free = self.widths[falling <= FREE]
-        costly = self.widths[falling > FREE]
+        free = self.widths[falling <= self.free]
+        costly = self.widths[falling > self.free]
         if not len(free):
             return free
         narrowest = int(free[0])

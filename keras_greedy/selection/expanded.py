@@ -22,17 +22,19 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 import numpy as np
 from keras import ops
 
-from keras_greedy.backend import Tensor, compiled
+from keras_greedy.backend import Tensor, compiled, float32
 from keras_greedy.devices import split, summed
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.processes import own_draw
 from keras_greedy.selection.consumers import Consumer, consumers_by_call
+from keras_greedy.selection.divergence import FREE_TO_SECOND_ORDER
 from keras_greedy.selection.measured import Lost, Measurement
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import SelectionPath
-from keras_greedy.selection.reconstruction import Reconstruct
-from keras_greedy.selection.segments import Cut, Weights
+from keras_greedy.selection.reconstruction import KernelAndBias, Reconstruct
+from keras_greedy.selection.segments import Weights, kernels_of_cuts
 from keras_greedy.selection.slopes import Slopes, uniform_draws
+from keras_greedy.threads import in_parallel
 
 DRAWS = 4
 """Labels drawn of each example: a backward pass for each."""
@@ -60,6 +62,7 @@ class ExpandedMeasurement(Measurement):
     """
 
     looks_at_once = 8
+    free = FREE_TO_SECOND_ORDER
 
     def __init__(
         self,
@@ -133,13 +136,15 @@ class ExpandedMeasurement(Measurement):
         batches: list[list[np.ndarray]],
     ) -> Iterator[Lost]:
         """Yields the divergences of the cuts of some groups, summed over examples."""
+
+        def changes_of(group: ChannelGroup) -> list[dict[str, KernelAndBias]]:
+            return self._changes(group, paths[group.name], widths[group.name])
+
         changes: dict[str, list[dict[str, Weights]]] = {}
         totals: dict[str, np.ndarray] = {}
-        for group in groups:
-            own = widths[group.name]
-            cuts = self._cuts(group, paths[group.name], own)
-            changes[group.name] = [self._change(cut) for cut in cuts]
-            totals[group.name] = np.zeros(len(own))
+        for group, found in zip(groups, in_parallel(changes_of, groups), strict=True):
+            changes[group.name] = [_as_tensors(change) for change in found]
+            totals[group.name] = np.zeros(len(found))
         rng = np.random.default_rng(self._seed)
         for batch in batches:
             uniforms = [self._draw(len(batch[0]), rng) for _ in range(DRAWS)]
@@ -170,13 +175,38 @@ class ExpandedMeasurement(Measurement):
         starts = range(0, examples, size)
         return [slice(start, start + size) for start in starts]
 
-    def _change(self, cut: Cut) -> dict[str, Weights]:
-        """Returns how a cut changes the kernel and bias of each reader."""
-        changes = {}
-        for name, (kernel, bias) in cut.weights.items():
-            own_kernel, own_bias = self._segments.own.weights[name]
-            changes[name] = (kernel - own_kernel, bias - own_bias)
+    def _changes(
+        self,
+        group: ChannelGroup,
+        path: SelectionPath,
+        widths: np.ndarray,
+    ) -> list[dict[str, KernelAndBias]]:
+        """Returns how each cut changes the kernel and bias of each reader."""
+        made = kernels_of_cuts(
+            self._graph,
+            self._consumers,
+            self._moments,
+            group,
+            [path.scale(width) for width in widths],
+            self._reconstruct,
+        )
+        changes = []
+        for cut in made:
+            change = {}
+            for name, (kernel, bias) in cut.items():
+                consumer = self._consumers[name]
+                of_kernel = kernel - consumer.kernel(consumer.matrix())
+                of_bias = bias - consumer.bias()
+                change[name] = (of_kernel.astype("float32"), of_bias.astype("float32"))
+            changes.append(change)
         return changes
+
+
+def _as_tensors(change: dict[str, KernelAndBias]) -> dict[str, Weights]:
+    tensors = {}
+    for name, (kernel, bias) in change.items():
+        tensors[name] = (float32(kernel), float32(bias))
+    return tensors
 
 
 def _sum_of_squares(

@@ -13,7 +13,7 @@ from keras_greedy.graph.outputs import Output, outputs_of
 from keras_greedy.processes import total_of_processes
 from keras_greedy.records import NO_RECORD, Record
 from keras_greedy.selection.consumers import consumers_of
-from keras_greedy.selection.divergence import Divergence
+from keras_greedy.selection.divergence import FREE, Divergence
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import SelectionPath
 from keras_greedy.selection.reconstruction import Reconstruct
@@ -39,9 +39,11 @@ class Measurement:
 
     Attributes:
         looks_at_once: At how many widths to look next for where a cut begins to cost.
+        free: Up to this a divergence may be rounding alone.
     """
 
     looks_at_once = 1
+    free = FREE
 
     def __init__(
         self,
@@ -98,7 +100,7 @@ class Measurement:
                 own = widths[group.name]
                 total = lost.get(group.name, np.zeros(len(own)))
                 total = total_of_processes(total)
-                divergences[group.name] = Divergence(own, total / examples)
+                divergences[group.name] = Divergence(own, total / examples, self.free)
         return divergences
 
     def _lost(

@@ -21,7 +21,7 @@ from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.selection.consumers import Consumer
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.nested import reconstructions
-from keras_greedy.selection.reconstruction import Reconstruct
+from keras_greedy.selection.reconstruction import KernelAndBias, Reconstruct
 
 Weights: TypeAlias = tuple[Tensor, Tensor]
 """A consumer's kernel and bias, float32."""
@@ -64,6 +64,31 @@ def cuts_of(
         scales: `(N,)` each, the factor of each channel, 0 for those that are cut.
         reconstruct: `least_squares` or `rescaled`.
     """
+    given = (graph, consumers, moments, group, scales, reconstruct)
+    for scale, made in zip(scales, kernels_of_cuts(*given), strict=True):
+        weights = {}
+        for name, (kernel, bias) in made.items():
+            weights[name] = (float32(kernel), float32(bias))
+        masks = {}
+        of_all = graph.scales({group.name: scale})
+        for call in group.normalizers:
+            channels = graph.channels_read(call)
+            masks[call.index] = float32(of_all[channels] != 0)
+        yield Cut(weights, masks)
+
+
+def kernels_of_cuts(
+    graph: ChannelGraph,
+    consumers: dict[str, Consumer],
+    moments: Moments,
+    group: ChannelGroup,
+    scales: Sequence[np.ndarray],
+    reconstruct: Reconstruct,
+) -> Iterator[dict[str, KernelAndBias]]:
+    """Yields the weights that each consumer of a group gets, for some scales of it.
+
+    Arguments are those of `cuts_of`; nothing but NumPy and SciPy is at work.
+    """
     of_all = [graph.scales({group.name: scale}) for scale in scales]
     of_consumers = {}
     for name in group.consumer_names:
@@ -71,16 +96,8 @@ def cuts_of(
         own = [scale[consumer.features] for scale in of_all]
         scatter = moments.scatters[name]
         of_consumers[name] = reconstructions(reconstruct, consumer, scatter, own)
-    for scale in of_all:
-        weights = {}
-        for name, made in of_consumers.items():
-            kernel, bias = next(made)
-            weights[name] = (float32(kernel), float32(bias))
-        masks = {}
-        for call in group.normalizers:
-            channels = graph.channels_read(call)
-            masks[call.index] = float32(scale[channels] != 0)
-        yield Cut(weights, masks)
+    for _ in scales:
+        yield {name: next(made) for name, made in of_consumers.items()}
 
 
 class OwnTensors:

@@ -16,6 +16,7 @@ from keras_greedy.selection.moments.fisher import sensitivities
 from keras_greedy.selection.moments.scatter import Moments
 from keras_greedy.selection.path import SelectionPath
 from keras_greedy.selection.steps import STEP_RULES, MomentsAndKernels
+from keras_greedy.threads import in_parallel
 from tflite_export.checks import check_choice
 
 IMITATED: dict[str, list[str]] = {
@@ -153,22 +154,19 @@ class Imitation:
         record: Record,
     ) -> Paths:
         consumers = consumers_of(graph)
-        groups = progress.over(graph.groups, "Selecting channels", len(graph.groups))
-        paths = {}
-        for group in groups:
-            given = (group, consumers, moments, weights)
-            paths[group.name] = record.of(group.name, self._path, *given)
-        return paths
+        paths = {group.name: record.get(group.name) for group in graph.groups}
+        left = [group for group in graph.groups if paths[group.name] is None]
 
-    def _path(
-        self,
-        group: ChannelGroup,
-        consumers: dict[str, Consumer],
-        moments: Moments,
-        weights: dict[str, np.ndarray],
-    ) -> SelectionPath:
-        problems = self._problems(group, consumers, moments, weights)
-        return STEP_RULES[self.step].path(problems, group.size)
+        def path_of(group: ChannelGroup) -> SelectionPath:
+            problems = self._problems(group, consumers, moments, weights)
+            return STEP_RULES[self.step].path(problems, group.size)
+
+        found = in_parallel(path_of, left)
+        shown = progress.over(found, "Selecting channels", len(left))
+        for path, group in zip(shown, left, strict=True):
+            paths[group.name] = path
+            record.put(group.name, path)
+        return paths
 
     def _problems(
         self,

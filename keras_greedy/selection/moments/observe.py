@@ -21,6 +21,7 @@ from keras_greedy.selection.consumers import (
     consumers_of,
 )
 from keras_greedy.selection.moments.scatter import Moments, Scatter
+from keras_greedy.threads import in_parallel
 
 POSITIONS_PER_IMAGE = 32
 """Neighbouring positions see nearly the same: more of one image adds little."""
@@ -211,7 +212,7 @@ def _add(
     consumers: dict[int, Consumer],
     parts: list[list[tuple]],
 ) -> None:
-    """Merges the scatters of a batch into those of all before it, one by one.
+    """Merges the scatters of a batch into those of all before it, layer by layer.
 
     Args:
         sums: Name of a consumer -> `Scatter`; changed in place.
@@ -219,11 +220,20 @@ def _add(
         parts: For each device, count, mean and scatter of each consumer's rows, as
             tensors.
     """
+    # A layer that is called several times has the rows of all its calls.
+    calls: dict[str, list[tuple[Consumer, tuple]]] = {}
     for results in parts:
         for consumer, result in zip(consumers.values(), results, strict=True):
-            # A layer that is called several times has the rows of all its calls.
-            name = consumer.call.name
-            sums[name] = sums[name].merge(_on_host(consumer, result))
+            calls.setdefault(consumer.call.name, []).append((consumer, result))
+
+    def merged(name: str) -> Scatter:
+        scatter = sums[name]
+        for consumer, result in calls[name]:
+            scatter = scatter.merge(_on_host(consumer, result))
+        return scatter
+
+    for name, scatter in zip(calls, in_parallel(merged, calls), strict=True):
+        sums[name] = scatter
 
 
 def _on_host(consumer: Consumer, result: tuple) -> Scatter:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Mapping
 
 import numpy as np
@@ -20,6 +21,10 @@ LEAST_RIDGE = 1e-6
 
 SMALLEST_VARIANCE = float(np.finfo(np.float32).tiny)
 """Added to the ridge: features that never vary can be solved for, too."""
+
+
+PRECISION = threading.Lock()
+"""Several threads ask for the same one, at the same time."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,9 +110,14 @@ class Scatter:
         variances += share * variances.mean() + SMALLEST_VARIANCE
         return covariance
 
-    @functools.cached_property
+    @property
     def precision(self) -> np.ndarray:
-        """The `(F, F)` inverse of `regularized`, kept: it takes O(F^3)."""
+        """Returns the `(F, F)` inverse of `regularized`, kept: it takes O(F^3)."""
+        with PRECISION:
+            return self._precision
+
+    @functools.cached_property
+    def _precision(self) -> np.ndarray:
         return np.linalg.inv(self.regularized())
 
 
