@@ -27,6 +27,7 @@ from keras_greedy.graph.trace import trace
 from keras_greedy.progress import Progress
 from keras_greedy.report import markdown
 from keras_greedy.selection.divergence import widths_to_measure
+from keras_greedy.selection.expanded import ExpandedMeasurement
 from keras_greedy.selection.measured import Measurement
 from keras_greedy.selection.methods import Imitation
 from keras_greedy.selection.moments import Observed, observe
@@ -49,7 +50,7 @@ SIZES = {
     "memory": [(n, 128, 4) for n in (500, 5000)],
 }
 PLACE = {"images": 0, "width": 1, "depth": 2, "resnet": 2, "memory": 0}
-STAGES = ("forward", "observe", "select", "measure")
+STAGES = ("forward", "observe", "select", "measure", "expand")
 
 
 class Images:
@@ -122,6 +123,8 @@ def search(images, width, depth) -> dict:
         widths[group.name] = widths_to_measure(group.size, WIDTHS_MEASURED, ROUND_TO)
     measurement = Measurement(graph, observed.unseen, least_squares)
     timed("measure", measurement.at, widths, paths, few)
+    expansion = ExpandedMeasurement(graph, observed.unseen, least_squares, SEED)
+    timed("expand", expansion.at, widths, paths, few)
     return {**seconds, "peak": peak() - before}
 
 

@@ -1,7 +1,7 @@
 """Compiles functions and takes gradients, which `keras.ops` lacks, on each backend.
 
-This is the first module that the package imports: it says so if Keras, SciPy or the
-backend is missing, which come with the extra of a backend.
+This is the first module that the package imports: it says so if Keras, SciPy,
+threadpoolctl or the backend is missing, which come with the extra of a backend.
 """
 
 import contextlib
@@ -12,16 +12,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-NEEDED = ("keras", "scipy", "tensorflow", "jax", "torch")
+NEEDED = ("keras", "scipy", "threadpoolctl", "tensorflow", "jax", "torch")
 
 try:
     import keras
     import scipy  # noqa: F401
+    import threadpoolctl  # noqa: F401
 except ModuleNotFoundError as error:
     if error.name not in NEEDED:
         raise
     raise ImportError(
-        "Expected Keras with a backend, and SciPy, which keras_greedy prunes with; "
+        "Expected Keras with a backend, SciPy and threadpoolctl, which keras_greedy "
+        "prunes with; "
         f"{error.name} is not installed: "
         "pip install 'keras_greedy[tensorflow]', or [jax] or [torch] with "
         "KERAS_BACKEND=jax or torch set before Keras is imported. "

@@ -174,8 +174,9 @@ def load(fields, model, tmp_path):
 
 
 def test_a_file_of_the_first_version_is_read(fields, model, paths, tmp_path):
-    assert fields["format"] == 2
-    first = {name: array for name, array in fields.items() if name != "format"}
+    assert fields["format"] == 3
+    later = ("format", "/free")
+    first = {name: own for name, own in fields.items() if not name.endswith(later)}
     loaded = load(first, model, tmp_path)
     assert loaded.widths(0.5) == paths.widths(0.5)
 
@@ -183,7 +184,7 @@ def test_a_file_of_the_first_version_is_read(fields, model, paths, tmp_path):
 ORDER, ERRORS = "path/a/order", "path/a/errors"
 
 WRONG_FIELDS = {
-    "a later version": {"format": 3},
+    "a later version": {"format": 4},
     "no version": {"format": "new"},
     "no step": {"step": None},
     "an unknown step": {"step": "other"},

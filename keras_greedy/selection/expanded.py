@@ -39,7 +39,7 @@ from keras_greedy.threads import in_parallel
 DRAWS = 4
 """Labels drawn of each example: a backward pass for each."""
 
-EXAMPLES_AT_ONCE = 8
+EXAMPLES_AT_ONCE = 4
 """Of which the gradients at all readers are kept."""
 
 BYTES_OF_CUTS = 2**30
@@ -74,7 +74,7 @@ class ExpandedMeasurement(Measurement):
         super().__init__(graph, moments, reconstruct)
         self._seed = seed
         calls = consumers_by_call(graph)
-        self._slopes = compiled(Slopes(graph, calls).of_batch)
+        self._slopes = compiled(Slopes(graph, calls).stacked)
         # Group name -> the places of its readers among the calls of consumers.
         self._readers: dict[str, list[int]] = {}
         self._squares: dict[str, Callable[..., Tensor]] = {}
@@ -155,7 +155,7 @@ class ExpandedMeasurement(Measurement):
                 for group in groups:
                     readers = self._readers[group.name]
                     own_reads = [reads[place] for place in readers]
-                    own_slopes = [[one[place] for place in readers] for one in slopes]
+                    own_slopes = [slopes[place] for place in readers]
                     squares = []
                     for change in changes[group.name]:
                         given = (own_reads, own_slopes, change)
@@ -212,7 +212,7 @@ def _as_tensors(change: dict[str, KernelAndBias]) -> dict[str, Weights]:
 def _sum_of_squares(
     readers: list[Consumer],
     reads: list[Tensor],
-    slopes: list[list[Tensor]],
+    slopes: list[Tensor],
     change: dict[str, Weights],
 ) -> Tensor:
     """Returns the sum of `(g . d)^2` over examples and draws, for one cut.
@@ -220,16 +220,16 @@ def _sum_of_squares(
     Args:
         readers: The calls that read what is cut.
         reads: What each of them reads.
-        slopes: For each draw, g of each of them.
+        slopes: `(n, draws, ..., outputs)` the g of each of them.
         change: Name of a reader -> the change of its kernel and bias.
     """
-    products = [0.0] * len(slopes)
+    products: Tensor = 0.0
     for place, reader in enumerate(readers):
         kernel, bias = change[reader.call.name]
         # (n, ..., outputs)
         d = reader.linear(reads[place], kernel) + bias
-        every_but_examples = list(range(1, len(d.shape)))
-        for draw, of_readers in enumerate(slopes):
-            product = ops.sum(of_readers[place] * d, axis=every_but_examples)
-            products[draw] = products[draw] + product
-    return sum(ops.sum(ops.square(product)) for product in products)
+        examples = ops.shape(d)[0]
+        g = ops.reshape(slopes[place], (examples, DRAWS, -1))
+        # (n, draws, 1): summed over the positions and outputs.
+        products = products + ops.matmul(g, ops.reshape(d, (examples, -1, 1)))
+    return ops.sum(ops.square(products))

@@ -10,7 +10,7 @@ import bisect
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,6 +22,7 @@ from keras_greedy.selection.consumers import Consumer
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.nested import reconstructions
 from keras_greedy.selection.reconstruction import KernelAndBias, Reconstruct
+from keras_greedy.threads import in_parallel
 
 Weights: TypeAlias = tuple[Tensor, Tensor]
 """A consumer's kernel and bias, float32."""
@@ -64,8 +65,16 @@ def cuts_of(
         scales: `(N,)` each, the factor of each channel, 0 for those that are cut.
         reconstruct: `least_squares` or `rescaled`.
     """
-    given = (graph, consumers, moments, group, scales, reconstruct)
-    for scale, made in zip(scales, kernels_of_cuts(*given), strict=True):
+    cuts = kernels_of_cuts(
+        graph,
+        consumers,
+        moments,
+        group,
+        scales,
+        reconstruct,
+        in_parallel if len(group.consumer_names) > 1 else map,
+    )
+    for scale, made in zip(scales, cuts, strict=True):
         weights = {}
         for name, (kernel, bias) in made.items():
             weights[name] = (float32(kernel), float32(bias))
@@ -84,10 +93,12 @@ def kernels_of_cuts(
     group: ChannelGroup,
     scales: Sequence[np.ndarray],
     reconstruct: Reconstruct,
+    mapped: Callable[..., Iterable[Any]] = map,
 ) -> Iterator[dict[str, KernelAndBias]]:
     """Yields the weights that each consumer of a group gets, for some scales of it.
 
-    Arguments are those of `cuts_of`; nothing but NumPy and SciPy is at work.
+    Arguments are those of `cuts_of`, and `map` for the consumers, or `in_parallel`.
+    Nothing but NumPy and SciPy is at work.
     """
     of_all = [graph.scales({group.name: scale}) for scale in scales]
     of_consumers = {}
@@ -97,7 +108,8 @@ def kernels_of_cuts(
         scatter = moments.scatters[name]
         of_consumers[name] = reconstructions(reconstruct, consumer, scatter, own)
     for _ in scales:
-        yield {name: next(made) for name, made in of_consumers.items()}
+        found = mapped(next, of_consumers.values())
+        yield dict(zip(of_consumers, found, strict=True))
 
 
 class OwnTensors:

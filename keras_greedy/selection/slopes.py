@@ -103,6 +103,16 @@ class Slopes:
 
         return pulled_back(shifted, zeros, directions)
 
+    def stacked(
+        self,
+        inputs: list[Tensor],
+        uniforms: Sequence[list[Tensor]],
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Returns the same with one tensor for each call: `(n, draws, ...)`."""
+        reads, of_draws = self.of_batch(inputs, uniforms)
+        of_calls = zip(*of_draws, strict=True)
+        return reads, [ops.stack(draws, axis=1) for draws in of_calls]
+
     def _sampled(self, outputs: list[Tensor], uniform: list[Tensor]) -> list[Tensor]:
         own = [uniform[place] for place in self._places]
         triples = zip(self._kinds, outputs, own, strict=True)
