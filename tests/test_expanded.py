@@ -57,9 +57,10 @@ def test_small_cuts_diverge_as_they_are_measured(monkeypatch):
 
 def test_a_quadratic_divergence_is_exact():
     model = linear_behind()
-    data = inputs_of(model, 8)
+    # More than fit at once: real outputs go by the variance of the whole batch.
+    data = inputs_of(model, 3 * expanded.EXAMPLES_AT_ONCE + 2)
     ((values, right),) = divergences(model, data, [2, 5, 9]).values()
-    assert right.min() > 1e-4
+    assert right.min() > 5e-5
     np.testing.assert_allclose(values, right, rtol=1e-3)
 
 

@@ -17,7 +17,7 @@ from keras_greedy.selection.output.candidates import EXACT, SMALL_STEPS, Candida
 from keras_greedy.selection.output.look import Look, cached
 from keras_greedy.selection.output.search import OutputSelection
 from keras_greedy.selection.output.suffix import Suffix
-from keras_greedy.selection.path import mixture
+from keras_greedy.selection.path import mixture, move
 from keras_greedy.selection.reconstruction import rescaled
 
 # --- Small networks ------------------------------------------------------------------
@@ -364,11 +364,45 @@ def test_an_expansion_serves_a_sixteenth_of_the_steps_before_it():
     assert of_several == 5
 
 
+def test_ranked_steps_are_taken_in_blocks_and_pick_each_channel_once():
+    selection, expansions = advanced(48, which="ranked")
+    assert len(set(selection.picks)) == len(selection.picks)
+    # One by one to 16, then 2, 2, 2, 2, 3, 3, 3, 4, 4, 5 and 5.
+    assert expansions == 15 + 11
+    assert len(selection.path().errors) == 61
+
+
+def test_a_ranked_block_goes_by_the_expansion_at_each_of_its_steps():
+    selection, _ = advanced(18, which="ranked")
+    weights, picks = selection.weights.copy(), list(selection.picks)
+    selection.advance()
+    for n in (18, 19):
+        fresh = np.setdiff1d(np.flatnonzero(selection.suffix.is_read), picks)
+        towards = selection._around.towards_each(weights)
+        expected = fresh[towards.at(np.full(60, 1 / (n + 1)))[fresh].argmin()]
+        assert selection.picks[n] == expected
+        picks.append(expected)
+        move(weights, expected, 1 / (n + 1))
+    np.testing.assert_allclose(weights, selection.weights)
+
+
+def test_a_ranked_selection_ends_with_all_channels():
+    selection, _ = advanced(60, which="ranked")
+    assert selection.finished
+    assert selection.width == 60
+
+
+def test_ranked_steps_of_a_chosen_size_are_refused():
+    with pytest.raises(ValueError, match=r"step='uniform'.*Received: step='line"):
+        LossSearch("line_search", "ranked")
+
+
+@pytest.mark.parametrize("which", ["screened", "ranked"])
 @pytest.mark.parametrize("steps", [31, 33, 34, 50])
-def test_a_selection_goes_on_alike_with_an_expansion_under_way(steps):
-    whole, _ = advanced(steps)
+def test_a_selection_goes_on_alike_with_an_expansion_under_way(steps, which):
+    whole, _ = advanced(steps, which=which)
     state = whole.state()
-    other, _ = advanced(0)
+    other, _ = advanced(0, which=which)
     other.restore(state)
     for _ in range(8):
         whole.advance()

@@ -89,7 +89,12 @@ class Output:
             labels = labels.argmax(axis=-1)
         return output.argmax(axis=-1).ravel() == labels.ravel()
 
-    def sampled_gradient(self, output: Tensor, uniform: Tensor) -> Tensor:
+    def sampled_gradient(
+        self,
+        output: Tensor,
+        uniform: Tensor,
+        variance: Tensor | None = None,
+    ) -> Tensor:
         """Returns the gradient of -log p(y | output), y drawn from the output itself.
 
         Its second moment is the Fisher information, which is the second derivative
@@ -98,12 +103,14 @@ class Output:
         Args:
             output: `(n, ...)` the network's output.
             uniform: Numbers in (0, 1) of the same shape, the source of the draw.
+            variance: That of an output of real numbers; by default that of these.
         """
         if self.kind == "none":
             return ops.zeros_like(uniform)
         if self.kind == "real":
             # +-1 / deviation has the second moment 1 / variance of a normal one.
-            return ops.sign(uniform - 0.5) / ops.sqrt(_variance(output))
+            variance = _variance(output) if variance is None else variance + SMALLEST
+            return ops.sign(uniform - 0.5) / ops.sqrt(variance)
         p = ops.softmax(output) if self.kind == "logits" else output
         p = _as_probability(p)
         if self.kind == "binary":

@@ -23,8 +23,9 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.backend import Tensor, compiled, float32
-from keras_greedy.devices import split, summed
+from keras_greedy.devices import gathered, split, summed
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
+from keras_greedy.graph.outputs import outputs_of
 from keras_greedy.processes import own_draw
 from keras_greedy.selection.consumers import Consumer, consumers_by_call
 from keras_greedy.selection.divergence import FREE_TO_SECOND_ORDER
@@ -32,7 +33,7 @@ from keras_greedy.selection.measured import Lost, Measurement
 from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.path import SelectionPath
 from keras_greedy.selection.reconstruction import KernelAndBias, Reconstruct
-from keras_greedy.selection.segments import Weights, kernels_of_cuts
+from keras_greedy.selection.segments import NO_CUT, Weights, kernels_of_cuts
 from keras_greedy.selection.slopes import Slopes, uniform_draws
 from keras_greedy.threads import in_parallel
 
@@ -147,11 +148,12 @@ class ExpandedMeasurement(Measurement):
             totals[group.name] = np.zeros(len(found))
         rng = np.random.default_rng(self._seed)
         for batch in batches:
+            variances = self._variances(batch)
             uniforms = [self._draw(len(batch[0]), rng) for _ in range(DRAWS)]
             for rows in self._parts(len(batch[0])):
                 inputs = split([array[rows] for array in batch])
                 drawn = [split([u[rows] for u in uniform]) for uniform in uniforms]
-                reads, slopes = self._slopes(inputs, drawn)
+                reads, slopes = self._slopes(inputs, drawn, variances)
                 for group in groups:
                     readers = self._readers[group.name]
                     own_reads = [reads[place] for place in readers]
@@ -164,6 +166,18 @@ class ExpandedMeasurement(Measurement):
                     totals[group.name] += found.astype(float)
         for name, total in totals.items():
             yield name, total / (2 * DRAWS)
+
+    def _variances(self, batch: list[np.ndarray]) -> list[np.ndarray]:
+        """Returns that of each output in a whole batch, if one is of real numbers.
+
+        A part of a batch would have another, and the divergence is measured by it.
+        """
+        kinds = [output.kind for output in outputs_of(self._graph)]
+        if "real" not in kinds:
+            return []
+        outputs = gathered(self._segments.outputs(0, split(batch), NO_CUT))
+        found = [ops.convert_to_numpy(output) for output in outputs]
+        return [np.var(own.astype(float)).astype("float32") for own in found]
 
     def _draw(self, examples: int, rng: np.random.Generator) -> list[np.ndarray]:
         return own_draw(lambda: uniform_draws(self._graph, examples, rng))

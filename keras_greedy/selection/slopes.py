@@ -76,6 +76,7 @@ class Slopes:
         self,
         inputs: list[Tensor],
         uniforms: Sequence[list[Tensor]],
+        variances: Sequence[Tensor] = (),
     ) -> tuple[list[Tensor], list[list[Tensor]]]:
         """Returns what each call of a consumer reads, and the gradients behind it.
 
@@ -83,6 +84,8 @@ class Slopes:
             inputs: One tensor per input of the model.
             uniforms: For each label that is to be drawn of an example, numbers in
                 (0, 1) of each output's shape, from `uniform_draws`.
+            variances: Of each of the model's outputs, for those of real numbers; by
+                default those of this batch.
 
         Returns:
             For each call of a consumer its input, and for each draw a list of the
@@ -95,7 +98,7 @@ class Slopes:
 
         def directions(outputs: list[Tensor]) -> list[list[Tensor]]:
             # d -log p(y) / d output for the drawn labels y, seen as a constant.
-            return [self._sampled(outputs, uniform) for uniform in uniforms]
+            return [self._sampled(outputs, u, variances) for u in uniforms]
 
         def shifted(shifts: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
             outputs, reads, _ = self._run(inputs, shifts)
@@ -107,16 +110,24 @@ class Slopes:
         self,
         inputs: list[Tensor],
         uniforms: Sequence[list[Tensor]],
+        variances: Sequence[Tensor] = (),
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Returns the same with one tensor for each call: `(n, draws, ...)`."""
-        reads, of_draws = self.of_batch(inputs, uniforms)
+        reads, of_draws = self.of_batch(inputs, uniforms, variances)
         of_calls = zip(*of_draws, strict=True)
         return reads, [ops.stack(draws, axis=1) for draws in of_calls]
 
-    def _sampled(self, outputs: list[Tensor], uniform: list[Tensor]) -> list[Tensor]:
-        own = [uniform[place] for place in self._places]
-        triples = zip(self._kinds, outputs, own, strict=True)
-        return [kind.sampled_gradient(output, u) for kind, output, u in triples]
+    def _sampled(
+        self,
+        outputs: list[Tensor],
+        uniform: list[Tensor],
+        variances: Sequence[Tensor],
+    ) -> list[Tensor]:
+        found = []
+        for place, kind, output in zip(self._places, self._kinds, outputs, strict=True):
+            variance = variances[place] if variances else None
+            found.append(kind.sampled_gradient(output, uniform[place], variance))
+        return found
 
     def _run(
         self,

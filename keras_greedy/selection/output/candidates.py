@@ -17,6 +17,9 @@ SMALL_STEPS = 32
 """From so many steps on, steps of 1 / n are small enough for the rank alone."""
 
 
+WORDS = ("screened", "ranked", "all")
+
+
 @dataclasses.dataclass(frozen=True)
 class Candidates:
     """The channels evaluated exactly at each step, and how many of them are added.
@@ -27,7 +30,8 @@ class Candidates:
             and 8 others at random, since it favours channels that do nothing while
             the steps are large; up to 64 in the first steps. Once uniform steps
             of one channel are small, none are drawn. The very first has nothing to
-            expand around and goes by the imitation error.
+            expand around and goes by the imitation error. `"ranked"`: the best by
+            that expansion, none being evaluated.
         per_step: How many channels one step adds, the best of those evaluated.
 
     Raises:
@@ -38,9 +42,9 @@ class Candidates:
     per_step: int = 1
 
     def __post_init__(self) -> None:
-        if self.which not in ("all", "screened") and not is_count(self.which):
+        if self.which not in WORDS and not is_count(self.which):
             raise ValueError(
-                "Expected `candidates` to be 'screened', 'all' or a positive integer. "
+                f"Expected `candidates` to be of {WORDS} or a positive integer. "
                 f"Received: candidates={self.which!r}"
             )
         if not is_count(self.per_step):
@@ -53,6 +57,11 @@ class Candidates:
     def is_screened(self) -> bool:
         """Whether the channels are ranked before some are evaluated."""
         return self.which == "screened"
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether none is evaluated."""
+        return self.which == "ranked"
 
     def chosen(
         self,

@@ -25,6 +25,7 @@ class Look:
     Args:
         suffix: Evaluates mixtures of the group's channels.
         batches: Some examples each.
+        at_once: How many of them to look at, in all processes.
 
     Attributes:
         batches: Those that are looked at.
@@ -32,10 +33,15 @@ class Look:
         looks_for_all: How many looks it takes to see all.
     """
 
-    def __init__(self, suffix: Suffix, batches: list[Batch]):
+    def __init__(
+        self,
+        suffix: Suffix,
+        batches: list[Batch],
+        at_once: int = BATCHES_PER_STEP,
+    ):
         self._suffix = suffix
         self._all = batches
-        at_once = share_of(BATCHES_PER_STEP)
+        at_once = share_of(at_once)
         self._at_once = min(at_once, len(batches))
         # All processes take the same turns, also one that has fewer batches.
         self._turns = most_of_processes(self._at_once)

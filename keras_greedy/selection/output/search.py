@@ -11,7 +11,8 @@ where p is the probability of a label drawn from the network's own output: the F
 information is the second derivative. Two gradients give this for all channels; the
 best few are evaluated exactly. As uniform steps get smaller, an expansion is good for
 several of them, and candidates that are worse than others on one batch are not
-evaluated on the rest.
+evaluated on the rest. Where no channel is evaluated at all, the expansion alone says
+where to go, for a block of steps.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ from keras_greedy.selection.moments import Moments
 from keras_greedy.selection.moments.mixture import STEPS_PER_CHANNEL, MixtureError
 from keras_greedy.selection.output.around import Around, expanded
 from keras_greedy.selection.output.candidates import Candidates
-from keras_greedy.selection.output.look import Batch, Look, cached
+from keras_greedy.selection.output.look import BATCHES_PER_STEP, Batch, Look, cached
 from keras_greedy.selection.output.objectives import Objective
 from keras_greedy.selection.output.step_sizes import STEP_SIZES, Expansion
 from keras_greedy.selection.output.suffix import Suffix
@@ -32,6 +33,12 @@ from keras_greedy.selection.path import MixturePath, mixture_path, move
 
 STEPS_PER_EXPANSION = 1 / 16
 """For how many steps an expansion is good, as a share of those taken before."""
+
+STEPS_PER_BLOCK = 1 / 8
+"""Likewise where none is evaluated: then the expansions are all that takes time."""
+
+BATCHES_PER_BLOCK = 2
+"""How many batches such a block looks at."""
 
 FINALISTS = 8
 """Not more candidates of a race are evaluated on all batches."""
@@ -85,7 +92,10 @@ class OutputSelection:
         self.suffix = suffix
         self.weights = np.zeros(suffix.channels)
         self.picks: list[int] = []
-        self._look = Look(suffix, batches)
+        batches_per_step = BATCHES_PER_STEP
+        if candidates.is_ranked:
+            batches_per_step = BATCHES_PER_BLOCK
+        self._look = Look(suffix, batches, batches_per_step)
         self._step_sizes = STEP_SIZES[step]
         self._candidates = candidates
         self._rng = rng
@@ -118,8 +128,11 @@ class OutputSelection:
         return np.setdiff1d(np.arange(len(self.weights)), self.picks)
 
     def advance(self) -> None:
-        """Adds the channels of one step."""
+        """Adds the channels of one step, or of a block of steps."""
         self._look.turn_to(self._look.number + 1)
+        if self._candidates.is_ranked:
+            self._take_block()
+            return
         picks = len(self.picks)
         if not self._races or picks >= self._origin.good_until:
             self._around = None
@@ -202,12 +215,15 @@ class OutputSelection:
     def _allowed(self) -> np.ndarray:
         """Returns the channels that may be picked: all, or those that never were.
 
-        Those that nobody reads would only scale the others down: they come last.
+        Those that nobody reads would only scale the others down: they come last. By an
+        expansion alone none is picked again: that helps the examples it is made of,
+        and hardly any others.
         """
         everything = np.arange(len(self.weights))
         fresh = self.fresh
         picked = len(everything) - len(fresh)
-        may_repeat = len(self.picks) < STEPS_PER_CHANNEL * picked
+        is_early = len(self.picks) < STEPS_PER_CHANNEL * picked
+        may_repeat = is_early and not self._candidates.is_ranked
         allowed = everything if may_repeat or not picked else fresh
         is_read = self.suffix.is_read
         return allowed[is_read[allowed]] if is_read[fresh].any() else allowed
@@ -217,6 +233,24 @@ class OutputSelection:
             # Around a = 0 the network is far from linear; the imitation error is not.
             return MixtureError(self.suffix.gram()).trials(sizes)
         return self.expansion().at(sizes)
+
+    def _take_block(self) -> None:
+        """Takes steps to the best channels by one expansion, none being evaluated."""
+        self._around = None
+        allowed = self._allowed()
+        block = int(STEPS_PER_BLOCK * len(self.picks))
+        steps = max(self._candidates.per_step, block)
+        for _ in range(min(steps, len(allowed))):
+            picks = len(self.picks)
+            sizes = self._step_sizes.sizes(self.weights, picks, self.expansion)
+            predicted = self._predicted(sizes)
+            best = int(allowed[np.argmin(predicted[allowed])])
+            allowed = allowed[allowed != best]
+            move(self.weights, best, sizes[best])
+            self.picks.append(best)
+            self._sizes.append(sizes[best])
+        new = len(self.picks) + 1 - len(self._errors)
+        self._errors += [self._look.loss(self.weights)] * new
 
     def _take(
         self,
