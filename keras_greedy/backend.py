@@ -23,8 +23,7 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError(
         "Expected Keras with a backend, SciPy and threadpoolctl, which keras_greedy "
-        "prunes with; "
-        f"{error.name} is not installed: "
+        f"prunes with; {error.name} is not installed: "
         "pip install 'keras_greedy[tensorflow]', or [jax] or [torch] with "
         "KERAS_BACKEND=jax or torch set before Keras is imported. "
         f"Received: KERAS_BACKEND={os.environ.get('KERAS_BACKEND')!r}"

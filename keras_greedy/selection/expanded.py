@@ -23,7 +23,7 @@ import numpy as np
 from keras import ops
 
 from keras_greedy.backend import Tensor, compiled, float32
-from keras_greedy.devices import gathered, split, summed
+from keras_greedy.devices import device_count, gathered, split, summed
 from keras_greedy.graph.channels import ChannelGraph, ChannelGroup
 from keras_greedy.graph.outputs import outputs_of
 from keras_greedy.processes import own_draw
@@ -41,7 +41,7 @@ DRAWS = 4
 """Labels drawn of each example: a backward pass for each."""
 
 EXAMPLES_AT_ONCE = 4
-"""Of which the gradients at all readers are kept."""
+"""Of which each device keeps the gradients at all readers."""
 
 BYTES_OF_CUTS = 2**30
 """Of the new weights of so many cuts at once, or of one group's."""
@@ -185,7 +185,7 @@ class ExpandedMeasurement(Measurement):
     def _parts(self, examples: int) -> list[slice]:
         """Returns the parts of a batch, whole where the model has a size of its own."""
         is_fixed = any(tensor.shape[0] for tensor in self._graph.functional.inputs)
-        size = examples if is_fixed else EXAMPLES_AT_ONCE
+        size = examples if is_fixed else EXAMPLES_AT_ONCE * device_count()
         starts = range(0, examples, size)
         return [slice(start, start + size) for start in starts]
 

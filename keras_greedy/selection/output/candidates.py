@@ -44,7 +44,7 @@ class Candidates:
     def __post_init__(self) -> None:
         if self.which not in WORDS and not is_count(self.which):
             raise ValueError(
-                f"Expected `candidates` to be of {WORDS} or a positive integer. "
+                f"Expected `candidates` to be one of {[*WORDS]} or a positive integer. "
                 f"Received: candidates={self.which!r}"
             )
         if not is_count(self.per_step):
@@ -60,7 +60,7 @@ class Candidates:
 
     @property
     def is_ranked(self) -> bool:
-        """Whether none is evaluated."""
+        """Whether the channels are ranked and none is evaluated."""
         return self.which == "ranked"
 
     def chosen(
