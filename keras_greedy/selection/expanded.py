@@ -17,10 +17,11 @@ diagonal of the Fisher information, which weighs the selection, leaves that out.
 """
 
 import functools
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import numpy as np
-from keras import ops
+from keras import KerasTensor, ops
 
 from keras_greedy.backend import Tensor, compiled, float32
 from keras_greedy.devices import device_count, gathered, split, summed
@@ -40,13 +41,18 @@ from keras_greedy.threads import in_parallel
 DRAWS = 4
 """Labels drawn of each example: a backward pass for each."""
 
-EXAMPLES_AT_ONCE = 4
-"""Of which each device keeps the gradients at all readers."""
+EXAMPLES_AT_ONCE = 16
+"""Not more on each device, nor so many that what is kept of them would not fit."""
+
+BYTES_OF_SLOPES = 5 * 2**27
+"""Of the gradients at all readers, of all draws."""
 
 BYTES_OF_CUTS = 2**30
 """Of the new weights of so many cuts at once, or of one group's."""
 
 FLOAT_BYTES = 4
+
+LONG_SIDE = 64
 
 
 class ExpandedMeasurement(Measurement):
@@ -76,6 +82,8 @@ class ExpandedMeasurement(Measurement):
         self._seed = seed
         calls = consumers_by_call(graph)
         self._slopes = compiled(Slopes(graph, calls).stacked)
+        made = [consumer.call.outputs[0] for consumer in calls.values()]
+        self._examples_at_once = _examples_at_once(made) * device_count()
         # Group name -> the places of its readers among the calls of consumers.
         self._readers: dict[str, list[int]] = {}
         self._squares: dict[str, Callable[..., Tensor]] = {}
@@ -185,7 +193,7 @@ class ExpandedMeasurement(Measurement):
     def _parts(self, examples: int) -> list[slice]:
         """Returns the parts of a batch, whole where the model has a size of its own."""
         is_fixed = any(tensor.shape[0] for tensor in self._graph.functional.inputs)
-        size = examples if is_fixed else EXAMPLES_AT_ONCE * device_count()
+        size = examples if is_fixed else self._examples_at_once
         starts = range(0, examples, size)
         return [slice(start, start + size) for start in starts]
 
@@ -214,6 +222,19 @@ class ExpandedMeasurement(Measurement):
                 change[name] = (of_kernel.astype("float32"), of_bias.astype("float32"))
             changes.append(change)
         return changes
+
+
+def _examples_at_once(made: list[KerasTensor]) -> int:
+    """Returns of how many examples a device keeps the gradients at some tensors.
+
+    A side of no known length, as of images of any size, is taken for a long one.
+    """
+    numbers = 0
+    for tensor in made:
+        sides = [LONG_SIDE if side is None else side for side in tensor.shape[1:]]
+        numbers += math.prod(sides)
+    fitting = BYTES_OF_SLOPES // (FLOAT_BYTES * DRAWS * numbers)
+    return max(1, min(fitting, EXAMPLES_AT_ONCE))
 
 
 def _as_tensors(change: dict[str, KernelAndBias]) -> dict[str, Weights]:
