@@ -42,7 +42,7 @@ DRAWS = 4
 """Labels drawn of each example: a backward pass for each."""
 
 EXAMPLES_AT_ONCE = 16
-"""Not more on each device, nor so many that what is kept of them would not fit."""
+"""Not more on each device; fewer where their gradients take `BYTES_OF_SLOPES`."""
 
 BYTES_OF_SLOPES = 5 * 2**27
 """Of the gradients at all readers, of all draws."""
@@ -53,6 +53,7 @@ BYTES_OF_CUTS = 2**30
 FLOAT_BYTES = 4
 
 LONG_SIDE = 64
+"""Taken for the length of a side that is not known."""
 
 
 class ExpandedMeasurement(Measurement):
@@ -212,23 +213,24 @@ class ExpandedMeasurement(Measurement):
             [path.scale(width) for width in widths],
             self._reconstruct,
         )
+        own = {}
+        for name in group.consumer_names:
+            consumer = self._consumers[name]
+            own[name] = (consumer.kernel(consumer.matrix()), consumer.bias())
         changes = []
         for cut in made:
             change = {}
             for name, (kernel, bias) in cut.items():
-                consumer = self._consumers[name]
-                of_kernel = kernel - consumer.kernel(consumer.matrix())
-                of_bias = bias - consumer.bias()
-                change[name] = (of_kernel.astype("float32"), of_bias.astype("float32"))
+                own_kernel, own_bias = own[name]
+                of_kernel = (kernel - own_kernel).astype("float32")
+                of_bias = (bias - own_bias).astype("float32")
+                change[name] = (of_kernel, of_bias)
             changes.append(change)
         return changes
 
 
 def _examples_at_once(made: list[KerasTensor]) -> int:
-    """Returns of how many examples a device keeps the gradients at some tensors.
-
-    A side of no known length, as of images of any size, is taken for a long one.
-    """
+    """Returns of how many examples a device keeps the gradients at some tensors."""
     numbers = 0
     for tensor in made:
         sides = [LONG_SIDE if side is None else side for side in tensor.shape[1:]]

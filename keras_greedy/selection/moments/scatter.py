@@ -23,8 +23,8 @@ SMALLEST_VARIANCE = float(np.finfo(np.float32).tiny)
 """Added to the ridge: features that never vary can be solved for, too."""
 
 
-PRECISION = threading.Lock()
-"""Several threads ask for the same one, at the same time."""
+PRECISION_LOCK = threading.Lock()
+"""Threads that cut different groups ask for the precision of the same scatter."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ class Scatter:
     @property
     def precision(self) -> np.ndarray:
         """Returns the `(F, F)` inverse of `regularized`, kept: it takes O(F^3)."""
-        with PRECISION:
+        with PRECISION_LOCK:
             return self._precision
 
     @functools.cached_property

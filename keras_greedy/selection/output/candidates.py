@@ -16,8 +16,8 @@ EXACT_AT_FIRST = 64
 SMALL_STEPS = 32
 """From so many steps on, steps of 1 / n are small enough for the rank alone."""
 
-
 WORDS = ("screened", "ranked", "all")
+"""The candidates that are no number."""
 
 
 @dataclasses.dataclass(frozen=True)
